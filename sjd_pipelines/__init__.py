@@ -1,0 +1,53 @@
+"""Parallel (Jacobi-type) decoding for autoregressive image models, in diffusers style."""
+
+from diffusers import ModelMixin, SchedulerMixin
+
+from .decoding import (
+    CanvasCache,
+    DecodingState,
+    DecodingStatistics,
+    ImageTokenLayout,
+    PositionNoise,
+    Purpose,
+    Query,
+)
+from .pipelines import SJDAutoRegressivePipeline, SJDJanusPipeline, SJDPipelineOutput
+from .schedulers import (
+    SCHEDULERS,
+    AutoregressiveScheduler,
+    CoupledSJDScheduler,
+    JacobiScheduler,
+    RasterWindowScheduler,
+    SeededJacobiScheduler,
+    SJDScheduler,
+)
+from .version import __version__
+
+# diffusers records a component's module in model_index.json, imports nothing on its own, and looks its base class up
+# as an attribute of that module. Recording the package itself keeps saved folders loadable when files move.
+for _component in SCHEDULERS.values():
+    _component.__module__ = __name__
+del _component
+
+__all__ = [
+    "SCHEDULERS",
+    "AutoregressiveScheduler",
+    "CanvasCache",
+    "CoupledSJDScheduler",
+    "DecodingState",
+    "DecodingStatistics",
+    "ImageTokenLayout",
+    "JacobiScheduler",
+    "ModelMixin",
+    "PositionNoise",
+    "Purpose",
+    "Query",
+    "RasterWindowScheduler",
+    "SJDAutoRegressivePipeline",
+    "SJDJanusPipeline",
+    "SJDPipelineOutput",
+    "SJDScheduler",
+    "SchedulerMixin",
+    "SeededJacobiScheduler",
+    "__version__",
+]

@@ -1,0 +1,118 @@
+"""A random Janus small enough to enumerate every image it can draw."""
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor, PreTrainedTokenizerFast
+
+from ..pipelines import SJDJanusPipeline
+from ..schedulers import AutoregressiveScheduler, RasterWindowScheduler
+
+try:  # transformers 5: one class per backend; the other one needs torchvision
+    from transformers import JanusImageProcessorPil as JanusImageProcessor
+except ImportError:
+    from transformers import JanusImageProcessor
+
+WORDS = "a red green blue dog cat car house on left right of two three".split()
+SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<boi>", "<eoi>", "<unk>", "<user>", "<assistant>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<s> <user> {% for part in message['content'] %}{{ part['text'] }}{% endfor %}"
+    "{% endfor %} <assistant> "
+)
+
+
+def toy_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer with Janus' special tokens."""
+    vocabulary = {word: index for index, word in enumerate(SPECIAL + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        padding_side="left",
+        extra_special_tokens={"image_token": "<image>", "boi_token": "<boi>", "eoi_token": "<eoi>"},
+    )
+
+
+def toy_config(side: int, codebook_size: int, hidden_size: int = 32, layers: int = 2) -> JanusConfig:
+    """A Janus of `side` x `side` image tokens; grouped queries, as in many published models."""
+    patch = 2
+    return JanusConfig(
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(SPECIAL) + len(WORDS),
+            "hidden_size": hidden_size,
+            "intermediate_size": 2 * hidden_size,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+        vision_config={
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": side * patch,
+            "patch_size": patch,
+            "projection_dim": hidden_size,
+            "num_image_tokens": side * side,
+        },
+        vq_config={
+            "embed_dim": 8,
+            "num_embeddings": codebook_size,
+            "latent_channels": 32,
+            "base_channels": 32,
+            "channel_multiplier": [1, 1],
+            "num_res_blocks": 1,
+            "num_patches": side,
+            "projection_dim": hidden_size,
+            "image_token_embed_dim": hidden_size,
+        },
+        image_token_id=3,
+    )
+
+
+def toy_pipeline(
+    side: int = 2,
+    codebook_size: int = 4,
+    seed: int = 0,
+    logit_scale: float = 1.0,
+    scheduler: RasterWindowScheduler | None = None,
+    **config: int,
+) -> SJDJanusPipeline:
+    """Random weights from `seed`; logits of standard deviation about `logit_scale`.
+
+    Args:
+        side: rows and columns of the token grid.
+        codebook_size: V.
+        seed: of the weights.
+        logit_scale: larger is more certain.
+        scheduler: default sequential.
+        **config: `hidden_size` and `layers` of the language model.
+    """
+    with torch.random.fork_rng(devices=[]):  # transformers initialises from the global generator
+        model = JanusForConditionalGeneration(toy_config(side, codebook_size, **config)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                fan_in = parameter[0].numel()
+                parameter.normal_(generator=generator).mul_(fan_in**-0.5)
+        # Embeddings are looked up, not summed over: unit variance keeps tokens apart.
+        for embedding in (model.get_input_embeddings(), model.model.generation_embeddings):
+            embedding.weight.normal_(generator=generator)
+        head = model.model.generation_head.vision_head.weight
+        head.mul_(2.5 * logit_scale)  # GELU in front of the head shrinks its input
+    tokenizer = toy_tokenizer()
+    generation = model.generation_config
+    generation.pad_token_id = tokenizer.pad_token_id
+    generation.bos_token_id = tokenizer.bos_token_id
+    generation.eos_token_id = tokenizer.eos_token_id
+    generation.generation_kwargs = {"boi_token_id": tokenizer.convert_tokens_to_ids("<boi>")}
+    processor = JanusProcessor(JanusImageProcessor(), tokenizer, chat_template=CHAT_TEMPLATE)
+    return SJDJanusPipeline(model=model, processor=processor, scheduler=scheduler or AutoregressiveScheduler())

@@ -1,0 +1,170 @@
+"""What a decoding run knows: tokens on the canvas, how far each image has come, the laws its drafts were drawn from."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from .layout import ImageTokenLayout
+
+
+@dataclass
+class Query:
+    """One forward pass as the model sees it.
+
+    A slot at position -1 stands for the last prompt token, whose output predicts the first image token.
+
+    Attributes:
+        token_ids: `[B, Q]` int64.
+        positions: `[B, Q]` int64 raster indices, -1 for the last prompt token.
+        visible: `[B, Q, S]` bool: the canvas positions 0 .. S - 1 each slot may attend to. The prompt always is visible.
+    """
+
+    token_ids: torch.Tensor
+    positions: torch.Tensor
+    visible: torch.Tensor
+
+
+class LawRing:
+    """The laws of the most recent positions, addressed by position modulo the ring's size: `[B, size, V]` float32."""
+
+    def __init__(self, batch_size: int, size: int, vocabulary_size: int, device: torch.device | str):
+        self.laws = torch.zeros(batch_size, size, vocabulary_size, device=device)
+        self._rows = torch.arange(batch_size, device=device)[:, None]
+
+    def write(self, positions: torch.Tensor, laws: torch.Tensor) -> None:
+        """Store `laws` `[B, Q, V]` at `positions` `[B, Q]`; at most `size` consecutive positions per row."""
+        self.laws[self._rows, positions % self.laws.shape[1]] = laws
+
+    def read(self, positions: torch.Tensor) -> torch.Tensor:
+        """`[B, Q]` -> `[B, Q, V]`."""
+        return self.laws[self._rows, positions % self.laws.shape[1]]
+
+
+@dataclass
+class DecodingState:
+    """The state of one batch. Tensors keep their shapes from the first pass to the last.
+
+    The canvas has a margin behind the image, so that a window may reach past the last token without clamping.
+
+    Attributes:
+        layout: the token grid.
+        canvas: `[B, N + margin]` int64: committed tokens, then drafts.
+        committed: `[B]` int64: tokens 0 .. committed - 1 are final.
+        drafted: `[B]` int64: tokens up to here (exclusive) have a draft.
+        accepted_at: `[B, N + margin]` int32: the pass that committed each token, -1 before.
+        forced: `[N + margin]` int64: forced ids, `FREE` elsewhere; None for a layout without forced tokens.
+        laws: laws of drafts and of recent targets, where the scheduler needs them.
+        passes: forward passes so far.
+        window: drafts verified in the most recent pass.
+        counts: host copy of `committed`, read once per pass.
+        advances: tokens each image gained in the most recent pass (host).
+    """
+
+    layout: ImageTokenLayout
+    canvas: torch.Tensor
+    committed: torch.Tensor
+    drafted: torch.Tensor
+    accepted_at: torch.Tensor
+    forced: torch.Tensor | None
+    laws: LawRing | None
+    passes: int = 0
+    window: int = 0
+    counts: list[int] = field(default_factory=list)
+    advances: list[int] = field(default_factory=list)
+
+    @classmethod
+    def empty(
+        cls,
+        layout: ImageTokenLayout,
+        batch_size: int,
+        margin: int,
+        law_slots: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> "DecodingState":
+        """Nothing drafted, nothing committed; `law_slots` > 0 makes a `LawRing` of that many positions."""
+        length = layout.num_tokens + margin
+        forced = None
+        if layout.has_forced:
+            forced = torch.zeros(length, dtype=torch.int64, device=device)
+            forced[: layout.num_tokens] = layout.forced_tokens(device)
+        return cls(
+            layout=layout,
+            canvas=torch.zeros(batch_size, length, dtype=torch.int64, device=device),
+            committed=torch.zeros(batch_size, dtype=torch.int64, device=device),
+            drafted=torch.zeros(batch_size, dtype=torch.int64, device=device),
+            accepted_at=torch.full((batch_size, length), -1, dtype=torch.int32, device=device),
+            forced=forced,
+            laws=LawRing(batch_size, law_slots, layout.vocabulary_size, device) if law_slots else None,
+            counts=[0] * batch_size,
+            advances=[0] * batch_size,
+        )
+
+    @property
+    def batch_size(self) -> int:
+        return self.canvas.shape[0]
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """`[B, N]`: the image, drafts included while it is unfinished."""
+        return self.canvas[:, : self.layout.num_tokens]
+
+    @property
+    def acceptance_map(self) -> torch.Tensor:
+        """`[B, N]` int32: the pass that committed each token."""
+        return self.accepted_at[:, : self.layout.num_tokens]
+
+    @property
+    def finished(self) -> bool:
+        return min(self.counts) >= self.layout.num_tokens
+
+    def synchronize(self) -> None:
+        """Read the committed counts to the host: the one device-to-host copy of a pass."""
+        counts = self.committed.tolist()
+        self.advances = [new - old for new, old in zip(counts, self.counts)]
+        self.counts = counts
+
+
+@dataclass
+class DecodingStatistics:
+    """What a run cost, per image.
+
+    Attributes:
+        scheduler: class name of the scheduler.
+        label: its label, `exact`, `lossless` or `approximate`.
+        seeds: the seed of each image; the same seed draws the same image again.
+        forward_passes: passes until each image was complete.
+        committed_per_pass: per image, the tokens each of its passes committed.
+        acceptance_map: `[B, rows, width]` int32: the pass that committed each token (-1: none; tail tokens left out).
+        seconds: wall clock of the stages `encode`, `decode` and `pixels`, for the whole batch.
+        interrupted: whether the run was stopped before every image was complete.
+    """
+
+    scheduler: str
+    label: str
+    seeds: list[int]
+    forward_passes: list[int]
+    committed_per_pass: list[list[int]]
+    acceptance_map: torch.Tensor
+    seconds: dict[str, float]
+    interrupted: bool = False
+
+    @classmethod
+    def from_state(
+        cls, state: DecodingState, scheduler: str, label: str, seeds: list[int], seconds: dict[str, float]
+    ) -> "DecodingStatistics":
+        layout, accepted_at = state.layout, state.acceptance_map.cpu()
+        passes = (accepted_at.max(-1).values + 1).tolist()
+        committed = [
+            row[row >= 0].bincount(minlength=count).tolist() for row, count in zip(accepted_at.long(), passes)
+        ]
+        return cls(
+            scheduler=scheduler,
+            label=label,
+            seeds=list(seeds),
+            forward_passes=passes,
+            committed_per_pass=committed,
+            # [B, N] -> [B, rows, width]
+            acceptance_map=accepted_at[:, : layout.rows * layout.width].unflatten(1, (layout.rows, layout.width)),
+            seconds=dict(seconds),
+            interrupted=not state.finished,
+        )

@@ -1,0 +1,7 @@
+"""Pipelines: one file per model family, all with the same life cycle."""
+
+from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline
+from .janus import SJDJanusPipeline
+from .output import SJDPipelineOutput
+
+__all__ = ["EncodedPrompt", "SJDAutoRegressivePipeline", "SJDJanusPipeline", "SJDPipelineOutput"]

@@ -1,0 +1,66 @@
+"""Checks of a pipeline call, made before any work starts. Every message says what to do."""
+
+import math
+from numbers import Real
+
+import torch
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+def check_call(
+    prompts: list[str],
+    negative_prompt: str | list[str] | None,
+    guidance_scale: float,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    num_images_per_prompt: int,
+    output_type: str,
+) -> None:
+    """Raise `ValueError` for the first argument that is out of range or of the wrong type."""
+    _check_prompts(prompts, negative_prompt)
+    _check_number("guidance_scale", guidance_scale, 0)
+    _check_number("temperature", temperature, 0)
+    _check_integer("top_k", top_k, 0)
+    _check_number("top_p", top_p, 0)
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must lie in (0, 1], got {top_p}.")
+    _check_integer("num_images_per_prompt", num_images_per_prompt, 1)
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}.")
+
+
+def check_generators(generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> None:
+    """Raise `ValueError` unless `generator` is None, one generator, or one per picture."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return
+    if not isinstance(generator, list) or not all(isinstance(one, torch.Generator) for one in generator):
+        raise ValueError("generator must be a torch.Generator or a list of them.")
+    if len(generator) != batch_size:
+        raise ValueError(f"generator: got {len(generator)} for {batch_size} pictures; pass one, or one per picture.")
+
+
+def _check_prompts(prompts: list[str], negative_prompt: str | list[str] | None) -> None:
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ValueError(f"prompt must be a string or a list of strings, got {type(prompts).__name__}.")
+    if not prompts:
+        raise ValueError("prompt is an empty list; pass at least one prompt.")
+    if negative_prompt is None or isinstance(negative_prompt, str):
+        return
+    if not isinstance(negative_prompt, list) or not all(isinstance(prompt, str) for prompt in negative_prompt):
+        raise ValueError("negative_prompt must be a string or a list of strings.")
+    if len(negative_prompt) != len(prompts):
+        raise ValueError(
+            f"negative_prompt: got {len(negative_prompt)} for {len(prompts)} prompts; pass one, or one per prompt."
+        )
+
+
+def _check_number(name: str, value: float, minimum: float) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < minimum:
+        raise ValueError(f"{name} must be a number of at least {minimum}, got {value!r}.")
+
+
+def _check_integer(name: str, value: int, minimum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")

@@ -1,0 +1,113 @@
+"""Janus and Janus-Pro (Wu et al. 2024, Chen et al. 2025) around transformers' `JanusForConditionalGeneration`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import JanusForConditionalGeneration, JanusProcessor
+
+from ..decoding import CanvasCache, ImageTokenLayout
+from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
+from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline
+
+
+class SJDJanusPipeline(SJDAutoRegressivePipeline):
+    """Janus-Pro's own recipe: chat template, pads attended in the unconditional rows, guidance 5, temperature 1.
+
+    Args:
+        model: language model, generation head and VQ decoder, unmodified.
+        processor: tokenizer and chat template.
+        scheduler: decides which tokens to draft, verify and commit.
+    """
+
+    def __init__(
+        self,
+        model: JanusForConditionalGeneration,
+        processor: JanusProcessor,
+        scheduler: RasterWindowScheduler,
+    ):
+        super().__init__()
+        self.register_modules(model=model, processor=processor, scheduler=scheduler)
+
+    @classmethod
+    def load_transformers_folder(
+        cls,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        scheduler: RasterWindowScheduler | None = None,
+        **kwargs: Any,
+    ) -> "SJDJanusPipeline":
+        """Load a folder as transformers writes it; `kwargs` go to the model's `from_pretrained`."""
+        model, report = JanusForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **kwargs
+        )
+        absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+        if absent:
+            raise ValueError(f"{folder} lacks {len(absent)} weights of the model its config describes: {absent[:3]}.")
+        processor = JanusProcessor.from_pretrained(folder)
+        return cls(model=model, processor=processor, scheduler=scheduler or SeededJacobiScheduler())
+
+    def sampling_defaults(self) -> dict[str, Any]:
+        # Only what the checkpoint states: transformers' generic defaults (top-k 50 in version 4) are not Janus' recipe.
+        stated = self.model.generation_config.to_diff_dict()
+        recipe = {"guidance_scale": 5.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+        return {name: value if stated.get(name) is None else stated[name] for name, value in recipe.items()}
+
+    def image_layout(self, height: int | None, width: int | None) -> ImageTokenLayout:
+        rows, columns = self.model.model.vqmodel.quantize.quant_state_dims
+        config = self.model.config.vq_config
+        scale = 2 ** (len(config.channel_multiplier) - 1)  # pixels per token
+        if height not in (None, rows * scale) or width not in (None, columns * scale):
+            raise ValueError(f"This model draws {rows * scale}x{columns * scale} pixels only, got {height}x{width}.")
+        return ImageTokenLayout(rows, columns, config.num_embeddings)
+
+    def encode_prompt(
+        self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, num_images_per_prompt: int
+    ) -> EncodedPrompt:
+        self.onload(self.model)
+        texts = [self._chat(text) for text in prompt]
+        if guided and negative_prompt is not None:
+            texts += [self._chat(text) for text in negative_prompt]
+        inputs = self.processor(text=texts, generation_mode="image", padding=True, return_tensors="pt")
+        ids, visible = inputs["input_ids"], inputs["attention_mask"].bool()  # [R, P], left-padded
+        if guided and negative_prompt is None:
+            tokenizer = self.processor.tokenizer
+            kept = (ids == tokenizer.bos_token_id) | (ids == ids[:, -1:])  # the last token begins the image
+            ids = torch.cat([ids, ids.masked_fill(~kept, tokenizer.pad_token_id)])
+            # As in the original, the pads that replace the words are attended.
+            visible = visible.repeat(2, 1)
+        ids, visible = ids.to(self._execution_device), visible.to(self._execution_device)
+        embeds = self.model.get_input_embeddings()(ids)
+        return EncodedPrompt(
+            _repeat_images(embeds, len(prompt), num_images_per_prompt),
+            _repeat_images(visible, len(prompt), num_images_per_prompt),
+        )
+
+    def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
+        return self.model.prepare_embeddings_for_image_generation(token_ids)
+
+    def run_transformer(
+        self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: CanvasCache
+    ) -> torch.Tensor:
+        return self.model.model.language_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.model.model.generation_head(hidden)
+
+    def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
+        return self.model.decode_image_tokens(tokens).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
+
+    def _chat(self, text: str) -> str:
+        message = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+        return self.processor.apply_chat_template(message, add_generation_prompt=True)
+
+
+def _repeat_images(rows: torch.Tensor, prompts: int, images: int) -> torch.Tensor:
+    """`[C * prompts, ...]` -> `[C * prompts * images, ...]`, each prompt's pictures side by side."""
+    return rows.unflatten(0, (-1, prompts)).repeat_interleave(images, 1).flatten(0, 1)

@@ -1,0 +1,31 @@
+"""Plain next-token decoding, the reference that every other scheduler is measured against."""
+
+import torch
+from diffusers.configuration_utils import register_to_config
+
+from .raster_window import RasterWindowScheduler, Slots
+
+
+class AutoregressiveScheduler(RasterWindowScheduler):
+    """One token per forward pass: argmax(p / noise), the noise fixed per position."""
+
+    label = "exact"
+    paper = "ancestral sampling"
+    stores_laws = False
+
+    @register_to_config
+    def __init__(self):
+        pass
+
+    @property
+    def window(self) -> int:
+        return 0
+
+    def accept(self, slots: Slots) -> torch.Tensor:
+        return slots.drafts.bool()  # [B, 0]
+
+    def commit(self, slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
+        return slots.seeded_choice
+
+    def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
+        return slots.seeded_choice

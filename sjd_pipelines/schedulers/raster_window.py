@@ -1,0 +1,221 @@
+"""The loop that the raster-window family shares: a window of drafts right behind the committed prefix.
+
+A member of the family makes three choices: how a slot that enters the window is initialised, how a draft is accepted,
+and how the slots behind the first rejection are redrafted.
+"""
+
+from abc import abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from diffusers import ConfigMixin, SchedulerMixin
+
+from ..decoding.layout import ImageTokenLayout
+from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.sampling import race
+from ..decoding.state import DecodingState, Query
+from .drafting import INITIALISERS, FreshSlots, one_hot
+from .verification import leading, residual_sample
+
+
+@dataclass
+class Slots:
+    """The slots of one pass, as the three choices see them. Slot W, behind the last draft, has none.
+
+    Attributes:
+        target: `[B, W + 1, V]` float32, the model's law at each slot given the drafts before it.
+        drafts: `[B, W]` int64.
+        positions: `[B, W + 1]` int64 raster indices.
+        state: the run before this pass is committed.
+        noise: position-addressed random numbers.
+    """
+
+    target: torch.Tensor
+    drafts: torch.Tensor
+    positions: torch.Tensor
+    state: DecodingState
+    noise: PositionNoise
+
+    @cached_property
+    def draft_law(self) -> torch.Tensor:
+        """`[B, W, V]`: the law each draft was drawn from."""
+        return self.state.laws.read(self.positions[:, :-1])
+
+    @cached_property
+    def seeded_choice(self) -> torch.Tensor:
+        """`[B, W + 1]` int64: argmax(p / noise), the noise fixed per position."""
+        noise = self.noise.exponential(self.positions, Purpose.SAMPLE, self.target.shape[-1])
+        return race(self.target, noise)
+
+    @cached_property
+    def likeliest(self) -> torch.Tensor:
+        """`[B, W + 1]` int64: argmax p."""
+        return self.target.argmax(-1)
+
+    def at(self, values: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
+        """Values of one slot per row: `[B, Q, ...]`, `[B]` -> `[B, 1, ...]`."""
+        rows = torch.arange(len(slot), device=slot.device)
+        return values[rows, slot][:, None]
+
+
+class RasterWindowScheduler(SchedulerMixin, ConfigMixin):
+    """Base of the family. Subclasses set `label` and `paper` and define `accept`, `commit` and `redraft`.
+
+    `plan` and `step` are the contract with the pipeline: tensors in, tensors out, no model and no cache.
+    """
+
+    order = 1
+    label: ClassVar[str]
+    paper: ClassVar[str]
+    # Drafts and initial guesses of one position share one noise vector (Gumbel coupling) or take fresh noise.
+    shares_noise: ClassVar[bool] = False
+    # Verification compares drafts with the law they were drawn from.
+    stores_laws: ClassVar[bool] = True
+
+    @classmethod
+    def _get_compatibles(cls) -> list[type]:
+        # diffusers looks compatible classes up in its own module only; ours share every setting they have in common.
+        return [RasterWindowScheduler, *_descendants(RasterWindowScheduler)]
+
+    @property
+    def window(self) -> int:
+        """Drafts verified per pass, at most."""
+        return self.config.window
+
+    @abstractmethod
+    def accept(self, slots: Slots) -> torch.Tensor:
+        """Which drafts pass, each on its own: `[B, W]` bool."""
+
+    @abstractmethod
+    def commit(self, slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
+        """The token committed behind `accepted` `[B]` leading drafts: `[B, 1]` int64."""
+
+    @abstractmethod
+    def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
+        """New guesses for every slot: `[B, W + 1]` int64. Their law must be `slots.target`."""
+
+    def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> DecodingState:
+        """An empty canvas."""
+        window = min(self.window, layout.num_tokens)
+        law_slots = 0
+        if window and (self.stores_laws or self._initial.startswith(("sample", "law"))):
+            # The window, as many slots again for the surplus of `_initialise`, and the neighbours it looks up.
+            law_slots = 2 * window + 2 + (layout.width if self._initial.endswith("above") else 0)
+        return DecodingState.empty(layout, batch_size, window + 1, law_slots, device)
+
+    def plan(self, state: DecodingState, noise: PositionNoise) -> Query:
+        """Top up the window and say what the next forward pass computes.
+
+        Returns:
+            A query of Q = 1 + W slots: the last committed token, then the drafts.
+        """
+        # Near the end the window shrinks to what the slowest row can use; no row loses a slot of the image.
+        window = min(self.window, state.layout.num_tokens - min(state.counts))
+        # Slots up to the old window's end hold redrafts; the host knows how many enter without asking the device.
+        fresh = max(state.advances) + window - state.window - (1 if state.passes else 0)
+        if fresh > 0 and window > 0:
+            self._initialise(state, noise, fresh)
+        state.window = window
+
+        anchors = state.committed[:, None] - 1
+        positions = anchors + torch.arange(window + 1, device=anchors.device)  # [B, 1 + W]
+        token_ids = state.canvas.gather(1, positions.clamp(min=0))
+        extent = max(state.counts) + window
+        visible = torch.arange(extent, device=anchors.device) <= positions[..., None]  # [B, 1 + W, S]
+        return Query(token_ids, positions, visible)
+
+    def step(
+        self, probabilities: torch.Tensor, query: Query, state: DecodingState, noise: PositionNoise
+    ) -> DecodingState:
+        """Verify the drafts, commit a prefix per row, redraft the rest.
+
+        Args:
+            probabilities: `[B, 1 + W, V]` float32, the law of the token behind each slot of the query.
+            query: what `plan` returned.
+            state: the run, updated in place.
+            noise: the noise that `plan` was given.
+
+        Returns:
+            `state`.
+        """
+        slots = Slots(probabilities, query.token_ids[:, 1:], query.positions + 1, state, noise)
+        keep = self.accept(slots)
+        accepted = leading(keep)  # [B]
+        token = self.commit(slots, accepted)  # [B, 1]
+
+        index = torch.arange(slots.positions.shape[1], device=token.device)  # [1 + W]
+        front = accepted[:, None]
+        if keep.shape[1]:
+            tokens = torch.where(index == front, token, self.redraft(slots, keep))
+            tokens[:, :-1] = torch.where(index[:-1] < front, slots.drafts, tokens[:, :-1])
+        else:
+            tokens = token
+        state.canvas.scatter_(1, slots.positions, tokens)
+        if state.laws is not None:
+            state.laws.write(slots.positions, probabilities)
+
+        committed = (state.committed + accepted + 1).clamp(max=state.layout.num_tokens)
+        arrived = slots.positions < committed[:, None]
+        stamps = state.accepted_at.gather(1, slots.positions).masked_fill(arrived, state.passes)
+        state.accepted_at.scatter_(1, slots.positions, stamps)
+        state.drafted = slots.positions[:, -1] + 1
+        state.committed = committed
+        state.passes += 1
+        return state
+
+    @property
+    def _initial(self) -> str:
+        return self.config.get("initialise", "random")
+
+    def _initialise(self, state: DecodingState, noise: PositionNoise, fresh: int) -> None:
+        """Guess tokens for `fresh` positions behind `state.drafted`, in place."""
+        positions = state.drafted[:, None] + torch.arange(fresh, device=state.drafted.device)  # [B, F]
+        # A row that advanced less than the furthest one needs fewer; its surplus lands in the margin.
+        positions = positions.clamp(max=state.canvas.shape[1] - 1)
+        purpose, draw = (Purpose.SAMPLE, 0) if self.shares_noise else (Purpose.INITIALISE, state.passes)
+        exponential = noise.exponential(positions, purpose, state.layout.vocabulary_size, draw)
+        tokens, laws = INITIALISERS[self._initial](FreshSlots(positions, state, exponential))
+        if state.forced is not None:
+            forced = state.forced[positions]
+            tokens = torch.where(forced >= 0, forced, tokens)
+        if self.stores_laws:
+            certain = one_hot(tokens, state.layout.vocabulary_size)
+            if laws is None:
+                laws = certain
+            elif state.forced is not None:
+                laws = torch.where((forced >= 0)[..., None], certain, laws)
+            state.laws.write(positions, laws)
+        state.canvas.scatter_(1, positions, tokens)
+
+
+def check_window(window: int) -> None:
+    """Raise `ValueError` unless `window` is an integer of at least 1."""
+    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+        raise ValueError(f"window must be an integer of at least 1, got {window!r}.")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise `ValueError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")
+
+
+def speculative_commit(slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
+    """Residual sample at the first rejected slot; behind the last draft a sample of the target: `[B, 1]`."""
+    target = slots.at(slots.target, accepted)  # [B, 1, V]
+    window = slots.drafts.shape[1]
+    if window == 0:
+        draft_law = torch.zeros_like(target)
+    else:
+        draft_law = slots.at(slots.draft_law, accepted.clamp(max=window - 1))
+        draft_law = draft_law.masked_fill((accepted == window)[:, None, None], 0.0)
+    positions = slots.at(slots.positions, accepted)
+    return residual_sample(target, draft_law, positions, slots.noise, slots.state.passes)
+
+
+def _descendants(cls: type) -> list[type]:
+    children = cls.__subclasses__()
+    return children + [descendant for child in children for descendant in _descendants(child)]
