@@ -1,0 +1,159 @@
+"""Holds every scheduler to its label: its images against the enumerated law of a toy model."""
+
+from dataclasses import asdict, dataclass
+from itertools import product
+
+import numpy as np
+import torch
+
+from ..decoding import ImageTokenLayout, Query, probabilities
+from ..pipelines import SJDAutoRegressivePipeline
+from ..schedulers import SCHEDULERS, AutoregressiveScheduler, JacobiScheduler, RasterWindowScheduler
+from .toy import toy_pipeline
+
+PROMPT = "a red dog"
+SAMPLING = {"guidance_scale": 2.0, "temperature": 1.0, "top_k": 3}
+WINDOWS = (1, 2, 3, 8)
+
+
+@dataclass
+class Verdict:
+    """Measured total variation of one scheduler at one window.
+
+    Attributes:
+        scheduler: class name.
+        label: `exact`, `lossless` or `approximate`.
+        window: drafts per pass (0: sequential).
+        total_variation: between the sampled images and the enumerated law.
+        noise_floor: total variation expected of that many samples of the law itself.
+        limit: 99.99 % quantile of the same.
+        identical: share of images equal to sequential decoding with the same seed.
+        passes: mean forward passes per image.
+        passed: an exact scheduler draws identical images, a lossless one stays below the limit; an approximate one
+            claims nothing.
+    """
+
+    scheduler: str
+    label: str
+    window: int
+    total_variation: float
+    noise_floor: float
+    limit: float
+    identical: float
+    passes: float
+    passed: bool
+
+
+def verify(
+    names: list[str] | None = None,
+    windows: tuple[int, ...] = WINDOWS,
+    samples: int = 20_000,
+    seed: int = 0,
+) -> list[dict]:
+    """Measure the schedulers called `names` (default all): one dict per scheduler and window, as in `Verdict`."""
+    pipe = enumerable_pipeline(seed)
+    verdicts = []
+    for name in names or list(SCHEDULERS):
+        cls = SCHEDULERS[name]
+        for window in windows if has_window(cls) else (0,):
+            scheduler = cls(window=window) if window else cls()
+            verdicts.append(asdict(judge(pipe, scheduler, samples, seed)))
+    return verdicts
+
+
+def enumerable_pipeline(seed: int = 0) -> SJDAutoRegressivePipeline:
+    """2 x 2 tokens from a codebook of 4: 256 images, 81 of them possible after top-k 3."""
+    pipe = toy_pipeline(side=2, codebook_size=4, seed=seed, logit_scale=0.6, layers=1)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def has_window(cls: type[RasterWindowScheduler]) -> bool:
+    return "window" in cls().config
+
+
+def judge(pipe: SJDAutoRegressivePipeline, scheduler: RasterWindowScheduler, samples: int, seed: int) -> Verdict:
+    """Draw `samples` images in one ragged batch and compare them with the law and with sequential decoding."""
+    greedy = type(scheduler) is JacobiScheduler
+    sampling = SAMPLING | {"temperature": 0.0} if greedy else SAMPLING
+    law = image_law(pipe, **sampling)
+    reference, _ = draw(pipe, AutoregressiveScheduler(), samples, seed, **sampling)
+    images, passes = draw(pipe, scheduler, samples, seed, **sampling)
+    distance = total_variation(images, law)
+    floor, limit = sampling_noise(law, samples, seed)
+    identical = (images == reference).float().mean().item()
+    passed = {"exact": identical == 1 and distance <= limit, "lossless": distance <= limit, "approximate": True}
+    return Verdict(
+        scheduler=type(scheduler).__name__,
+        label=scheduler.label,
+        window=scheduler.window,
+        total_variation=distance,
+        noise_floor=floor,
+        limit=limit,
+        identical=identical,
+        passes=passes,
+        passed=passed[scheduler.label],
+    )
+
+
+@torch.no_grad()
+def image_law(
+    pipe: SJDAutoRegressivePipeline,
+    guidance_scale: float,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    prompt: str = PROMPT,
+) -> torch.Tensor:
+    """The probability of every image, by the chain rule: `[V ** N]` float64, first token most significant.
+
+    Teacher-forced forward passes over all sequences; no scheduler takes part.
+    """
+    layout = pipe.image_layout(None, None)
+    tokens = torch.tensor(list(product(range(layout.codebook_size), repeat=layout.num_tokens)))  # [V ** N, N]
+    encoded = pipe.encode_prompt([prompt], None, guidance_scale > 1, len(tokens))
+    memory = pipe.prefill(encoded, layout, guidance_scale)
+    positions = torch.arange(layout.num_tokens).expand_as(tokens) - 1
+    visible = torch.arange(layout.num_tokens) <= positions[..., None]
+    query = Query(tokens.roll(1, 1), positions, visible)  # slot -1 ignores its token
+    law = probabilities(pipe.forward(query, memory), temperature, top_k, top_p)  # [V ** N, N, V]
+    return law.double().gather(-1, tokens[..., None])[..., 0].prod(-1)
+
+
+def draw(
+    pipe: SJDAutoRegressivePipeline, scheduler: RasterWindowScheduler, samples: int, seed: int, **sampling: float
+) -> tuple[torch.Tensor, float]:
+    """`samples` images of one prompt in one call, as indices into `image_law` `[samples]`, and mean passes."""
+    before, pipe.scheduler = pipe.scheduler, scheduler
+    try:
+        output = pipe(
+            PROMPT,
+            num_images_per_prompt=samples,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="latent",
+            **sampling,
+        )
+    finally:
+        pipe.scheduler = before
+    passes = output.statistics.forward_passes
+    return image_index(output.tokens, pipe.image_layout(None, None)), sum(passes) / len(passes)
+
+
+def image_index(tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
+    """`[B, N]` tokens -> `[B]` index of the image in `image_law`."""
+    weights = layout.codebook_size ** torch.arange(layout.num_tokens - 1, -1, -1)
+    return (tokens * weights).sum(-1)
+
+
+def total_variation(images: torch.Tensor, law: torch.Tensor) -> float:
+    """Half the L1 distance between the frequencies of `images` and `law`."""
+    frequencies = images.bincount(minlength=len(law)).double() / len(images)
+    return 0.5 * (frequencies - law).abs().sum().item()
+
+
+def sampling_noise(law: torch.Tensor, samples: int, seed: int, trials: int = 1000) -> tuple[float, float]:
+    """Mean and 99.99 % point (normal tail over `trials`) of the total variation of `samples` true draws."""
+    weights = (law / law.sum()).numpy()
+    counts = np.random.default_rng(seed).multinomial(samples, weights, size=trials)  # [trials, V ** N]
+    distances = 0.5 * np.abs(counts / samples - weights).sum(-1)
+    return float(distances.mean()), float(distances.mean() + 3.72 * distances.std())
