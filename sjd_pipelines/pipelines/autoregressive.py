@@ -25,7 +25,7 @@ from ..decoding import (
 )
 from ..schedulers import RasterWindowScheduler
 from .inputs import check_call, check_generators
-from .loading import load_pipeline
+from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
 
 
@@ -36,15 +36,17 @@ class EncodedPrompt:
     Attributes:
         embeds: `[R, P, D]`; the output behind the last one predicts the first image token.
         visible: `[R, P]` bool, False for padding.
+        position_ids: `[R, P]` int64; image token p stands p + 1 behind the last one. None counts the visible tokens
+            of each row from 0.
     """
 
     embeds: torch.Tensor
     visible: torch.Tensor
+    position_ids: torch.Tensor | None = None
 
-    @property
-    def position_ids(self) -> torch.Tensor:
-        """`[R, P]` int64: 0 at the first visible token of each row."""
-        return (self.visible.long().cumsum(-1) - 1).clamp(min=0)
+    def __post_init__(self):
+        if self.position_ids is None:
+            self.position_ids = (self.visible.long().cumsum(-1) - 1).clamp(min=0)
 
 
 @dataclass
@@ -90,6 +92,20 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             ValueError: the model is of a family, or the weights are of a shape, that this class does not know.
         """
         return load_pipeline(cls, pretrained_model_name_or_path, kwargs)
+
+    @classmethod
+    def from_single_file(cls, file: str | Path, **kwargs: Any):
+        """Load a published LlamaGen file (`.pt`), the only family whose models come as single files.
+
+        Args:
+            file: a path, or `owner/name/file.pt` on the hub.
+            **kwargs: as in `SJDLlamaGenPipeline.load_published_files`.
+
+        Raises:
+            OSError: the file is not there or cannot be read.
+            ValueError: its weights are not a LlamaGen's.
+        """
+        return load_single_file(cls, file, kwargs)
 
     @classmethod
     def load_diffusers_folder(cls, folder: Path, **kwargs: Any):
@@ -155,7 +171,7 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         Raises:
             ValueError: bad input, before any work starts.
         """
-        prompts = [prompt] if isinstance(prompt, str) else prompt
+        prompts = self.prepare_prompts(prompt)
         tensor_inputs = self._callback_tensor_inputs
         if callback_on_step_end_tensor_inputs is not None:
             tensor_inputs = callback_on_step_end_tensor_inputs
@@ -184,7 +200,7 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             negatives = [negative_prompt] * len(prompts)
 
         clock = [time.perf_counter()]
-        encoded = self.encode_prompt(prompts, negatives, guidance_scale > 1, num_images_per_prompt)
+        encoded = self.encode_prompt(prompts, negatives, guidance_scale > 1, num_images_per_prompt, layout)
         memory = self.prefill(encoded, layout, guidance_scale)
         clock.append(time.perf_counter())
 
@@ -220,6 +236,10 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         if not return_dict:
             return images, tokens, statistics
         return SJDPipelineOutput(images=images, tokens=tokens, statistics=statistics)
+
+    def prepare_prompts(self, prompt: str | list[str]) -> list[str]:
+        """One text per row of the batch."""
+        return [prompt] if isinstance(prompt, str) else prompt
 
     def prepare_seeds(self, generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> list[int]:
         """One 63-bit seed per picture. The global random state is neither read nor moved."""
@@ -280,10 +300,19 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         """The token grid of a picture of this size. Raises `ValueError` for a size the model cannot draw."""
 
     @abstractmethod
+    def image_sizes(self) -> list[tuple[int, int]]:
+        """Heights and widths in pixels that the model was trained for, its default first."""
+
+    @abstractmethod
     def encode_prompt(
-        self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, num_images_per_prompt: int
+        self,
+        prompt: list[str],
+        negative_prompt: list[str] | None,
+        guided: bool,
+        num_images_per_prompt: int,
+        layout: ImageTokenLayout | None = None,
     ) -> EncodedPrompt:
-        """Text to transformer inputs, guidance rows included."""
+        """Text to transformer inputs, guidance rows included; some prompts state the size of `layout` (None: default)."""
 
     @abstractmethod
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
@@ -302,3 +331,8 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     @abstractmethod
     def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
         """`[B, rows * columns]` codebook ids -> `[B, 3, H, W]` in [-1, 1]."""
+
+
+def repeat_images(rows: torch.Tensor, prompts: int, images: int) -> torch.Tensor:
+    """`[C * prompts, ...]` -> `[C * prompts * images, ...]`, each prompt's pictures side by side."""
+    return rows.unflatten(0, (-1, prompts)).repeat_interleave(images, 1).flatten(0, 1)

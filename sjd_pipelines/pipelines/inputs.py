@@ -43,7 +43,10 @@ def check_generators(generator: torch.Generator | list[torch.Generator] | None, 
 
 def _check_prompts(prompts: list[str], negative_prompt: str | list[str] | None) -> None:
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError(f"prompt must be a string or a list of strings, got {type(prompts).__name__}.")
+        raise ValueError(
+            f"prompt must be a string or a list of strings, got {type(prompts).__name__} "
+            "(pictures and conversations as input are out of scope: these pipelines draw from text)."
+        )
     if not prompts:
         raise ValueError("prompt is an empty list; pass at least one prompt.")
     if negative_prompt is None or isinstance(negative_prompt, str):

@@ -8,7 +8,7 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
-from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline
+from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
 
 
 class SJDJanusPipeline(SJDAutoRegressivePipeline):
@@ -55,19 +55,27 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
 
     def image_layout(self, height: int | None, width: int | None) -> ImageTokenLayout:
         rows, columns = self.model.model.vqmodel.quantize.quant_state_dims
-        config = self.model.config.vq_config
-        scale = 2 ** (len(config.channel_multiplier) - 1)  # pixels per token
+        scale = self._pixels_per_token
         if height not in (None, rows * scale) or width not in (None, columns * scale):
             raise ValueError(f"This model draws {rows * scale}x{columns * scale} pixels only, got {height}x{width}.")
-        return ImageTokenLayout(rows, columns, config.num_embeddings)
+        return ImageTokenLayout(rows, columns, self.model.config.vq_config.num_embeddings)
+
+    def image_sizes(self) -> list[tuple[int, int]]:
+        layout, scale = self.image_layout(None, None), self._pixels_per_token
+        return [(layout.rows * scale, layout.columns * scale)]
 
     def encode_prompt(
-        self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, num_images_per_prompt: int
+        self,
+        prompt: list[str],
+        negative_prompt: list[str] | None,
+        guided: bool,
+        num_images_per_prompt: int,
+        layout: ImageTokenLayout | None = None,
     ) -> EncodedPrompt:
         self.onload(self.model)
-        texts = [self._chat(text) for text in prompt]
+        texts = [self.format_prompt(text) for text in prompt]
         if guided and negative_prompt is not None:
-            texts += [self._chat(text) for text in negative_prompt]
+            texts += [self.format_prompt(text) for text in negative_prompt]
         inputs = self.processor(text=texts, generation_mode="image", padding=True, return_tensors="pt")
         ids, visible = inputs["input_ids"], inputs["attention_mask"].bool()  # [R, P], left-padded
         if guided and negative_prompt is None:
@@ -79,8 +87,8 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         ids, visible = ids.to(self._execution_device), visible.to(self._execution_device)
         embeds = self.model.get_input_embeddings()(ids)
         return EncodedPrompt(
-            _repeat_images(embeds, len(prompt), num_images_per_prompt),
-            _repeat_images(visible, len(prompt), num_images_per_prompt),
+            repeat_images(embeds, len(prompt), num_images_per_prompt),
+            repeat_images(visible, len(prompt), num_images_per_prompt),
         )
 
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
@@ -103,11 +111,11 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
     def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
         return self.model.decode_image_tokens(tokens).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
 
-    def _chat(self, text: str) -> str:
+    @property
+    def _pixels_per_token(self) -> int:
+        return 2 ** (len(self.model.config.vq_config.channel_multiplier) - 1)
+
+    def format_prompt(self, text: str) -> str:
+        """The chat template around the words."""
         message = [{"role": "user", "content": [{"type": "text", "text": text}]}]
         return self.processor.apply_chat_template(message, add_generation_prompt=True)
-
-
-def _repeat_images(rows: torch.Tensor, prompts: int, images: int) -> torch.Tensor:
-    """`[C * prompts, ...]` -> `[C * prompts * images, ...]`, each prompt's pictures side by side."""
-    return rows.unflatten(0, (-1, prompts)).repeat_interleave(images, 1).flatten(0, 1)

@@ -5,15 +5,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
 
 BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "bundled" / "emoji_janus"
 
 # config.json's model_type -> (module, class). A string, because a family imports the base class, which imports this.
 FAMILIES: dict[str, tuple[str, str]] = {
+    "chameleon": ("sjd_pipelines.pipelines.chameleon", "SJDChameleonPipeline"),
+    "emu3": ("sjd_pipelines.pipelines.emu3", "SJDEmu3Pipeline"),
     "janus": ("sjd_pipelines.pipelines.janus", "SJDJanusPipeline"),
 }
+# Published as single files; its folders are always in diffusers layout.
+LLAMAGEN = ("sjd_pipelines.pipelines.llamagen", "SJDLlamaGenPipeline")
 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -22,10 +26,9 @@ _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
     """Find the family of `source` and load it; `cls` is the base class or the family the caller expects."""
     hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
-    folder = _local_folder(source, hub_options)
-    family = _family(folder)
-    if not issubclass(family, cls):
-        raise ValueError(f"{folder} holds a {family.__name__}, not a {cls.__name__}; load it with {family.__name__}.")
+    folder = local_folder(source, hub_options)
+    family = find_family(folder)
+    _check_family(cls, family, folder)
     for file in folder.rglob("*.safetensors"):
         _check_safetensors(file)
     if (folder / "model_index.json").is_file():
@@ -33,7 +36,30 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
     return family.load_transformers_folder(folder, **kwargs)
 
 
-def _local_folder(source: str | Path | None, hub_options: dict[str, Any]) -> Path:
+def load_single_file(cls: type, file: str | Path, kwargs: dict[str, Any]):
+    """Load a published LlamaGen file; files named in `kwargs` may be hub paths as well."""
+    hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
+    family = _import(*LLAMAGEN)
+    _check_family(cls, family, file)
+    if kwargs.get("vq_file") is not None:
+        kwargs["vq_file"] = local_file(kwargs["vq_file"], hub_options)
+    return family.load_published_files(local_file(file, hub_options), **kwargs)
+
+
+def local_file(source: str | Path, hub_options: dict[str, Any]) -> Path:
+    """A file on disk, downloaded first if `source` is `owner/name/path/in/repository`."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    text = str(source)
+    if text.count("/") < 2 or text.startswith((".", "/", "~")):
+        raise OSError(f"{text} is neither a file nor a file on the hub (owner/name/file).")
+    owner, name, inside = text.split("/", 2)
+    return Path(hf_hub_download(f"{owner}/{name}", inside, **hub_options))
+
+
+def local_folder(source: str | Path | None, hub_options: dict[str, Any]) -> Path:
+    """The folder of a model, downloaded first if `source` is a hub id; None is the bundled checkpoint."""
     if source is None:
         return BUNDLED_CHECKPOINT
     path = Path(source).expanduser()
@@ -47,9 +73,10 @@ def _local_folder(source: str | Path | None, hub_options: dict[str, Any]) -> Pat
     return Path(snapshot_download(text, allow_patterns=_FILES, **hub_options))
 
 
-def _family(folder: Path) -> type:
+def find_family(folder: Path) -> type:
+    """The pipeline class for a folder, read from its model_index.json or config.json."""
     index, config = folder / "model_index.json", folder / "config.json"
-    classes = {name: (module, name) for module, name in FAMILIES.values()}
+    classes = {name: (module, name) for module, name in (*FAMILIES.values(), LLAMAGEN)}
     if index.is_file():
         name = _read_json(index).get("_class_name")
         if name not in classes:
@@ -63,8 +90,18 @@ def _family(folder: Path) -> type:
         if not any(folder.glob("*.safetensors")):
             raise OSError(f"{folder} has no .safetensors weights; pickled weights are not loaded, convert them first.")
     else:
-        raise OSError(f"{folder} has neither model_index.json nor config.json, so it holds no model.")
+        hint = "; load a published LlamaGen file with from_single_file" if any(folder.glob("*.pt")) else ""
+        raise OSError(f"{folder} has neither model_index.json nor config.json, so it holds no model{hint}.")
+    return _import(module, name)
+
+
+def _import(module: str, name: str) -> type:
     return getattr(import_module(module), name)
+
+
+def _check_family(cls: type, family: type, source: str | Path) -> None:
+    if not issubclass(family, cls):
+        raise ValueError(f"{source} holds a {family.__name__}, not a {cls.__name__}; load it with {family.__name__}.")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -54,7 +54,9 @@ def test_numbers_depend_on_their_address_alone():
         for position in (0, 13):
             single = PositionNoise([seed]).exponential(torch.tensor([[position]]), Purpose.SAMPLE, 50, draw=4)
             assert torch.equal(single[0, 0], whole[row, position])
-    assert torch.equal(batch.uniform(positions, Purpose.ACCEPT)[:, 5:9], batch.uniform(positions[:, 5:9], Purpose.ACCEPT))
+    assert torch.equal(
+        batch.uniform(positions, Purpose.ACCEPT)[:, 5:9], batch.uniform(positions[:, 5:9], Purpose.ACCEPT)
+    )
 
 
 def test_a_longer_codebook_extends_the_same_numbers():
@@ -69,7 +71,13 @@ def test_streams_draws_positions_and_seeds_are_independent():
         return PositionNoise([seed]).exponential(positions, purpose, 16, draw).flatten()
 
     base = numbers()
-    others = [numbers(seed=1), numbers(seed=2**32), numbers(purpose=Purpose.RESIDUAL), numbers(draw=1), numbers(start=1)]
+    others = [
+        numbers(seed=1),
+        numbers(seed=2**32),
+        numbers(purpose=Purpose.RESIDUAL),
+        numbers(draw=1),
+        numbers(start=1),
+    ]
     others.append(base.roll(1))
     for other in others:
         correlation = torch.corrcoef(torch.stack([base, other]))[0, 1].abs()
@@ -97,9 +105,7 @@ def test_select_keeps_the_numbers_of_the_chosen_images():
     noise, positions = PositionNoise([4, 5, 6]), torch.arange(3).expand(3, -1)
     chosen = noise.select(torch.tensor([True, False, True]))
     assert chosen.seeds == [4, 6]
-    assert torch.equal(
-        chosen.uniform(positions[:2], Purpose.ACCEPT), noise.uniform(positions, Purpose.ACCEPT)[[0, 2]]
-    )
+    assert torch.equal(chosen.uniform(positions[:2], Purpose.ACCEPT), noise.uniform(positions, Purpose.ACCEPT)[[0, 2]])
 
 
 def test_global_random_state_is_untouched():

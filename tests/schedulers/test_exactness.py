@@ -47,7 +47,9 @@ def test_lossless_schedulers_draw_from_the_law(pipe, name, window):
     assert verdict.label == "lossless"
 
 
-@pytest.mark.parametrize("initialise", ["random", "uniform", "repeat-left", "repeat-above", "sample-above", "law-left"])
+@pytest.mark.parametrize(
+    "initialise", ["random", "uniform", "repeat-left", "repeat-above", "sample-above", "law-left"]
+)
 def test_no_initialisation_biases_sjd(pipe, initialise):
     verdict = judge(pipe, SJDScheduler(window=3, initialise=initialise), SAMPLES, seed=11)
     assert verdict.passed, verdict

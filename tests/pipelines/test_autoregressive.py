@@ -1,0 +1,205 @@
+"""The surface that users of diffusers expect, on the toy Janus."""
+
+import inspect
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from sjd_pipelines import SeededJacobiScheduler, SJDScheduler
+from sjd_pipelines.benchmark.toy import toy_pipeline
+
+PROMPTS = ["a red dog", "two blue cat on a red house"]
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def test_call_signature_is_diffusers_like(pipe):
+    parameters = inspect.signature(pipe.__call__).parameters
+    assert list(parameters)[:4] == ["prompt", "negative_prompt", "height", "width"]
+    for name in ("num_images_per_prompt", "generator", "output_type", "return_dict", "callback_on_step_end"):
+        assert parameters[name].default is not inspect.Parameter.empty
+
+
+def test_output_types(pipe):
+    common = {"prompt": PROMPTS}
+    pil = pipe(**common, generator=generators(1, 2)).images
+    array = pipe(**common, generator=generators(1, 2), output_type="np").images
+    tensor = pipe(**common, generator=generators(1, 2), output_type="pt").images
+    latent = pipe(**common, generator=generators(1, 2), output_type="latent")
+    assert all(isinstance(image, PIL.Image.Image) and image.size == (8, 8) for image in pil)
+    assert array.shape == (2, 8, 8, 3)
+    assert tensor.shape == (2, 3, 8, 8)
+    assert np.allclose(array, tensor.permute(0, 2, 3, 1).numpy())
+    assert np.allclose(np.asarray(pil[0]), (array[0] * 255).round())
+    assert torch.equal(latent.images, latent.tokens)
+    assert latent.tokens.shape == (2, 16)
+
+
+def test_tuple_equals_dict(pipe):
+    output = pipe(PROMPTS, generator=generators(1, 2), output_type="pt")
+    images, tokens, statistics = pipe(PROMPTS, generator=generators(1, 2), output_type="pt", return_dict=False)
+    assert torch.equal(images, output.images)
+    assert torch.equal(tokens, output.tokens)
+    assert statistics.forward_passes == output.statistics.forward_passes
+
+
+def test_images_per_prompt_stand_side_by_side(pipe):
+    output = pipe(PROMPTS, num_images_per_prompt=2, generator=generators(1, 2, 3, 4), output_type="latent")
+    for row in range(4):
+        single = pipe(PROMPTS[row // 2], generator=generators(row + 1), output_type="latent")
+        assert torch.equal(output.tokens[row], single.tokens[0])
+
+
+def test_one_generator_gives_each_picture_its_seed(pipe):
+    output = pipe(PROMPTS, generator=torch.Generator().manual_seed(3), output_type="latent")
+    seeds = output.statistics.seeds
+    assert len(set(seeds)) == 2
+    again = pipe(PROMPTS, generator=torch.Generator().manual_seed(3), output_type="latent")
+    assert again.statistics.seeds == seeds
+    assert torch.equal(again.tokens, output.tokens)
+
+
+def test_without_a_generator_seeds_are_fresh_and_the_global_state_stays(pipe):
+    before = torch.get_rng_state()
+    first, second = (pipe(PROMPTS, output_type="latent") for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.statistics.seeds != second.statistics.seeds
+
+
+def test_guidance_at_one_runs_no_unconditional_rows(pipe):
+    rows = []
+    run = pipe.run_transformer
+    pipe.run_transformer = lambda embeds, *rest: rows.append(len(embeds)) or run(embeds, *rest)
+    try:
+        pipe(PROMPTS, guidance_scale=1.0, output_type="latent")
+        pipe(PROMPTS, guidance_scale=2.0, output_type="latent")
+    finally:
+        del pipe.run_transformer
+    assert set(rows) == {2, 4}
+
+
+def test_sampling_settings_matter(pipe):
+    def tokens(**settings):
+        return pipe(PROMPTS, generator=generators(1, 2), output_type="latent", **settings).tokens
+
+    base = tokens()
+    assert not torch.equal(tokens(guidance_scale=1.0), base)
+    assert not torch.equal(tokens(temperature=3.0), base)
+    assert torch.equal(tokens(top_k=1), tokens(temperature=0))
+    assert torch.equal(tokens(top_p=1e-6), tokens(temperature=0))
+    assert torch.equal(tokens(top_k=0, top_p=1.0), base)
+
+
+def test_callback_sees_the_canvas_grow_and_can_stop(pipe):
+    pipe.scheduler = SeededJacobiScheduler(window=3)
+    seen = []
+
+    def watch(caller, index, committed, tensors):
+        assert caller is pipe
+        assert set(tensors) == {"canvas", "committed"}
+        assert committed == tensors["committed"].sum()
+        seen.append((index, tensors["canvas"].clone(), tensors["committed"].clone()))
+        return {}
+
+    output = pipe(PROMPTS, generator=generators(1, 2), output_type="latent", callback_on_step_end=watch)
+    assert [index for index, _, _ in seen] == list(range(max(output.statistics.forward_passes)))
+    for _, canvas, committed in seen:
+        for row in range(2):
+            assert torch.equal(canvas[row, : committed[row]], output.tokens[row, : committed[row]])
+
+    def stop(caller, index, committed, tensors):
+        caller.interrupt = index == 1
+
+    stopped = pipe(PROMPTS, generator=generators(1, 2), output_type="latent", callback_on_step_end=stop)
+    assert stopped.statistics.interrupted
+    assert max(stopped.statistics.forward_passes) == 2
+    assert stopped.statistics.acceptance_map.min() == -1
+    after = pipe(PROMPTS, generator=generators(1, 2), output_type="latent")
+    assert torch.equal(after.tokens, output.tokens)
+    assert not after.statistics.interrupted
+
+
+def test_callback_receives_only_what_it_asked_for(pipe):
+    names = []
+    pipe(
+        PROMPTS[0],
+        output_type="latent",
+        callback_on_step_end=lambda pipe, index, committed, tensors: names.append(tuple(tensors)),
+        callback_on_step_end_tensor_inputs=["committed"],
+    )
+    assert set(names) == {("committed",)}
+
+
+def test_progress_counts_committed_tokens(pipe, monkeypatch):
+    updates, totals = [], []
+
+    class Bar:
+        def __init__(self, total):
+            totals.append(total)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def update(self, count):
+            updates.append(count)
+
+    monkeypatch.setattr(pipe, "progress_bar", lambda total: Bar(total), raising=False)
+    pipe.scheduler = SJDScheduler(window=4)
+    pipe(PROMPTS, output_type="latent")
+    assert totals == [32]
+    assert sum(updates) == 32
+
+
+def test_statistics_time_every_stage(pipe):
+    statistics = pipe(PROMPTS, generator=generators(1, 2)).statistics
+    assert set(statistics.seconds) == {"encode", "decode", "pixels"}
+    assert all(seconds > 0 for seconds in statistics.seconds.values())
+    assert statistics.scheduler == "AutoregressiveScheduler"
+    assert statistics.acceptance_map.shape == (2, 4, 4)
+
+
+def test_half_precision_runs():
+    pipe = toy_pipeline(side=4, codebook_size=16)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.to(torch.bfloat16)
+    output = pipe(PROMPTS, output_type="pt")
+    assert output.images.dtype == torch.float32
+    assert torch.isfinite(output.images).all()
+    assert pipe.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": []}, r"prompt is an empty list; pass at least one prompt\."),
+        ({"prompt": 3}, r"prompt must be a string or a list of strings, got int"),
+        ({"prompt": ["a", None]}, r"prompt must be a string or a list of strings"),
+        ({"negative_prompt": ["a", "b", "c"]}, r"negative_prompt: got 3 for 2 prompts; pass one, or one per prompt\."),
+        ({"guidance_scale": "5"}, r"guidance_scale must be a number of at least 0, got '5'\."),
+        ({"temperature": -1.0}, r"temperature must be a number of at least 0, got -1\.0\."),
+        ({"temperature": float("nan")}, r"temperature must be a number of at least 0, got nan\."),
+        ({"top_k": 2.0}, r"top_k must be an integer of at least 0, got 2\.0\."),
+        ({"top_p": 1.5}, r"top_p must lie in \(0, 1\], got 1\.5\."),
+        ({"top_p": 0.0}, r"top_p must lie in \(0, 1\], got 0\.0\."),
+        ({"num_images_per_prompt": 0}, r"num_images_per_prompt must be an integer of at least 1, got 0\."),
+        ({"output_type": "jpeg"}, r"output_type must be one of pil, np, pt, latent; got 'jpeg'\."),
+        ({"height": 512}, r"This model draws 8x8 pixels only, got 512xNone\."),
+        ({"generator": 3}, r"generator must be a torch\.Generator or a list of them\."),
+        ({"generator": [torch.Generator()]}, r"generator: got 1 for 2 pictures; pass one, or one per picture\."),
+        ({"callback_on_step_end_tensor_inputs": ["latents"]}, r"\['latents'\] not in canvas, committed\."),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(pipe, monkeypatch, arguments, message):
+    def fail(*_):
+        raise AssertionError("work started")
+
+    monkeypatch.setattr(pipe, "run_transformer", fail, raising=False)
+    with pytest.raises(ValueError, match=message):
+        pipe(**({"prompt": PROMPTS} | arguments))

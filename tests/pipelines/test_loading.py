@@ -1,0 +1,138 @@
+"""Saving, loading in a fresh process, and what is refused."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sjd_pipelines import CoupledSJDScheduler, SeededJacobiScheduler, SJDAutoRegressivePipeline, SJDJanusPipeline
+
+FRESH = """
+import sys, torch
+from sjd_pipelines import SJDAutoRegressivePipeline
+pipe = SJDAutoRegressivePipeline.from_pretrained(sys.argv[1])
+pipe.set_progress_bar_config(disable=True)
+output = pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent")
+print(type(pipe).__name__, type(pipe.scheduler).__name__, pipe.scheduler.window, output.tokens[0].tolist())
+"""
+
+
+def draw(pipe):
+    return pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent").tokens
+
+
+def fresh_process(folder):
+    result = subprocess.run([sys.executable, "-c", FRESH, str(folder)], capture_output=True, text=True, check=True)
+    return result.stdout.strip().splitlines()[-1]
+
+
+def transformers_folder(pipe, folder):
+    pipe.model.save_pretrained(folder)
+    pipe.processor.save_pretrained(folder)
+    return folder
+
+
+def test_diffusers_folder_loads_in_a_fresh_process(pipe, tmp_path):
+    pipe.scheduler = CoupledSJDScheduler(window=5, coupling="gumbel")
+    pipe.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["_class_name"] == "SJDJanusPipeline"
+    assert index["scheduler"] == ["sjd_pipelines", "CoupledSJDScheduler"]
+    assert index["model"] == ["transformers", "JanusForConditionalGeneration"]
+    assert fresh_process(tmp_path) == f"SJDJanusPipeline CoupledSJDScheduler 5 {draw(pipe)[0].tolist()}"
+
+
+def test_transformers_folder_loads_in_a_fresh_process(pipe, tmp_path):
+    pipe.scheduler = SeededJacobiScheduler()
+    expected = draw(pipe)[0].tolist()
+    window = pipe.scheduler.window
+    line = fresh_process(transformers_folder(pipe, tmp_path))
+    assert line == f"SJDJanusPipeline SeededJacobiScheduler {window} {expected}"
+
+
+def test_sharded_weights_and_options(pipe, tmp_path):
+    pipe.model.save_pretrained(tmp_path, max_shard_size="200KB")
+    pipe.processor.save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    loaded = SJDAutoRegressivePipeline.from_pretrained(
+        tmp_path, dtype=torch.bfloat16, device_map="cpu", scheduler=CoupledSJDScheduler(window=3)
+    )
+    assert loaded.model.dtype == torch.bfloat16
+    assert loaded.scheduler.window == 3
+    loaded.set_progress_bar_config(disable=True)
+    assert draw(loaded).shape == (1, 16)
+
+
+def test_swapped_scheduler_survives_saving(pipe, tmp_path):
+    pipe.scheduler = CoupledSJDScheduler.from_config(pipe.scheduler.config, window=32)
+    pipe.save_pretrained(tmp_path)
+    loaded = SJDJanusPipeline.from_pretrained(tmp_path)
+    assert isinstance(loaded.scheduler, CoupledSJDScheduler)
+    assert loaded.scheduler.window == 32
+
+
+def test_from_pipe_shares_components(pipe):
+    other = SJDJanusPipeline.from_pipe(pipe)
+    assert other.model is pipe.model
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), OSError, "has neither model_index.json nor config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), OSError, "is not valid JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
+            ValueError,
+            "has model_type 'bert'; known are",
+        ),
+        (
+            lambda folder: (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}'),
+            ValueError,
+            "is for FluxPipeline; known are",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+            OSError,
+            "has no .safetensors weights; pickled weights are not loaded, convert them first",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(
+                (folder / "model.safetensors").read_bytes()[:5000]
+            ),
+            OSError,
+            "is not a complete safetensors file .* download it again",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"\x80\x02}q\x00." * 100),
+            OSError,
+            "is not a complete safetensors file",
+        ),
+    ],
+)
+def test_damaged_folders_are_refused(pipe, tmp_path, damage, error, message):
+    damage(transformers_folder(pipe, tmp_path))
+    with pytest.raises(error, match=message):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)
+
+
+def test_missing_weights_are_refused(pipe, tmp_path):
+    file = transformers_folder(pipe, tmp_path) / "model.safetensors"
+    tensors = {key: value for key, value in load_file(file).items() if "generation_head" not in key}
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"lacks 4 weights of the model its config describes: \['model.generation_head"
+    ):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)
+
+
+def test_sources_that_are_no_model(tmp_path):
+    with pytest.raises(OSError, match=r"neither a folder nor a hub id \(owner/name\)"):
+        SJDAutoRegressivePipeline.from_pretrained(str(tmp_path / "absent"))
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"0")
+    with pytest.raises(OSError, match="is a file; from_pretrained takes the folder"):
+        SJDAutoRegressivePipeline.from_pretrained(file)
