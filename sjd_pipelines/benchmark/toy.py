@@ -114,5 +114,6 @@ def toy_pipeline(
     generation.bos_token_id = tokenizer.bos_token_id
     generation.eos_token_id = tokenizer.eos_token_id
     generation.generation_kwargs = {"boi_token_id": tokenizer.convert_tokens_to_ids("<boi>")}
+    generation._from_model_config = False  # else loading a saved toy derives it anew and drops the line above
     processor = JanusProcessor(JanusImageProcessor(), tokenizer, chat_template=CHAT_TEMPLATE)
     return SJDJanusPipeline(model=model, processor=processor, scheduler=scheduler or AutoregressiveScheduler())

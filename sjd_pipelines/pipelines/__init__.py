@@ -2,6 +2,13 @@
 
 from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline
 from .janus import SJDJanusPipeline
+from .llamagen import SJDLlamaGenPipeline
 from .output import SJDPipelineOutput
 
-__all__ = ["EncodedPrompt", "SJDAutoRegressivePipeline", "SJDJanusPipeline", "SJDPipelineOutput"]
+__all__ = [
+    "EncodedPrompt",
+    "SJDAutoRegressivePipeline",
+    "SJDJanusPipeline",
+    "SJDLlamaGenPipeline",
+    "SJDPipelineOutput",
+]

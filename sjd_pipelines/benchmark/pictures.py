@@ -1,0 +1,93 @@
+"""Pictures of runs: a contact sheet, and the frames of pictures as they form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+
+from ..decoding import ImageTokenLayout
+from ..pipelines import SJDAutoRegressivePipeline
+
+GREY = 0.0  # in [-1, 1], as pixels leave the model
+FRAMES = 60
+FRAME_MILLISECONDS = 80
+LAST_FRAME_MILLISECONDS = 2000
+GAP = 4  # pixels between the pictures of a contact sheet
+
+
+@dataclass
+class Recording:
+    """What one batch looked like after each pass. Pass it to the pipeline as `callback_on_step_end`.
+
+    Attributes:
+        canvases: per pass, `[B, N]` int64 tokens, drafts included.
+        committed: per pass, `[B]` int64 committed tokens.
+    """
+
+    canvases: list[torch.Tensor] = field(default_factory=list)
+    committed: list[torch.Tensor] = field(default_factory=list)
+
+    def __call__(self, pipe: SJDAutoRegressivePipeline, pass_index: int, committed: int, tensors: dict[str, Any]):
+        # Copies: the pipeline goes on writing to its canvas.
+        self.canvases.append(tensors["canvas"].cpu().clone())
+        self.committed.append(tensors["committed"].cpu().clone())
+
+
+def forming_frames(
+    pipe: SJDAutoRegressivePipeline, recordings: Sequence[Recording], frames: int = FRAMES
+) -> list[list[Image.Image]]:
+    """The pictures of all recordings at evenly spaced passes, the last pass included; unfinished cells are grey.
+
+    Pictures that need fewer passes than the longest stay as they are once complete.
+
+    Args:
+        pipe: decodes the tokens to pixels.
+        recordings: one per batch.
+        frames: how many frames at most.
+
+    Returns:
+        Per frame, one picture per recorded picture.
+    """
+    passes = max(len(recording.canvases) for recording in recordings)
+    count = min(frames, passes)
+    shown = [(frame + 1) * passes // count - 1 for frame in range(count)]
+    return [[picture for recording in recordings for picture in _at_pass(pipe, recording, index)] for index in shown]
+
+
+def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = GAP) -> Image.Image:
+    """Pictures of one size in rows of `columns`, `gap` white pixels between them."""
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    width, height = pictures[0].size
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        sheet.paste(picture, (column * (width + gap), row * (height + gap)))
+    return sheet
+
+
+def save_animation(frames: Sequence[Image.Image], path: Any) -> None:
+    """Write an endless GIF that rests on its last frame."""
+    durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_FRAME_MILLISECONDS]
+    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+
+
+@torch.no_grad()
+def _at_pass(pipe: SJDAutoRegressivePipeline, recording: Recording, index: int) -> list[Image.Image]:
+    layout = pipe.image_layout(None, None)
+    index = min(index, len(recording.canvases) - 1)
+    tokens = layout.image_tokens(recording.canvases[index]).to(pipe.device)
+    pixels = pipe.decode_tokens(tokens, layout).float().cpu()  # [B, 3, H, W]
+    unfinished = _unfinished(layout, recording.committed[index], pixels.shape[-2:])
+    return VaeImageProcessor().postprocess(pixels.masked_fill(unfinished, GREY), output_type="pil")
+
+
+def _unfinished(layout: ImageTokenLayout, committed: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """`[B, 1, H, W]` bool: pixels of cells whose token is not committed."""
+    positions = layout.image_tokens(torch.arange(layout.num_tokens)[None])  # [1, rows * columns]
+    cells = (positions >= committed[:, None]).unflatten(1, (1, layout.rows, layout.columns))
+    height, width = size
+    return cells.repeat_interleave(height // layout.rows, 2).repeat_interleave(width // layout.columns, 3)

@@ -1,0 +1,91 @@
+"""What the commands' parsers share: one-line errors, number types, model and sampling options."""
+
+import argparse
+from typing import Any, NoReturn
+
+SAMPLING = ("guidance_scale", "temperature", "top_k", "top_p")
+
+
+class CommandError(Exception):
+    """Bad input, told to the user in one line; exit status 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that raises `CommandError` and takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(message)
+
+
+def positive(text: str) -> int:
+    """Argument type: an integer of at least 1."""
+    return _integer(text, 1)
+
+
+def seed(text: str) -> int:
+    """Argument type: an integer from 0 to 2**63 - 1."""
+    value = _integer(text, 0)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be below 2**63, got {text}")
+    return value
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        metavar="FOLDER|ID",
+        help="model folder or hub id (owner/name), in diffusers or transformers layout; default: the bundled one",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="number format of the weights; default: %(default)s",
+    )
+    parser.add_argument(
+        "--device", metavar="NAME", help="where the model runs: cpu, cuda, cuda:1; default: cuda if there is one"
+    )
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--guidance-scale",
+        metavar="SCALE",
+        type=float,
+        help="strength of classifier-free guidance; at 1 or below it is off; default: the checkpoint's, as below",
+    )
+    parser.add_argument("--temperature", type=float, metavar="T", help="divides the logits; 0 is greedy")
+    parser.add_argument("--top-k", type=int, metavar="K", help="sample among the K most likely tokens; 0 is all")
+    parser.add_argument(
+        "--top-p", type=float, metavar="P", help="sample among the likeliest tokens of total probability P; 1 is all"
+    )
+
+
+def sampling_options(arguments: argparse.Namespace) -> dict[str, float]:
+    """The sampling options that were given; the checkpoint decides the others.
+
+    Raises:
+        CommandError: one is out of range.
+    """
+    from ..pipelines.inputs import check_call
+
+    given = {name: getattr(arguments, name) for name in SAMPLING if getattr(arguments, name) is not None}
+    in_range = {"guidance_scale": 1.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    try:
+        check_call(["a"], None, **(in_range | given), num_images_per_prompt=1, output_type="pil")
+    except ValueError as error:
+        raise CommandError(error) from error
+    return given
+
+
+def _integer(text: str, minimum: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = minimum - 1
+    if value < minimum:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least {minimum}, got {text!r}")
+    return value

@@ -1,0 +1,267 @@
+"""`sjd generate`: prompts to picture files."""
+
+import argparse
+import math
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import CommandError, add_model_options, add_sampling_options, positive, sampling_options, seed
+from .files import check_distinct, check_folder, check_suffix, check_writable, replacing, write_json
+from .loading import check_device, load_pipeline, show_progress
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..benchmark.pictures import Recording
+    from ..decoding import DecodingStatistics
+    from ..pipelines import SJDAutoRegressivePipeline
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SLUG_LENGTH = 50  # characters; file systems take 255 bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture to draw."""
+
+    prompt: str
+    seed: int
+    path: Path
+
+
+@dataclass
+class Drawing:
+    """What has been drawn so far."""
+
+    images: list["Image"] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    recordings: list["Recording"] = field(default_factory=list)
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "generate",
+        help="draw pictures of prompts",
+        description="Draw pictures of one or several prompts. Picture i of a run with seed S has seed S + i, so that "
+        "it can be drawn again alone.",
+    )
+    parser.add_argument("prompts", metavar="PROMPT", nargs="+", help="what to draw; quote it")
+    add_model_options(parser)
+    parser.add_argument(
+        "--num-images", metavar="N", type=positive, default=1, help="pictures of each prompt; default: %(default)s"
+    )
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=positive,
+        default=1,
+        help="pictures drawn at once; changes time and memory, not the pictures; default: %(default)s",
+    )
+    parser.add_argument("--seed", metavar="S", type=seed, help="seed of the first picture; default: random, printed")
+    parser.add_argument("--scheduler", metavar="NAME", help="see `sjd schedulers`; default: the checkpoint's")
+    parser.add_argument(
+        "--window", metavar="W", type=positive, help="drafts verified per forward pass; default: the scheduler's"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="assignments",
+        action="append",
+        default=[],
+        help="another setting of the scheduler named by --scheduler; may be repeated",
+    )
+    parser.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
+    add_sampling_options(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        default=".",
+        help="picture file (.png, .jpg, .webp; several pictures are numbered) or folder; "
+        "default: this folder, named by prompt and seed; existing files are replaced",
+    )
+    parser.add_argument("--grid", metavar="FILE", type=Path, help="write all pictures on one sheet as well")
+    parser.add_argument("--gif", metavar="FILE", type=Path, help="write an animation of the pictures forming as well")
+    parser.add_argument("--stats", metavar="FILE", type=Path, help="write passes and seconds of each picture as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar; print the file names alone")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    start = secrets.randbits(32) if arguments.seed is None else arguments.seed
+    pictures = plan_pictures(arguments.prompts, arguments.num_images, start, arguments.output)
+    check_outputs(arguments, pictures)
+
+    from .settings import make_scheduler
+
+    scheduler = None
+    if arguments.scheduler is not None:
+        scheduler = make_scheduler(arguments.scheduler, arguments.window, arguments.assignments)
+    elif arguments.assignments:
+        raise CommandError("--set needs --scheduler: it belongs to the scheduler that you name.")
+    options: dict[str, Any] = sampling_options(arguments) | {"negative_prompt": arguments.negative_prompt}
+    device = check_device(arguments.device)
+
+    pipe = load_pipeline(arguments.model, arguments.dtype, device, show_progress(arguments.quiet))
+    if scheduler is not None:
+        pipe.scheduler = scheduler
+    elif arguments.window is not None:
+        pipe.scheduler = with_window(pipe.scheduler, arguments.window)
+
+    pictures[0].path.parent.mkdir(exist_ok=True)
+    if arguments.seed is None and not arguments.quiet:
+        print(f"seed {start}")
+    drawing = Drawing()
+    for first in range(0, len(pictures), arguments.batch_size):
+        batch = pictures[first : first + arguments.batch_size]
+        draw(pipe, batch, options, drawing, record=arguments.gif is not None)
+        for picture, image, record in zip(batch, drawing.images[first:], drawing.records[first:]):
+            with replacing(picture.path) as temporary:
+                image.save(temporary)
+            print(picture.path if arguments.quiet else f"{picture.path}  {summary(record)}", flush=True)
+    write_extras(arguments, pipe, drawing)
+    return 0
+
+
+def plan_pictures(prompts: list[str], num_images: int, start: int, output: str) -> list[Picture]:
+    """Seeds and file names of a run, each prompt's pictures one after the other.
+
+    Args:
+        prompts: what to draw.
+        num_images: pictures of each prompt.
+        start: seed of the first picture.
+        output: a picture file, or a folder (anything without a suffix, ending in a slash, or existing as one).
+    """
+    for index, prompt in enumerate(prompts, 1):
+        if not prompt.strip():
+            raise CommandError(f"prompt {index} is empty.")
+    total = len(prompts) * num_images
+    if start + total > 2**63:
+        raise CommandError(f"--seed {start}: the seeds of {total} pictures must stay below 2**63.")
+    path = Path(output).expanduser()
+    named = bool(path.suffix) and not output.endswith("/")
+    if path.is_dir() and path.suffix.lower() not in PICTURE_SUFFIXES:
+        named = False
+    pictures = []
+    for index in range(total):
+        prompt = prompts[index // num_images]
+        if not named:
+            file = path / f"{slug(prompt)}-{start + index}.png"
+        elif total == 1:
+            file = path
+        else:
+            file = path.with_stem(f"{path.stem}-{index:0{len(str(total - 1))}}")
+        pictures.append(Picture(prompt, start + index, file))
+    if named:
+        check_suffix("--output", path, PICTURE_SUFFIXES)
+        if path.is_dir():
+            raise CommandError(f"--output {path}: is a folder; name a file, or end the name with a slash.")
+    return pictures
+
+
+def check_outputs(arguments: argparse.Namespace, pictures: list[Picture]) -> None:
+    """Raise `CommandError` for an output that cannot be written."""
+    folder = pictures[0].path.parent
+    # A new folder is made for the pictures, but only inside one that exists.
+    check_folder("--output", folder if folder.exists() else folder.parent)
+    for picture in pictures:
+        if picture.path.is_dir():
+            raise CommandError(f"--output {picture.path}: is a folder; name a file.")
+    extras = {"--grid": arguments.grid, "--gif": arguments.gif, "--stats": arguments.stats}
+    if arguments.grid:
+        check_suffix("--grid", arguments.grid, PICTURE_SUFFIXES)
+    if arguments.gif:
+        check_suffix("--gif", arguments.gif, (".gif",))
+    for option, path in extras.items():
+        if path is not None and path.parent.resolve() != folder.resolve():
+            check_writable(option, path)
+        elif path is not None and path.is_dir():
+            raise CommandError(f"{option} {path}: is a folder; name a file.")
+    check_distinct([picture.path for picture in pictures] + [path for path in extras.values() if path is not None])
+
+
+def with_window(scheduler: Any, window: int) -> Any:
+    """The checkpoint's scheduler with another window. Raises `CommandError` if it has none."""
+    from .settings import check_setting
+
+    check_setting(type(scheduler), "window")
+    return type(scheduler).from_config(scheduler.config, window=window)
+
+
+def draw(
+    pipe: "SJDAutoRegressivePipeline", batch: list[Picture], options: dict[str, Any], drawing: Drawing, record: bool
+) -> None:
+    """Draw one batch and add it to `drawing`; `record` keeps what it looked like after each pass."""
+    import torch
+
+    from ..benchmark.pictures import Recording
+
+    recording = Recording() if record else None
+    output = pipe(
+        [picture.prompt for picture in batch],
+        generator=[torch.Generator().manual_seed(picture.seed) for picture in batch],
+        callback_on_step_end=recording,
+        **options,
+    )
+    drawing.images += output.images
+    drawing.records += records(batch, output.statistics, pipe.scheduler)
+    if recording is not None:
+        drawing.recordings.append(recording)
+
+
+def records(batch: list[Picture], statistics: "DecodingStatistics", scheduler: Any) -> list[dict[str, Any]]:
+    """One JSON object per picture. Its seconds are its share of the batch's."""
+    from .settings import registered_name
+
+    seconds = {stage: value / len(batch) for stage, value in statistics.seconds.items()}
+    return [
+        {
+            "prompt": picture.prompt,
+            "seed": picture.seed,
+            "scheduler": registered_name(type(scheduler)),
+            "label": statistics.label,
+            "tokens": sum(committed),
+            "forward_passes": passes,
+            "seconds": seconds,
+            "committed_per_pass": committed,
+            "acceptance_map": acceptance_map.tolist(),
+        }
+        for picture, passes, committed, acceptance_map in zip(
+            batch, statistics.forward_passes, statistics.committed_per_pass, statistics.acceptance_map
+        )
+    ]
+
+
+def summary(record: dict[str, Any]) -> str:
+    seconds = sum(record["seconds"].values())
+    return f"{record['tokens']} tokens in {record['forward_passes']} forward passes, {seconds:.2f} s"
+
+
+def write_extras(arguments: argparse.Namespace, pipe: "SJDAutoRegressivePipeline", drawing: Drawing) -> None:
+    """Write the sheet, the animation and the statistics that were asked for."""
+    from ..benchmark.pictures import contact_sheet, forming_frames, save_animation
+
+    total = len(drawing.images)
+    # A row per prompt where each has several pictures, else a square.
+    columns = arguments.num_images if 1 < arguments.num_images < total else math.isqrt(total - 1) + 1
+    if arguments.grid:
+        with replacing(arguments.grid) as temporary:
+            contact_sheet(drawing.images, columns).save(temporary)
+    if arguments.gif:
+        frames = [contact_sheet(pictures, columns) for pictures in forming_frames(pipe, drawing.recordings)]
+        with replacing(arguments.gif) as temporary:
+            save_animation(frames, temporary)
+    if arguments.stats:
+        write_json(arguments.stats, drawing.records)
+    for path in (arguments.grid, arguments.gif, arguments.stats):
+        if path is not None:
+            print(path)
+
+
+def slug(prompt: str) -> str:
+    """A file name of a prompt: its words in small letters, joined by hyphens."""
+    words = re.findall(r"\w+", prompt.lower())
+    return "-".join(words)[:SLUG_LENGTH].strip("-") or "picture"

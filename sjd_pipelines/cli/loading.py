@@ -1,0 +1,71 @@
+"""The model behind a command, loaded without noise where nobody watches."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .arguments import CommandError
+
+if TYPE_CHECKING:
+    from ..pipelines import SJDAutoRegressivePipeline
+
+
+def check_device(name: str | None) -> str:
+    """The device to run on. Raises `CommandError` if this machine does not have it."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise CommandError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return name
+
+
+def load_pipeline(model: str | None, dtype: str, device: str, progress: bool) -> "SJDAutoRegressivePipeline":
+    """Load a model and bring it to its device.
+
+    Args:
+        model: folder or hub id; None is the bundled checkpoint.
+        dtype: name of a torch dtype.
+        device: as `check_device` returns it.
+        progress: show progress bars, those of later calls of the pipeline included.
+
+    Raises:
+        CommandError: there is no such model, or it cannot be loaded.
+    """
+    import torch
+
+    from ..pipelines import SJDAutoRegressivePipeline
+
+    try:
+        with _progress_bars(progress):
+            pipe = SJDAutoRegressivePipeline.from_pretrained(model, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise CommandError(f"cannot load the model: {error}") from error
+    pipe.set_progress_bar_config(disable=not progress, unit="token", leave=False)
+    return pipe.to(device)
+
+
+def show_progress(quiet: bool) -> bool:
+    """Progress bars are for people who watch a terminal."""
+    return not quiet and sys.stderr.isatty()
+
+
+@contextmanager
+def _progress_bars(shown: bool) -> Iterator[None]:
+    """The loading bars of the libraries; their switches are global, so they are put back."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    switches = [logging for logging in (diffusers_logging, transformers_logging) if logging.is_progress_bar_enabled()]
+    if not shown:
+        for logging in switches:
+            logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in switches:
+            logging.enable_progress_bar()

@@ -1,0 +1,161 @@
+"""Published LlamaGen files: reading them safely, and their transformer weights in both directions."""
+
+import argparse
+import os
+import pickle
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+
+from .llamagen import LLAMAGEN_SIZES, LlamaGenTransformer
+from .vq import Weights
+
+_WRAPPERS = ("model", "module", "state_dict")  # of plain training, DeepSpeed, and Lightning; FSDP files have none
+_RECOMPUTED = ("freqs_cis", "causal_mask")
+_HEADS = {hidden_size: heads for _, heads, hidden_size in LLAMAGEN_SIZES.values()}
+# Published name -> ours, the same for every layer.
+_NAMES = {
+    "tok_embeddings.weight": "token_embedding.weight",
+    "norm.weight": "norm.weight",
+    "output.weight": "head.weight",
+    "cls_embedding.embedding_table.weight": "class_embedding.weight",
+    "cls_embedding.cap_proj.fc1.weight": "caption_embedding.up.weight",
+    "cls_embedding.cap_proj.fc2.weight": "caption_embedding.down.weight",
+    "cls_embedding.uncond_embedding": "caption_embedding.unconditional",
+}
+_LAYER_NAMES = {
+    "attention.wqkv.weight": "attention.to_qkv.weight",
+    "attention.wo.weight": "attention.to_out.weight",
+    "feed_forward.w1.weight": "feed_forward.gate.weight",
+    "feed_forward.w3.weight": "feed_forward.up.weight",
+    "feed_forward.w2.weight": "feed_forward.down.weight",
+    "attention_norm.weight": "attention_norm.weight",
+    "ffn_norm.weight": "feed_forward_norm.weight",
+}
+
+
+def read_published_file(file: Path) -> Weights:
+    """The state dict in a `.pt`, `.pth` or `.ckpt` file, whichever wrapper it is in.
+
+    Only tensors and plain containers are unpickled; of other classes `argparse.Namespace` alone is allowed, in which
+    the training scripts keep their settings.
+
+    Raises:
+        OSError: the file is damaged or holds other pickled classes.
+        ValueError: it holds no state dict.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise OSError(f"{file} cannot be read as a checkpoint of plain tensors: {error}") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{file} holds no state dict.")
+    return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+
+
+def write_published_file(weights: Weights, file: Path) -> None:
+    """Write `{"model": weights}`, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            torch.save({"model": weights}, stream)
+        os.replace(name, file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def image_size_of(file: Path) -> int:
+    """Pixels per side, which a LlamaGen file states in its name alone, as in `c2i_B_384.pt`.
+
+    Raises:
+        ValueError: the name does not say it.
+    """
+    numbers = re.findall(r"(?<!\d)(256|384|512)(?!\d)", file.stem)
+    if len(set(numbers)) != 1:
+        raise ValueError(f"{file.name} does not tell its picture size; pass image_size=256, 384 or 512.")
+    return int(numbers[0])
+
+
+def llamagen_from_published(
+    weights: Weights, sample_size: int, num_attention_heads: int | None = None
+) -> LlamaGenTransformer:
+    """Build the transformer from a published state dict; everything its shapes tell is read from them.
+
+    Args:
+        weights: published names, without a wrapper.
+        sample_size: rows and columns of the token grid.
+        num_attention_heads: None is that of the published model of this width.
+
+    Raises:
+        ValueError: the weights are not a LlamaGen's.
+    """
+    renamed = {}
+    for name, tensor in weights.items():
+        if name in _RECOMPUTED:
+            continue
+        target = _our_name(name)
+        if target is None:
+            raise ValueError(f"{name} is not a weight of LlamaGen's transformer.")
+        renamed[target] = tensor
+    config = _config(renamed, sample_size, num_attention_heads)
+    with torch.device("meta"):
+        model = LlamaGenTransformer(**config)
+    try:
+        model.load_state_dict(renamed, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"These weights do not fit the LlamaGen of their own shape: {error}") from error
+    return model.eval()
+
+
+def published_llamagen_weights(model: LlamaGenTransformer) -> Weights:
+    """The reverse of `llamagen_from_published`."""
+    names = {ours: published for published, ours in _NAMES.items()}
+    layer_names = {ours: published for published, ours in _LAYER_NAMES.items()}
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith("layers."):
+            _, index, part = name.split(".", 2)
+            weights[f"layers.{index}.{layer_names[part]}"] = tensor
+        else:
+            weights[names[name]] = tensor
+    return weights
+
+
+def _our_name(name: str) -> str | None:
+    if name.startswith("layers.") and name.count(".") > 2:
+        _, index, part = name.split(".", 2)
+        return f"layers.{index}.{_LAYER_NAMES[part]}" if part in _LAYER_NAMES else None
+    return _NAMES.get(name)
+
+
+def _config(weights: Weights, sample_size: int, heads: int | None) -> dict:
+    try:
+        codebook_size, hidden_size = weights["token_embedding.weight"].shape
+        if heads is None:
+            heads = _HEADS.get(hidden_size)
+        if heads is None:
+            raise ValueError(f"No published LlamaGen has hidden size {hidden_size}; give num_attention_heads.")
+        config = {
+            "num_layers": 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("layers.")),
+            "num_attention_heads": heads,
+            "hidden_size": hidden_size,
+            "intermediate_size": weights["layers.0.feed_forward.gate.weight"].shape[0],
+            "codebook_size": codebook_size,
+            "sample_size": sample_size,
+        }
+        if "class_embedding.weight" in weights:
+            classes = weights["class_embedding.weight"].shape[0] - 1
+            return config | {"num_classes": classes, "caption_channels": None}
+        length, channels = weights["caption_embedding.unconditional"].shape
+        return config | {"caption_channels": channels, "caption_length": length}
+    except KeyError as error:
+        raise ValueError(f"These weights are not a LlamaGen transformer's: {error} is missing.") from error

@@ -1,0 +1,216 @@
+"""LlamaGen (Sun et al. 2024, arXiv 2406.06525): class- and text-conditional, on our own transformer."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import VQModel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+
+from ..decoding import CanvasCache, ImageTokenLayout
+from ..models import (
+    LlamaGenTransformer,
+    decode_codes,
+    image_size_of,
+    llamagen_from_published,
+    read_published_file,
+    vq_model_from_published,
+)
+from ..models.llamagen import CONDITION
+from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
+from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
+from .captions import clean_caption
+
+TEXT_ENCODER = "google/flan-t5-xl"
+
+
+class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
+    """LlamaGen's own recipes: T5 captions with guidance 7.5 and top-k 1000, or ImageNet classes with 4 and 2000.
+
+    A class-conditional model takes class indices as prompts: `pipe(207)`, `pipe([207, 360])`, or the same as text.
+
+    Args:
+        transformer: predicts image tokens.
+        vq_model: image tokenizer.
+        scheduler: decides which tokens to draft, verify and commit.
+        text_encoder: T5 encoder of a text-conditional model, else None.
+        tokenizer: its tokenizer, else None.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vq_model"
+    _optional_components = ["text_encoder", "tokenizer"]
+
+    def __init__(
+        self,
+        transformer: LlamaGenTransformer,
+        vq_model: VQModel,
+        scheduler: RasterWindowScheduler,
+        text_encoder: T5EncoderModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ):
+        super().__init__()
+        self.register_modules(
+            transformer=transformer,
+            vq_model=vq_model,
+            scheduler=scheduler,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+        )
+
+    @classmethod
+    def load_published_files(
+        cls,
+        file: Path,
+        vq_file: Path,
+        text_encoder: T5EncoderModel | str | Path = TEXT_ENCODER,
+        tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
+        image_size: int | None = None,
+        num_attention_heads: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        scheduler: RasterWindowScheduler | None = None,
+        **kwargs: Any,
+    ) -> "SJDLlamaGenPipeline":
+        """Load the files as they are published.
+
+        Args:
+            file: the transformer, for instance `t2i_XL_stage2_512.pt` or `c2i_B_256.pt`.
+            vq_file: the image tokenizer, for instance `vq_ds16_t2i.pt` or `vq_ds16_c2i.pt`.
+            text_encoder: T5 encoder, or the folder or hub id to load it from; not used by a class-conditional model.
+            tokenizer: its tokenizer, or where to load it from; None is where the text encoder is.
+            image_size: pixels per side; None reads it from the name of `file`, where alone it is stated.
+            num_attention_heads: None is that of the published model of this width.
+            dtype: of transformer and text encoder; the image tokenizer stays in float32.
+            scheduler: default seeded Jacobi.
+            **kwargs: for the text encoder's `from_pretrained`.
+        """
+        vq_model = vq_model_from_published(read_published_file(vq_file))
+        image_size = image_size_of(Path(file)) if image_size is None else image_size
+        scale = 2 ** (len(vq_model.config.block_out_channels) - 1)
+        if image_size % scale:
+            raise ValueError(f"image_size must be a multiple of {scale}, got {image_size}.")
+        transformer = llamagen_from_published(read_published_file(file), image_size // scale, num_attention_heads)
+        if transformer.config.num_classes is not None:
+            text_encoder = tokenizer = None
+        elif isinstance(text_encoder, str | Path):
+            source = text_encoder
+            text_encoder = T5EncoderModel.from_pretrained(source, dtype=dtype, **kwargs)
+            tokenizer = source if tokenizer is None else tokenizer
+        if isinstance(tokenizer, str | Path):
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        return cls(
+            transformer=transformer.to(dtype),
+            vq_model=vq_model,
+            scheduler=scheduler or SeededJacobiScheduler(),
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+        )
+
+    @property
+    def class_conditional(self) -> bool:
+        return self.transformer.config.num_classes is not None
+
+    def sampling_defaults(self) -> dict[str, Any]:
+        if self.class_conditional:
+            return {"guidance_scale": 4.0, "temperature": 1.0, "top_k": 2000, "top_p": 1.0}
+        return {"guidance_scale": 7.5, "temperature": 1.0, "top_k": 1000, "top_p": 1.0}
+
+    def image_sizes(self) -> list[tuple[int, int]]:
+        side = self.transformer.config.sample_size * self._pixels_per_token
+        return [(side, side)]
+
+    def image_layout(self, height: int | None, width: int | None) -> ImageTokenLayout:
+        [(side, _)] = self.image_sizes()
+        if height not in (None, side) or width not in (None, side):
+            raise ValueError(f"This model draws {side}x{side} pixels only, got {height}x{width}.")
+        tokens = self.transformer.config.sample_size
+        return ImageTokenLayout(tokens, tokens, self.transformer.config.codebook_size)
+
+    def prepare_prompts(self, prompt: str | int | list[str] | list[int]) -> list[str]:
+        """Texts, or class indices as texts; the latter are checked here."""
+        prompts = prompt if isinstance(prompt, list) else [prompt]
+        if self.class_conditional:
+            return [str(self._class_index(label)) for label in prompts]
+        return super().prepare_prompts(prompt)
+
+    def encode_prompt(
+        self,
+        prompt: list[str],
+        negative_prompt: list[str] | None,
+        guided: bool,
+        num_images_per_prompt: int,
+        layout: ImageTokenLayout | None = None,
+    ) -> EncodedPrompt:
+        encode = self._encode_classes if self.class_conditional else self._encode_captions
+        embeds, visible = encode(prompt, negative_prompt, guided)
+        return EncodedPrompt(
+            repeat_images(embeds, len(prompt), num_images_per_prompt),
+            repeat_images(visible, len(prompt), num_images_per_prompt),
+            torch.full((len(embeds) * num_images_per_prompt, embeds.shape[1]), CONDITION, device=embeds.device),
+        )
+
+    def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
+        return self.transformer.token_embedding(token_ids)
+
+    def run_transformer(
+        self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: CanvasCache
+    ) -> torch.Tensor:
+        return self.transformer(embeds, mask, position_ids, cache)
+
+    def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.transformer.head(hidden)
+
+    def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
+        return decode_codes(self.vq_model, tokens, layout)
+
+    @property
+    def _pixels_per_token(self) -> int:
+        return 2 ** (len(self.vq_model.config.block_out_channels) - 1)
+
+    def _class_index(self, label: str | int) -> int:
+        classes = self.transformer.config.num_classes
+        try:
+            index = int(label)
+        except (TypeError, ValueError):
+            index = -1
+        if isinstance(label, bool | float) or not 0 <= index < classes:
+            raise ValueError(f"This model draws classes: the prompt must be an index in [0, {classes}), got {label!r}.")
+        return index
+
+    def _encode_classes(
+        self, prompt: list[str], negative_prompt: list[str] | None, guided: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[R, 1, D]` embedded classes and `[R, 1]` visibility: the whole prompt is one token."""
+        labels = [self._class_index(label) for label in prompt]
+        if guided:
+            no_class = self.transformer.config.num_classes
+            labels += [self._class_index(label) for label in negative_prompt or ()] or [no_class] * len(prompt)
+        self.onload(self.transformer)
+        ids = torch.tensor(labels, device=self._execution_device)[:, None]
+        return self.transformer.class_embedding(ids), torch.ones_like(ids, dtype=torch.bool)
+
+    def _encode_captions(
+        self, prompt: list[str], negative_prompt: list[str] | None, guided: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[R, P, D]` embedded captions and `[R, P]` visibility, the words at the end."""
+        texts = prompt + (negative_prompt if guided and negative_prompt is not None else [])
+        features, visible = self._caption_features([clean_caption(text) for text in texts])
+        if guided and negative_prompt is None:
+            unconditional = self.transformer.caption_embedding.unconditional.to(features)
+            features = torch.cat([features, unconditional.expand_as(features)])
+            visible = visible.repeat(2, 1)  # as in training, the padding of the caption it takes the place of
+        self.onload(self.transformer)
+        return self.transformer.caption_embedding(features), visible
+
+    def _caption_features(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """T5 features `[C, P, channels]`, zero at padding, and visibility `[C, P]`."""
+        length = self.transformer.config.caption_length
+        inputs = self.tokenizer(
+            texts, max_length=length, padding="max_length", padding_side="right", truncation=True, return_tensors="pt"
+        ).to(self._execution_device)
+        features = self.text_encoder(inputs.input_ids, attention_mask=inputs.attention_mask).last_hidden_state
+        counts = inputs.attention_mask.sum(-1, keepdim=True)  # [C, 1] words
+        # T5 pads behind the words, the transformer in front of them: turn each row until its words are last.
+        index = (torch.arange(length, device=features.device) + counts) % length  # [C, P]
+        visible = inputs.attention_mask.gather(1, index).bool()
+        features = features.gather(1, index[..., None].expand_as(features)) * visible[..., None]
+        return features.to(self.transformer.dtype), visible

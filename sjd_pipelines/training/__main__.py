@@ -1,0 +1,110 @@
+"""`python -m sjd_pipelines.training`: everything that made the bundled checkpoint, step by step or at once.
+
+    glyphs       draw the glyph sheet from NotoColorEmoji.ttf, and cluster its patches into tokens
+    transformer  train the autoregressive transformer (under torchrun for several processes)
+    pixels       train the pixel decoder, or the encoder
+    evaluate     draw held-out captions and score them
+    export       write the bundled folder
+    all          transformer, pixels, evaluate and export, in this order
+
+The first command is needed only to change the glyphs: the sheet and its tokens are part of the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from .codes import build_table
+from .evaluation import evaluate
+from .export import BUNDLED, SAMPLING, export
+from .glyphs import make_sheet
+from .pixels import PixelRecipe, train_pixels
+from .transformer import TransformerRecipe, train_transformer, write_atomically
+
+
+def add_recipe(parser: argparse.ArgumentParser, recipe: type) -> None:
+    """One option per field of a recipe, with the recipe's default."""
+    for field in fields(recipe):
+        option = "--" + field.name.replace("_", "-")
+        if field.name == "folder":
+            parser.add_argument(option, type=Path, required=True, help="the run's folder")
+        elif field.name != "side":
+            parser.add_argument(option, type=type(field.default), default=field.default, help="default: %(default)s")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sjd_pipelines.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("glyphs").add_argument("--font", type=Path, required=True, help="NotoColorEmoji.ttf")
+    add_recipe(commands.add_parser("transformer"), TransformerRecipe)
+    pixels = commands.add_parser("pixels")
+    pixels.add_argument("--side", choices=("decoder", "encoder"), default="decoder")
+    add_recipe(pixels, PixelRecipe)
+    scoring = commands.add_parser("evaluate")
+    scoring.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    scoring.add_argument("--per-kind", type=int, default=200, help="pictures per kind; default: %(default)s")
+    scoring.add_argument("--guidance-scale", type=float, default=SAMPLING["guidance_scale"])
+    scoring.add_argument("--temperature", type=float, default=SAMPLING["temperature"])
+    scoring.add_argument("--seed", type=int, default=0)
+    scoring.add_argument("--threads", type=int, default=1)
+    scoring.add_argument("--grid", type=Path, help="write a sheet of sample pictures here")
+    scoring.add_argument("--results", type=Path, help="write the scores here, for `export`")
+    writing = commands.add_parser("export")
+    writing.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    writing.add_argument("--target", type=Path, default=BUNDLED)
+    writing.add_argument("--results", type=Path, help="scores written by `evaluate`; default: those already in target")
+    everything = commands.add_parser("all")
+    everything.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    everything.add_argument("--target", type=Path, default=BUNDLED)
+    everything.add_argument("--processes", type=int, default=2, help="for the transformer; default: %(default)s")
+    everything.add_argument("--minutes", type=float, default=110, help="for the transformer; default: %(default)s")
+    everything.add_argument("--pixel-minutes", type=float, default=30, help="for each side; default: %(default)s")
+    return parser
+
+
+def run_all(folder: Path, target: Path, processes: int, minutes: float, pixel_minutes: float) -> None:
+    """The whole recipe; the transformer trains in `processes` single-threaded processes."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    train = ["-m", "sjd_pipelines.training", "transformer", "--folder", str(folder), "--minutes", str(minutes)]
+    subprocess.run([*launch, *train], check=True)
+    for side in ("decoder", "encoder"):
+        train_pixels(
+            PixelRecipe(folder, side, minutes=pixel_minutes, decay_minutes=pixel_minutes / 3, threads=processes)
+        )
+    export(folder, target, evaluate(folder, threads=processes))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = vars(build_parser().parse_args(arguments))
+    command = options.pop("command")
+    if command == "glyphs":
+        print(make_sheet(options["font"]))
+        print(build_table())
+    elif command == "transformer":
+        train_transformer(TransformerRecipe(**options))
+    elif command == "pixels":
+        train_pixels(PixelRecipe(**options))
+    elif command == "evaluate":
+        path = options.pop("results")
+        results = evaluate(**options)
+        if path is not None:
+            write_atomically(path, lambda temporary: temporary.write_text(json.dumps(results, indent=2) + "\n"))
+        print(json.dumps(results, indent=2))
+    elif command == "export":
+        path = options.pop("results")
+        print(export(results=json.loads(path.read_text()) if path else None, **options))
+    else:
+        run_all(**options)
+
+
+if __name__ == "__main__":
+    main()

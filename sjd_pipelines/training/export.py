@@ -1,0 +1,77 @@
+"""Writes the bundled folder: a Janus checkpoint any transformers user can load, with its processor and model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file
+from transformers import GenerationConfig, JanusForConditionalGeneration, JanusImageProcessor, JanusProcessor
+
+from .architecture import build_config, build_model
+from .captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer
+from .glyphs import CELL, GRID
+from .model_card import model_card
+from .pixels import PixelRecipe
+from .transformer import AVERAGE_FILE
+
+BUNDLED = Path(__file__).parents[1] / "bundled" / "emoji_janus"
+RESULTS_FILE = "results.json"
+SAMPLING = {"do_sample": True, "guidance_scale": 3.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+
+
+def load_trained(folder: str | Path) -> JanusForConditionalGeneration:
+    """The model with the averaged weights of a run; parts that were not trained keep their random weights.
+
+    Raises:
+        FileNotFoundError: the transformer has not been saved yet.
+    """
+    folder = Path(folder)
+    model = build_model(build_config())
+    model.load_state_dict(load_file(folder / AVERAGE_FILE), strict=False)
+    model.tie_weights()
+    for side in ("decoder", "encoder"):
+        weights = PixelRecipe(folder, side).weights_file
+        if weights.exists():
+            model.model.vqmodel.load_state_dict(load_file(weights), strict=False)
+    return model.eval()
+
+
+def build_processor() -> JanusProcessor:
+    """Image processor, tokenizer and chat template, as `JanusProcessor.from_pretrained` will find them."""
+    side = GRID * CELL
+    image_processor = JanusImageProcessor(
+        size={"height": side, "width": side}, min_size=CELL, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    return JanusProcessor(
+        image_processor, build_tokenizer(), chat_template=CHAT_TEMPLATE, num_image_tokens=GRID * GRID
+    )
+
+
+def export(folder: str | Path, target: str | Path = BUNDLED, results: dict | None = None) -> Path:
+    """Write a run as a float16 transformers checkpoint, replacing `target` only when all files are there.
+
+    Args:
+        folder: of the training run.
+        results: scores and training facts for `results.json` and the model card; kept from `target` if left out.
+    """
+    target = Path(target)
+    temporary, previous = target.with_name(target.name + ".tmp"), target.with_name(target.name + ".old")
+    for leftover in (temporary, previous):
+        shutil.rmtree(leftover, ignore_errors=True)
+    if results is None and (target / RESULTS_FILE).exists():
+        results = json.loads((target / RESULTS_FILE).read_text())
+    model = load_trained(folder).half()
+    model.generation_config = GenerationConfig(
+        pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, generation_kwargs={"boi_token_id": BOI}, **SAMPLING
+    )
+    model.save_pretrained(temporary)
+    build_processor().save_pretrained(temporary)
+    (temporary / RESULTS_FILE).write_text(json.dumps(results or {}, indent=2) + "\n")
+    (temporary / "README.md").write_text(model_card(results or {}, model.num_parameters(), SAMPLING))
+    if target.exists():
+        target.rename(previous)
+    temporary.rename(target)
+    shutil.rmtree(previous, ignore_errors=True)
+    return target

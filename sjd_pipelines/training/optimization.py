@@ -1,0 +1,57 @@
+"""Muon for hidden matrices, AdamW for the rest, one learning-rate factor for both, and averaged weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Optimizer:
+    """Muon (Jordan et al. 2024) on hidden matrices and AdamW on embeddings, heads, norms and biases.
+
+    Args:
+        parameters: name to parameter.
+        muon_rate: peak learning rate of Muon, scaled to AdamW's update size (Moonshot's `match_rms_adamw`).
+        adam_rate: peak learning rate of AdamW.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], muon_rate: float, adam_rate: float) -> None:
+        hidden = [p for name, p in parameters.items() if p.ndim == 2 and is_hidden_matrix(name)]
+        rest = [p for name, p in parameters.items() if not (p.ndim == 2 and is_hidden_matrix(name))]
+        self.muon = torch.optim.Muon(
+            hidden, lr=muon_rate, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+        )
+        self.adam = torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.97), weight_decay=0.0, fused=True)
+        self.peaks = ((self.muon, muon_rate), (self.adam, adam_rate))
+
+    def step(self, factor: float) -> None:
+        """Take one step at `factor` times the peak rates."""
+        for optimizer, peak in self.peaks:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * peak
+            optimizer.step()
+
+    def state_dict(self) -> dict:
+        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+
+
+def is_hidden_matrix(name: str) -> bool:
+    """Whether a parameter maps hidden features to hidden features (not an embedding, not an output head)."""
+    return ".layers." in name or "generation_head.proj_out" in name or "generation_aligner.hidden_layers" in name
+
+
+def rate_factor(step: int, warmup: int, seconds_left: float, decay_seconds: float) -> float:
+    """Warmup, plateau, linear decay to zero over the last `decay_seconds` of the run."""
+    decay = min(1.0, max(0.0, seconds_left / decay_seconds)) if decay_seconds > 0 else 1.0
+    return min(1.0, (step + 1) / warmup) * decay
+
+
+@torch.no_grad()
+def update_average(average: list[torch.Tensor], parameters: list[nn.Parameter], step: int, decay: float) -> None:
+    """Exponential moving average of the weights; the decay grows from zero so that the start is forgotten."""
+    weight = 1 - min(decay, (step + 1) / (step + 10))
+    torch._foreach_lerp_(average, [p.detach() for p in parameters], weight)

@@ -1,0 +1,159 @@
+"""Trains the pixel side: first codebook and decoder (tokens to pixels), then the encoder (pixels to the same tokens).
+
+The tokens are given (see `codes.py`), so the decoder is plain regression and the encoder plain classification.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import JanusForConditionalGeneration
+
+from .architecture import build_config, build_model
+from .codes import scene_tokens
+from .optimization import rate_factor, update_average
+from .scenes import place, render, sample_shading, scene_stream
+from .transformer import write_atomically
+
+DECODER_PARTS = ("quantize.", "post_quant_conv.", "decoder.")
+ENCODER_PARTS = ("encoder.", "quant_conv.")
+_MIX = (0.5, 0.25, 0.25)
+
+
+@dataclass
+class PixelRecipe:
+    """How to train one side of the pixel autoencoder; `side` is "decoder" or "encoder"."""
+
+    folder: Path
+    side: str = "decoder"
+    minutes: float = 30.0
+    decay_minutes: float = 10.0
+    batch_size: int = 8
+    threads: int = 1
+    rate: float = 1.5e-3
+    warmup: int = 50
+    average_decay: float = 0.998
+    log_every: int = 50
+    save_minutes: float = 5.0
+    max_steps: int = 0  # 0: until the time is up
+    seed: int = 0
+
+    @property
+    def weights_file(self) -> Path:
+        return Path(self.folder) / f"pixel_{self.side}.safetensors"
+
+
+def picture_batch(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rendered training scenes: tokens `[count, 256]` int64 and pixels `[count, 3, 128, 128]` in [-1, 1]."""
+    tokens, pictures = [], []
+    for _, scene in zip(range(count), scene_stream(rng, _MIX)):
+        placements, shading = place(scene, rng), sample_shading(rng)
+        tokens.append(scene_tokens(scene, placements, shading))
+        pictures.append(render(scene, placements, shading))
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) * 2 - 1
+    return torch.from_numpy(np.stack(tokens)), pixels.contiguous()
+
+
+def reconstruction_loss(output: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """L1 + L2 + L1 of the differences between neighbouring pixels (edges); inputs `[B, 3, H, W]`."""
+    error = output - pixels
+    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean() + error.square().mean() + edges
+
+
+def encoder_loss(vqmodel: nn.Module, pixels: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy over negative squared distances to the codebook, the distances `encode` minimises.
+
+    Returns:
+        the loss and the share of cells whose nearest code is the right one.
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        features = vqmodel.quant_conv(vqmodel.encoder(pixels))
+    features = features.float().flatten(2).transpose(1, 2)  # [B, 256, D]
+    codes = vqmodel.quantize.embedding.weight
+    logits = 20 * (2 * features @ codes.T - codes.square().sum(1))  # |feature|^2 is the same for every code
+    loss = F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+    return loss, (logits.detach().argmax(-1) == tokens).float().mean()
+
+
+def train_pixels(recipe: PixelRecipe, model: JanusForConditionalGeneration | None = None) -> dict:
+    """Train the decoder with the codebook, or the encoder against them; returns the last log entry.
+
+    Resumes from the averaged weights when they exist. The encoder starts from the trained decoder's codebook.
+
+    Raises:
+        FileNotFoundError: the encoder is asked for before a decoder exists.
+    """
+    torch.set_num_threads(recipe.threads)
+    folder = Path(recipe.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model = model if model is not None else build_model(build_config(), recipe.seed)
+    vqmodel = model.model.vqmodel
+    if recipe.side == "encoder":
+        decoder_file = folder / "pixel_decoder.safetensors"
+        if not decoder_file.exists():
+            raise FileNotFoundError(f"{decoder_file} is missing; train the decoder first.")
+        vqmodel.load_state_dict(load_file(decoder_file), strict=False)
+    if recipe.weights_file.exists():
+        vqmodel.load_state_dict(load_file(recipe.weights_file), strict=False)
+    parts = DECODER_PARTS if recipe.side == "decoder" else ENCODER_PARTS
+    named = {name: p for name, p in vqmodel.named_parameters() if name.startswith(parts)}
+    vqmodel.requires_grad_(False)
+    parameters = list(named.values())
+    for p in parameters:
+        p.requires_grad_(True)
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0)
+    average = [p.detach().clone() for p in parameters]
+
+    def save() -> None:
+        if recipe.side == "decoder":  # decode() uses unit vectors, encode() the raw ones: store them as unit vectors
+            names = list(named)
+            index = names.index("quantize.embedding.weight")
+            average[index] = F.normalize(average[index], dim=-1)
+        weights = {name: tensor.contiguous() for name, tensor in zip(named, average)}
+        write_atomically(recipe.weights_file, lambda path: save_file(weights, path))
+
+    rng = np.random.default_rng(recipe.seed + 1)
+    start, seconds, last_save, step, window, entry = time.monotonic(), 0.0, 0.0, 0, [], {}
+    while seconds < recipe.minutes * 60 and not 0 < recipe.max_steps <= step:
+        tokens, pixels = picture_batch(rng, recipe.batch_size)
+        if recipe.side == "decoder":
+            with torch.autocast("cpu", torch.bfloat16):
+                output = vqmodel.decode(tokens)
+            loss = reconstruction_loss(output.float(), pixels)
+            figure = -10 * float((output.detach().float() - pixels).div(2).square().mean().log10())
+        else:
+            loss, share = encoder_loss(vqmodel, pixels, tokens)
+            figure = float(share)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        seconds = time.monotonic() - start
+        left = recipe.minutes * 60 - seconds
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate * rate_factor(step, recipe.warmup, left, recipe.decay_minutes * 60)
+        optimizer.step()
+        update_average(average, parameters, step, recipe.average_decay)
+        step += 1
+        window.append((float(loss.detach()), figure))
+        if step % recipe.log_every == 0:
+            mean_loss, mean_figure = (sum(column) / len(window) for column in zip(*window))
+            name = "psnr" if recipe.side == "decoder" else "accuracy"
+            entry = {"step": step, "seconds": seconds, "loss": mean_loss, name: mean_figure}
+            window = []
+            with (folder / f"pixel_{recipe.side}.jsonl").open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+            print("  ".join(f"{k} {v:.4g}" for k, v in entry.items()), flush=True)
+        if seconds - last_save > recipe.save_minutes * 60:
+            save()
+            last_save = seconds
+    save()
+    return entry

@@ -1,0 +1,289 @@
+"""The command line on a toy model: files, statistics, errors, exit statuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sjd_pipelines import SCHEDULERS, SeededJacobiScheduler, __version__
+from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.cli import main
+from sjd_pipelines.cli.files import replacing
+
+TOKENS = 16
+SIDE = 8  # pixels
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "toy"
+    toy_pipeline(4, 64).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def sjd(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder: exit status, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv):
+        capsys.readouterr()
+        status = main([str(argument) for argument in argv])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def files():
+    return sorted(path.name for path in Path().iterdir())
+
+
+class ThreePassScheduler(SeededJacobiScheduler):
+    """Somebody presses Ctrl-C in the fourth pass."""
+
+    def plan(self, state, noise):
+        if state.passes == 3:
+            raise KeyboardInterrupt
+        return super().plan(state, noise)
+
+
+class BrokenScheduler(SeededJacobiScheduler):
+    """Claims to be exact and commits the likeliest token."""
+
+    def commit(self, slots, accepted):
+        return slots.at(slots.likeliest, accepted)
+
+
+def test_version_from_the_module():
+    command = [sys.executable, "-m", "sjd_pipelines.cli", "--version"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert finished.stdout == f"sjd {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["generate"], ["schedulers"], ["benchmark"], ["verify"]])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(" ".join(["usage: sjd", *command]))
+
+
+def test_a_prompt_becomes_a_picture(sjd, model):
+    status, out, err = sjd("generate", "A red dog!", "--model", model, "--seed", 3)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"a-red-dog-3.png  {TOKENS} tokens in {TOKENS} forward passes, ")
+    assert files() == ["a-red-dog-3.png"]
+    assert Image.open("a-red-dog-3.png").size == (SIDE, SIDE)
+
+
+def test_pictures_depend_on_their_seed_alone(sjd, model):
+    run = ("generate", "a red dog", "two cats", "--model", model, "--quiet")
+    names = ["a-red-dog-5.png", "a-red-dog-6.png", "two-cats-7.png", "two-cats-8.png"]
+    status, out, _ = sjd(*run, "--num-images", 2, "--seed", 5, "-o", "one")
+    assert (status, out.split()) == (0, [str(Path("one", name)) for name in names])
+    sjd(*run, "--num-images", 2, "--seed", 5, "-o", "batch", "--batch-size", 3, "--scheduler", "seeded-jacobi")
+    sjd("generate", "two cats", "--model", model, "--seed", 8, "-o", "alone.png")
+    pictures = [Path("one", name).read_bytes() for name in names]
+    assert pictures == [Path("batch", name).read_bytes() for name in names]
+    assert pictures[3] == Path("alone.png").read_bytes()
+    assert len(set(pictures)) == 4
+
+
+def test_a_random_seed_is_printed_and_draws_the_picture_again(sjd, model):
+    _, out, _ = sjd("generate", "car", "--model", model, "-o", "a.png")
+    seed = out.split()[1]
+    sjd("generate", "car", "--model", model, "-o", "b.png", "--seed", seed)
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_statistics(sjd, model):
+    options = ("--scheduler", "sjd", "--window", 4, "--set", "initialise=uniform", "--batch-size", 2)
+    sjd(
+        "generate", "car", "a dog", "--model", model, "--seed", 1, *options, "--stats", "stats.json", "-o", "pictures/"
+    )
+    records = json.loads(Path("stats.json").read_text())
+    assert [(record["prompt"], record["seed"]) for record in records] == [("car", 1), ("a dog", 2)]
+    for record in records:
+        assert set(record) == {
+            "prompt", "seed", "scheduler", "label", "tokens", "forward_passes", "seconds", "committed_per_pass",
+            "acceptance_map",
+        }  # fmt: skip
+        assert (record["scheduler"], record["label"], record["tokens"]) == ("sjd", "lossless", TOKENS)
+        assert set(record["seconds"]) == {"encode", "decode", "pixels"}
+        assert sum(record["committed_per_pass"]) == TOKENS
+        assert len(record["committed_per_pass"]) == record["forward_passes"] <= TOKENS
+        assert [len(row) for row in record["acceptance_map"]] == [4] * 4
+        assert max(map(max, record["acceptance_map"])) == record["forward_passes"] - 1
+
+
+def test_sheet_animation_and_numbered_files(sjd, model):
+    extras = ("--grid", "sheet.png", "--gif", "forming.gif", "--stats", "stats.json")
+    status, out, _ = sjd("generate", "car", "--model", model, "--num-images", 3, "-o", "car.jpg", *extras)
+    assert status == 0
+    assert files() == ["car-0.jpg", "car-1.jpg", "car-2.jpg", "forming.gif", "sheet.png", "stats.json"]
+    assert out.splitlines()[-3:] == ["sheet.png", "forming.gif", "stats.json"]
+    assert Image.open("car-0.jpg").format == "JPEG"
+    assert Image.open("sheet.png").size == (2 * SIDE + 4, 2 * SIDE + 4)
+    with Image.open("forming.gif") as animation:
+        assert animation.size == (2 * SIDE + 4, 2 * SIDE + 4)
+        assert 1 < animation.n_frames <= TOKENS
+
+
+def test_the_window_alone_changes_the_checkpoints_scheduler(sjd, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "windowed"
+    toy_pipeline(4, 64, scheduler=SeededJacobiScheduler(initialise="uniform")).save_pretrained(folder)
+    status, _, err = sjd("generate", "car", "--model", folder, "--window", 3, "--stats", "stats.json", "--quiet")
+    assert (status, err) == (0, "")
+    (record,) = json.loads(Path("stats.json").read_text())
+    assert record["scheduler"] == "seeded-jacobi"
+    assert max(record["committed_per_pass"]) <= 4
+
+
+BAD_INPUT = {
+    ("generate", " "): "prompt 1 is empty.",
+    ("generate", "car", ""): "prompt 2 is empty.",
+    ("generate",): "the following arguments are required: PROMPT",
+    (): "the following arguments are required: COMMAND",
+    ("generate", "car", "--window", "0"): "argument --window: must be an integer of at least 1, got '0'",
+    ("generate", "car", "--num-images", "x"): "argument --num-images: must be an integer of at least 1, got 'x'",
+    ("generate", "car", "--seed", "-1"): "argument --seed: must be an integer of at least 0, got '-1'",
+    ("generate", "car", "dog", "--seed", str(2**63 - 1)): (
+        f"--seed {2**63 - 1}: the seeds of 2 pictures must stay below 2**63."
+    ),
+    ("generate", "car", "--scheduler", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
+    ("generate", "car", "--scheduler", "autoregressive", "--window", "4"): (
+        "scheduler autoregressive has no setting 'window'; it has none."
+    ),
+    ("generate", "car", "--scheduler", "sjd", "--set", "speed=9"): (
+        "scheduler sjd has no setting 'speed'; it has window, initialise."
+    ),
+    ("generate", "car", "--scheduler", "sjd", "--set", "window"): "--set window: must have the form KEY=VALUE.",
+    ("generate", "car", "--scheduler", "sjd", "--set", "window=big"): "--set window=big: window must be of type int.",
+    ("generate", "car", "--scheduler", "sjd", "--window", "2", "--set", "window=3"): (
+        "--set window=3: window is given twice."
+    ),
+    ("generate", "car", "--scheduler", "coupled-sjd", "--set", "coupling=loose"): (
+        "scheduler coupled-sjd: coupling must be one of maximal, gumbel; got 'loose'."
+    ),
+    ("generate", "car", "--set", "window=3"): (
+        "--set needs --scheduler: it belongs to the scheduler that you name."
+    ),
+    ("generate", "car", "--top-p", "0"): "top_p must lie in (0, 1], got 0.0.",
+    ("generate", "car", "--temperature", "nan"): "temperature must be a number of at least 0, got nan.",
+    ("generate", "car", "--device", "abacus"): "--device abacus: ",
+    ("generate", "car", "-o", "missing/a.png"): "--output: the folder missing does not exist.",
+    ("generate", "car", "-o", "missing/folder/"): "--output: the folder missing does not exist.",
+    ("generate", "car", "-o", "file.txt/a.png"): "--output: file.txt is not a folder.",
+    ("generate", "car", "-o", "a.txt"): "--output a.txt: must end in .png, .jpg, .jpeg, .webp.",
+    ("generate", "car", "-o", "folder.png"): (
+        "--output folder.png: is a folder; name a file, or end the name with a slash."
+    ),
+    ("generate", "car", "--grid", "grid.gif"): "--grid grid.gif: must end in .png, .jpg, .jpeg, .webp.",
+    ("generate", "car", "--gif", "forming.png"): "--gif forming.png: must end in .gif.",
+    ("generate", "car", "--stats", "folder.png"): "--stats folder.png: is a folder; name a file.",
+    ("generate", "car", "--stats", "missing/a.json"): "--stats: the folder missing does not exist.",
+    ("generate", "car", "-o", "a.png", "--grid", "a.png"): "a.png is the file of two outputs; give them different names.",
+    ("benchmark", "--schedulers", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
+    ("benchmark", "--windows", "4", "0"): "argument --windows: must be an integer of at least 1, got '0'",
+    ("benchmark", "--json", "missing/a.json"): "--json: the folder missing does not exist.",
+    ("verify", "--scheduler", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
+    ("verify", "--samples", "0"): "argument --samples: must be an integer of at least 1, got '0'",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("argv", BAD_INPUT, ids=" ".join)
+def test_bad_input_is_one_line_before_the_model_is_sought(sjd, argv):
+    Path("folder.png").mkdir()
+    Path("file.txt").touch()
+    model = ("--model", "nowhere") if argv and argv[0] in ("generate", "benchmark") else ()
+    status, out, err = sjd(*argv, *model)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"sjd: error: {BAD_INPUT[argv]}")
+    assert err.count("\n") == 1
+    assert files() == ["file.txt", "folder.png"]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody can write in")
+def test_a_folder_that_cannot_be_written_in(sjd):
+    status, _, err = sjd("generate", "car", "--model", "nowhere", "-o", "/proc/a.png")
+    assert status == 2
+    assert err.startswith("sjd: error: --output: cannot write in the folder /proc: ")
+
+
+def test_a_model_that_is_not_there(sjd, model):
+    status, _, err = sjd("generate", "car", "--model", "nowhere")
+    assert (status, err) == (
+        2, "sjd: error: cannot load the model: nowhere is neither a folder nor a hub id (owner/name).\n",
+    )  # fmt: skip
+    status, _, err = sjd("generate", "car", "--model", model, "--window", 4)
+    assert (status, err) == (2, "sjd: error: scheduler autoregressive has no setting 'window'; it has none.\n")
+    assert files() == []
+
+
+def test_an_interrupted_run_leaves_nothing(sjd, model, monkeypatch):
+    monkeypatch.setitem(SCHEDULERS, "three-passes", ThreePassScheduler)
+    extras = ("--grid", "sheet.png", "--gif", "forming.gif", "--stats", "stats.json", "--seed", 1)
+    status, out, err = sjd("generate", "car", "--model", model, "--scheduler", "three-passes", *extras)
+    assert (status, out, err) == (130, "", "sjd: interrupted\n")
+    assert files() == []
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write_and_stop():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "old")]
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "new")]
+
+
+def test_schedulers(sjd):
+    _, out, _ = sjd("schedulers", "--json")
+    entries = {entry.pop("name"): entry for entry in json.loads(out)}
+    assert list(entries) == list(SCHEDULERS)
+    assert entries["sjd"] == {
+        "class": "SJDScheduler",
+        "label": "lossless",
+        "paper": "Teng et al. 2024, arXiv 2410.01699",
+        "settings": {"window": 16, "initialise": "law-above"},
+    }
+    _, out, _ = sjd("schedulers")
+    assert [line.split()[0] for line in out.splitlines()[2:]] == list(SCHEDULERS)
+
+
+def test_benchmark(sjd, model):
+    what = ("--model", model, "--schedulers", "autoregressive", "sjd", "--windows", 1, 4, "--prompts", 2)
+    status, out, err = sjd("benchmark", *what, "--repeats", 1, "--library", "--json", "speed.json")
+    assert (status, err) == (0, "")
+    report = json.loads(Path("speed.json").read_text())
+    assert report["facts"]["model"] == "toy"
+    rows = [(row["name"], row["window"]) for row in report["results"]]
+    assert rows == [("autoregressive", 0), ("library", None), ("sjd", 1), ("sjd", 4)]
+    assert [line.split()[0] for line in out.splitlines()[-4:]] == [name for name, _ in rows]
+    status, _, err = sjd("benchmark", *what, "--library", "--guidance-scale", 1)
+    assert status == 2
+    assert err == "sjd: error: The library draws with guidance above 1 only, got guidance_scale 1.0.\n"
+
+
+def test_verify(sjd, monkeypatch):
+    status, out, _ = sjd("verify", "--scheduler", "seeded-jacobi", "sjd", "--samples", 500, "--json", "verdicts.json")
+    assert status == 0
+    verdicts = json.loads(Path("verdicts.json").read_text())
+    assert {verdict["scheduler"] for verdict in verdicts} == {"SeededJacobiScheduler", "SJDScheduler"}
+    assert len(out.splitlines()) == 2 + len(verdicts)
+    monkeypatch.setitem(SCHEDULERS, "broken", BrokenScheduler)
+    status, out, _ = sjd("verify", "--scheduler", "broken", "--samples", 500)
+    assert status == 1
+    assert "BROKEN" in out

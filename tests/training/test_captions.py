@@ -1,0 +1,68 @@
+"""Captions and the tokenizer that reads them."""
+
+import numpy as np
+import pytest
+
+from sjd_pipelines.training.captions import BOI, BOS, UNK, VOCABULARY, build_tokenizer, caption, encode_caption
+from sjd_pipelines.training.export import build_processor
+from sjd_pipelines.training.glyphs import OBJECTS
+from sjd_pipelines.training.scenes import KINDS, Scene, sample_scene
+
+
+def templated(processor, text):
+    message = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+    return processor.apply_chat_template(message, add_generation_prompt=True)
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor()
+
+
+def test_plain_captions():
+    rng = np.random.default_rng(0)
+    expected = {
+        Scene(("apple",), "orange"): "an apple on an orange background",
+        Scene(("fox", "fox"), "red"): "two foxes on a red background",
+        Scene(("cat",) * 3, "blue"): "three cats on a blue background",
+        Scene(("dog", "owl"), "pink", "above"): "a dog above an owl on a pink background",
+    }
+    assert {scene: caption(scene, rng, plain=True) for scene in expected} == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_direct_encoding_equals_the_processor(kind, processor):
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        text = caption(sample_scene(rng, kind), rng)
+        ids = processor(text=[templated(processor, text)], generation_mode="image")["input_ids"][0]
+        assert list(ids) == encode_caption(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_caption_word_is_known(kind):
+    rng = np.random.default_rng(2)
+    for _ in range(300):
+        text = caption(sample_scene(rng, kind), rng)
+        assert all(word in VOCABULARY for word in text.split())
+
+
+def test_user_spelling_is_forgiven(processor):
+    ids = processor(text=[templated(processor, "Two DOGS, on a blue background!")], generation_mode="image")
+    assert list(ids["input_ids"][0]) == encode_caption("two dogs on a blue background")
+
+
+def test_unknown_words_become_unk():
+    ids = build_tokenizer()("a zebra on red")["input_ids"]
+    assert ids[0] == BOS and ids.count(UNK) == 1
+
+
+def test_batches_are_padded_on_the_left(processor):
+    texts = [templated(processor, "a dog"), templated(processor, "three cats on a red background")]
+    batch = processor(text=texts, generation_mode="image", padding=True, return_tensors="pt")
+    assert batch["input_ids"].shape == batch["attention_mask"].shape
+    assert (batch["input_ids"][:, -1] == BOI).all() and batch["attention_mask"][0, 0] == 0
+
+
+def test_objects_are_single_words():
+    assert all(" " not in name for name in OBJECTS)
