@@ -11,7 +11,8 @@ from .decoding import (
     Purpose,
     Query,
 )
-from .pipelines import SJDAutoRegressivePipeline, SJDJanusPipeline, SJDPipelineOutput
+from .models import LlamaGenTransformer
+from .pipelines import SJDAutoRegressivePipeline, SJDJanusPipeline, SJDLlamaGenPipeline, SJDPipelineOutput
 from .schedulers import (
     SCHEDULERS,
     AutoregressiveScheduler,
@@ -25,7 +26,7 @@ from .version import __version__
 
 # diffusers records a component's module in model_index.json, imports nothing on its own, and looks its base class up
 # as an attribute of that module. Recording the package itself keeps saved folders loadable when files move.
-for _component in SCHEDULERS.values():
+for _component in (*SCHEDULERS.values(), LlamaGenTransformer):
     _component.__module__ = __name__
 del _component
 
@@ -38,6 +39,7 @@ __all__ = [
     "DecodingStatistics",
     "ImageTokenLayout",
     "JacobiScheduler",
+    "LlamaGenTransformer",
     "ModelMixin",
     "PositionNoise",
     "Purpose",
@@ -45,6 +47,7 @@ __all__ = [
     "RasterWindowScheduler",
     "SJDAutoRegressivePipeline",
     "SJDJanusPipeline",
+    "SJDLlamaGenPipeline",
     "SJDPipelineOutput",
     "SJDScheduler",
     "SchedulerMixin",

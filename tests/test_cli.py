@@ -42,6 +42,11 @@ def files():
     return sorted(path.name for path in Path().iterdir())
 
 
+def opened(path):
+    with Image.open(path) as picture:
+        return picture.format, picture.size
+
+
 class ThreePassScheduler(SeededJacobiScheduler):
     """Somebody presses Ctrl-C in the fourth pass."""
 
@@ -77,7 +82,7 @@ def test_a_prompt_becomes_a_picture(sjd, model):
     assert (status, err) == (0, "")
     assert out.startswith(f"a-red-dog-3.png  {TOKENS} tokens in {TOKENS} forward passes, ")
     assert files() == ["a-red-dog-3.png"]
-    assert Image.open("a-red-dog-3.png").size == (SIDE, SIDE)
+    assert opened("a-red-dog-3.png") == ("PNG", (SIDE, SIDE))
 
 
 def test_pictures_depend_on_their_seed_alone(sjd, model):
@@ -126,8 +131,8 @@ def test_sheet_animation_and_numbered_files(sjd, model):
     assert status == 0
     assert files() == ["car-0.jpg", "car-1.jpg", "car-2.jpg", "forming.gif", "sheet.png", "stats.json"]
     assert out.splitlines()[-3:] == ["sheet.png", "forming.gif", "stats.json"]
-    assert Image.open("car-0.jpg").format == "JPEG"
-    assert Image.open("sheet.png").size == (2 * SIDE + 4, 2 * SIDE + 4)
+    assert opened("car-0.jpg") == ("JPEG", (SIDE, SIDE))
+    assert opened("sheet.png") == ("PNG", (2 * SIDE + 4, 2 * SIDE + 4))
     with Image.open("forming.gif") as animation:
         assert animation.size == (2 * SIDE + 4, 2 * SIDE + 4)
         assert 1 < animation.n_frames <= TOKENS
@@ -186,7 +191,7 @@ BAD_INPUT = {
     ("generate", "car", "--gif", "forming.png"): "--gif forming.png: must end in .gif.",
     ("generate", "car", "--stats", "folder.png"): "--stats folder.png: is a folder; name a file.",
     ("generate", "car", "--stats", "missing/a.json"): "--stats: the folder missing does not exist.",
-    ("generate", "car", "-o", "a.png", "--grid", "a.png"): "a.png is the file of two outputs; give them different names.",
+    ("generate", "car", "-o", "a.png", "--grid", "a.png"): "a.png is the file of two outputs; give them different",
     ("benchmark", "--schedulers", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
     ("benchmark", "--windows", "4", "0"): "argument --windows: must be an integer of at least 1, got '0'",
     ("benchmark", "--json", "missing/a.json"): "--json: the folder missing does not exist.",

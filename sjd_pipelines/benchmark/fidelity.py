@@ -67,7 +67,7 @@ def to_pixels(image: Image.Image | np.ndarray | torch.Tensor) -> torch.Tensor:
         ValueError: not three channels.
     """
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        image = np.array(image.convert("RGB"))
     pixels = torch.from_numpy(image).movedim(-1, 0) if isinstance(image, np.ndarray) else image
     if pixels.ndim != 3 or pixels.shape[0] != 3:
         raise ValueError(f"Expected an RGB picture, got shape {tuple(pixels.shape)}.")

@@ -165,8 +165,9 @@ def plan_pictures(prompts: list[str], num_images: int, start: int, output: str) 
 def check_outputs(arguments: argparse.Namespace, pictures: list[Picture]) -> None:
     """Raise `CommandError` for an output that cannot be written."""
     folder = pictures[0].path.parent
-    # A new folder is made for the pictures, but only inside one that exists.
-    check_folder("--output", folder if folder.exists() else folder.parent)
+    # A folder that is named as such is made if need be, inside one that exists.
+    new = folder == Path(arguments.output).expanduser() and not folder.exists()
+    check_folder("--output", folder.parent if new else folder)
     for picture in pictures:
         if picture.path.is_dir():
             raise CommandError(f"--output {picture.path}: is a folder; name a file.")

@@ -8,7 +8,7 @@ import torch
 from transformers import JanusConfig, JanusForConditionalGeneration
 
 from .captions import BOI, BOS, EOS, IMAGE, PAD, VOCABULARY
-from .codes import CODEBOOK
+from .codes import CODEBOOK, initial_codebook
 from .glyphs import CELL, GRID
 
 HIDDEN, LAYERS, HEADS, FEED_FORWARD = 256, 6, 8, 768
@@ -69,10 +69,12 @@ def build_config(hidden: int = HIDDEN, layers: int = LAYERS, heads: int = HEADS,
 
 
 def build_model(config: JanusConfig, seed: int = 0) -> JanusForConditionalGeneration:
-    """A model with random weights, drawn without touching the caller's random state."""
+    """A model with random weights, drawn without touching the caller's random state, and a meaningful codebook."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = JanusForConditionalGeneration(config)
+    codebook = model.model.vqmodel.quantize.embedding.weight
+    codebook.data.copy_(torch.from_numpy(initial_codebook(codebook.shape[1])))
     model.generation_config.pad_token_id = PAD
     model.generation_config.bos_token_id = BOS
     model.generation_config.eos_token_id = EOS

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .glyphs import CELL, GRID, LARGE, SMALL, load_glyphs
-from .scenes import BACKGROUNDS, LEVELS, Placement, Scene
+from .scenes import BACKGROUNDS, COLOURS, LEVEL_STEP, LEVELS, Placement, Scene
 
 CODEBOOK = 2048
 BACKGROUND_CODES = len(BACKGROUNDS) * LEVELS  # the first codes of the codebook: colour * LEVELS + level
@@ -104,3 +104,34 @@ def scene_tokens(scene: Scene, placements: list[Placement], shading: np.ndarray)
         ]
         np.copyto(window, codes, where=codes >= 0)
     return tokens.reshape(GRID * GRID)
+
+
+def code_patches() -> np.ndarray:
+    """What each code stands for: `[2048, 256]` float32, the mean RGBA patch of its cells (alpha 0 for background)."""
+    sums = np.zeros((CODEBOOK, CELL * CELL * 4), dtype=np.float32)
+    counts = np.zeros(CODEBOOK, dtype=np.float32)
+    for cells in (LARGE, SMALL):
+        codes = glyph_codes(cells)
+        inked = codes >= 0
+        np.add.at(sums, codes[inked], glyph_patches(cells)[inked])
+        np.add.at(counts, codes[inked], 1)
+    for index in range(BACKGROUND_CODES):
+        colour, level = divmod(index, LEVELS)
+        rgb = np.asarray(COLOURS[BACKGROUNDS[colour]]) / 255 + LEVEL_STEP * (level - (LEVELS - 1) / 2)
+        sums[index] = np.tile(np.append(rgb, 0), CELL * CELL)
+        counts[index] = 1
+    return sums / np.maximum(counts, 1)[:, None]
+
+
+def initial_codebook(dimension: int) -> np.ndarray:
+    """Unit vectors `[2048, dimension]` float32 in which similar patches are near: whitened principal components.
+
+    One constant coordinate keeps the length of the others after normalisation. Starting here instead of at random
+    vectors saves the decoder from finding out what 2048 names mean.
+    """
+    patches = code_patches()
+    left, scales, _ = np.linalg.svd(patches - patches.mean(0), full_matrices=False)
+    components = left[:, : dimension - 1] * np.sqrt(scales[: dimension - 1])
+    components *= 1.5 / np.sqrt((components**2).sum(1).mean())
+    vectors = np.concatenate([components, np.ones((CODEBOOK, 1))], axis=1)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

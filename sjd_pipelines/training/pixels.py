@@ -36,7 +36,7 @@ class PixelRecipe:
     side: str = "decoder"
     minutes: float = 30.0
     decay_minutes: float = 10.0
-    batch_size: int = 8
+    batch_size: int = 4
     threads: int = 1
     rate: float = 1.5e-3
     warmup: int = 50

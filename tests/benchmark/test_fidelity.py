@@ -85,4 +85,5 @@ def test_held_out_prompts_repeat_by_seed_and_name_their_truth():
     prompts = held_out_scenes(5, "relation", seed=1)
     assert prompts == held_out_scenes(5, "relation", seed=1)
     for text, scene in prompts:
-        assert scene.held_out and all(name in text for name in (*scene.objects, scene.background))
+        assert scene.held_out
+        assert all(name in text for name in (*scene.objects, scene.background))

@@ -7,7 +7,7 @@ from sjd_pipelines import AutoregressiveScheduler, SeededJacobiScheduler
 from sjd_pipelines.benchmark.pictures import Recording, contact_sheet, forming_frames, save_animation
 
 SIDE = 8  # pixels; 4 x 4 tokens of 2 x 2 pixels
-GREY = 127
+GREY = 128
 
 
 def record(pipe, scheduler, prompts):

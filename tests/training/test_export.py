@@ -18,8 +18,10 @@ from sjd_pipelines.training.transformer import AVERAGE_FILE, trained_parameters
 
 def test_picture_batches():
     tokens, pixels = picture_batch(np.random.default_rng(0), 3)
-    assert tokens.shape == (3, 256) and pixels.shape == (3, 3, 128, 128)
-    assert -1 <= pixels.min() and pixels.max() <= 1
+    assert tokens.shape == (3, 256)
+    assert pixels.shape == (3, 3, 128, 128)
+    assert pixels.min() >= -1
+    assert pixels.max() <= 1
 
 
 def test_reconstruction_loss_is_zero_only_for_equal_pictures():
@@ -36,7 +38,8 @@ def test_pixel_training(tmp_path, tiny_model):
     with pytest.raises(FileNotFoundError, match="decoder"):
         train_pixels(pixel_recipe(tmp_path, "encoder"), tiny_model)
     decoder = train_pixels(pixel_recipe(tmp_path, "decoder"), tiny_model)
-    assert decoder["step"] == 4 and decoder["psnr"] > 0
+    assert decoder["step"] == 4
+    assert decoder["psnr"] > 0
     encoder = train_pixels(pixel_recipe(tmp_path, "encoder"), tiny_model)
     assert 0 <= encoder["accuracy"] <= 1
     assert len(list(tmp_path.glob("pixel_*.safetensors"))) == 2
@@ -69,7 +72,8 @@ def test_export_loads_with_plain_transformers(exported, tiny_model):
 def test_export_says_what_was_measured_and_replaces_the_old_folder(exported, tmp_path):
     assert json.loads((exported / exporting.RESULTS_FILE).read_text())["training"]["images"] == 10
     card = (exported / "README.md").read_text()
-    assert "SIL" in card and "| single | 2 | 100.0 % | - | - | - | 50.0 % |" in card
+    assert "SIL" in card
+    assert "| single | 2 | 100.0 % | - | - | - | 50.0 % |" in card
     exporting.export(tmp_path, exported)  # keeps the results it finds
     assert json.loads((exported / exporting.RESULTS_FILE).read_text())["training"]["images"] == 10
     assert not list(tmp_path.glob("bundle.*"))

@@ -54,15 +54,18 @@ def test_batches_have_one_caption_length_and_drop_some_captions():
     dropped = 0
     for _ in range(20):
         prompt, tokens = stream.next(MIXED)
-        assert tokens.shape == (8, 256) and prompt.shape[0] == 8
-        assert (prompt[:, 0] == BOS).all() and (prompt[:, -1] == BOI).all()
+        assert tokens.shape == (8, 256)
+        assert prompt.shape[0] == 8
+        assert (prompt[:, 0] == BOS).all()
+        assert (prompt[:, -1] == BOI).all()
         dropped += int((prompt[:, 1] == PAD).sum())
     assert 40 < dropped < 120
 
 
 def test_streams_repeat_by_seed():
     first, again, other = (BatchStream(4, seed=seed).next(MIXED)[1] for seed in (3, 3, 4))
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize(("kind", "wrong"), [("single", "object"), ("count", "count"), ("relation", "relation")])
@@ -103,11 +106,13 @@ def recipe(folder, **changes):
 
 def test_training_learns_stops_and_resumes(tmp_path, tiny_model):
     first = train_transformer(recipe(tmp_path), tiny_model)
-    assert first["step"] == 6 and first["images"] == 12
+    assert first["step"] == 6
+    assert first["images"] == 12
     weights = load_file(tmp_path / AVERAGE_FILE)
     assert set(weights) == set(trained_parameters(tiny_model))
     second = train_transformer(recipe(tmp_path), tiny_model)
-    assert second["step"] == 12 and second["single_loss"] < first["single_loss"]
+    assert second["step"] == 12
+    assert second["single_loss"] < first["single_loss"]
     log = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
     assert {"object_gap", "colour_gap", "count_gap", "relation_gap"} <= set(log[-1])
     assert not list(tmp_path.glob("*.tmp"))
@@ -118,4 +123,5 @@ def test_sampling_repeats_by_seed(tiny_model):
     prompt = torch.tensor([encode_caption("a dog on red")])
     draws = [sample_tokens(tiny_model, prompt, 2.0, 1.0, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
     assert draws[0].shape == (1, 256)
-    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])

@@ -1,0 +1,170 @@
+"""Anole and Lumina-mGPT (Chern et al. 2024, Liu et al. 2024) around transformers' `ChameleonForConditionalGeneration`.
+
+Both are Chameleon (2024, arXiv 2405.09818) taught to draw. The library has neither a decoder for its VQGAN, which is
+diffusers' `VQModel` here, nor image logits, which its own forward pass suppresses.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import VQModel
+from transformers import AutoTokenizer, ChameleonForConditionalGeneration, PreTrainedTokenizerBase
+
+from ..decoding import CanvasCache, ImageTokenLayout
+from ..models import decode_codes
+from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
+from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
+from .chameleon_recipes import IMAGE_END, RECIPES, ROW_END, image_vocabulary_ids, recipe_of_folder
+from .chameleon_vq import load_vq_model
+from .loading import load_transformers_model
+from .vocabulary import ImageVocabulary
+
+
+class SJDChameleonPipeline(SJDAutoRegressivePipeline):
+    """Chameleon descendants that draw; `recipe` says which one: prompt, sizes, row ends and sampling differ.
+
+    Args:
+        model: language model with image tokens in its vocabulary, unmodified.
+        vq_model: decoder of the image tokens.
+        tokenizer: of the language model.
+        scheduler: decides which tokens to draft, verify and commit.
+        recipe: `anole` or `lumina-mgpt`.
+        resolution: side in pixels of the square whose area the model's pictures have.
+    """
+
+    model_cpu_offload_seq = "model->vq_model"
+
+    def __init__(
+        self,
+        model: ChameleonForConditionalGeneration,
+        vq_model: VQModel,
+        tokenizer: PreTrainedTokenizerBase,
+        scheduler: RasterWindowScheduler,
+        recipe: str = "anole",
+        resolution: int = 512,
+    ):
+        super().__init__()
+        if recipe not in RECIPES:
+            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; got {recipe!r}.")
+        self.register_modules(model=model, vq_model=vq_model, tokenizer=tokenizer, scheduler=scheduler)
+        self.register_to_config(recipe=recipe, resolution=resolution)
+        self.recipe = RECIPES[recipe]
+
+    @classmethod
+    def load_transformers_folder(
+        cls,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        scheduler: RasterWindowScheduler | None = None,
+        vq_model: VQModel | str | Path | None = None,
+        recipe: str | None = None,
+        resolution: int | None = None,
+        **kwargs: Any,
+    ) -> "SJDChameleonPipeline":
+        """Load a folder as transformers writes it.
+
+        Args:
+            folder: language model and tokenizer.
+            dtype: of the language model; the VQGAN stays in float32.
+            scheduler: default seeded Jacobi.
+            vq_model: the decoder, a folder of one, or Meta's `vqgan.ckpt`; None looks in `folder`.
+            recipe: `anole` or `lumina-mgpt`; None reads it from config.json.
+            resolution: as in the class; None reads it from the name of the model.
+            **kwargs: for the model's `from_pretrained`.
+
+        Raises:
+            ValueError: the folder does not say which recipe or resolution it is for, or has no VQGAN decoder.
+        """
+        recipe, resolution = recipe_of_folder(folder, recipe, resolution)
+        vq_model = load_vq_model(folder, vq_model)
+        # The library's copy of the VQGAN encodes only and is not used; Lumina-mGPT is published without it.
+        model = load_transformers_model(
+            ChameleonForConditionalGeneration, folder, optional="model.vqmodel.", dtype=dtype, **kwargs
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        vq_model = vq_model.to(model.device)
+        return cls(model, vq_model, tokenizer, scheduler or SeededJacobiScheduler(), recipe, resolution)
+
+    def sampling_defaults(self) -> dict[str, Any]:
+        return dict(self.recipe.sampling)
+
+    def image_sizes(self) -> list[tuple[int, int]]:
+        return self.recipe.image_sizes(self.config.resolution)
+
+    def image_layout(self, height: int | None, width: int | None) -> ImageTokenLayout:
+        sizes = self.image_sizes()
+        size = (sizes[0][0] if height is None else height, sizes[0][1] if width is None else width)
+        if size not in sizes:
+            some = ", ".join(f"{high}x{wide}" for high, wide in sizes[:8])
+            raise ValueError(f"This model draws {some}{', ...' if len(sizes) > 8 else ''}; got {size[0]}x{size[1]}.")
+        scale = 2 ** (len(self.model.config.vq_config.channel_multiplier) - 1)
+        rows, columns, codes = size[0] // scale, size[1] // scale, self.model.config.vq_config.num_embeddings
+        if self.recipe.row_ends:
+            return ImageTokenLayout(rows, columns, codes, 2, row_end=codes + 1, tail=(codes,))
+        return ImageTokenLayout(rows, columns, codes, 1, tail=(codes,))
+
+    def prepare_prompts(self, prompt: str | list[str]) -> list[str]:
+        prompts = super().prepare_prompts(prompt)
+        if any(isinstance(text, str) and "<image>" in text for text in prompts):
+            raise ValueError("<image> in a prompt: pictures as input are out of scope, this pipeline draws from text.")
+        return prompts
+
+    def encode_prompt(
+        self,
+        prompt: list[str],
+        negative_prompt: list[str] | None,
+        guided: bool,
+        num_images_per_prompt: int,
+        layout: ImageTokenLayout | None = None,
+    ) -> EncodedPrompt:
+        self.onload(self.model)
+        words, start = self.model.config.vocabulary_map, self.tokenizer.bos_token_id
+        layout = self.image_layout(None, None) if layout is None else layout
+        header = [words[name] for name in self.recipe.header(layout)]
+        rows = [self._prompt_ids(text, layout) + header for text in prompt]
+        if guided and negative_prompt is not None:
+            rows += [self._prompt_ids(text, layout) + header for text in negative_prompt]
+        elif guided:
+            rows += [[start] * self.recipe.unconditional_start + header] * len(prompt)
+        length = max(map(len, rows))
+        ids = torch.tensor([[start] * (length - len(row)) + row for row in rows], device=self._execution_device)
+        lengths = torch.tensor([len(row) for row in rows], device=ids.device)
+        visible = torch.arange(length, device=ids.device) >= length - lengths[:, None]  # [R, P], left-padded
+        embeds = self.model.get_input_embeddings()(ids)
+        return EncodedPrompt(
+            repeat_images(embeds, len(prompt), num_images_per_prompt),
+            repeat_images(visible, len(prompt), num_images_per_prompt),
+        )
+
+    def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
+        return self.model.get_input_embeddings()(self._vocabulary.ids(token_ids))
+
+    def run_transformer(
+        self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: CanvasCache
+    ) -> torch.Tensor:
+        return self.model.model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._vocabulary.logits(hidden, self.model.lm_head)
+
+    def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
+        return decode_codes(self.vq_model, tokens, layout)
+
+    @cached_property
+    def _vocabulary(self) -> ImageVocabulary:
+        words = self.model.config.vocabulary_map
+        structural = [IMAGE_END, ROW_END] if self.recipe.row_ends else [IMAGE_END]
+        return ImageVocabulary(image_vocabulary_ids(words), [words[name] for name in structural])
+
+    def _prompt_ids(self, text: str, layout: ImageTokenLayout) -> list[int]:
+        """Ids up to the end of the user's turn."""
+        ids = self.tokenizer(self.recipe.prompt(text, layout), add_special_tokens=False).input_ids
+        return [self.tokenizer.bos_token_id, *ids, self.model.config.vocabulary_map["<reserved08706>"]]

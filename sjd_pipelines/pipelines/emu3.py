@@ -1,0 +1,160 @@
+"""Emu3-Gen (Wang et al. 2024, arXiv 2409.18869) around transformers' `Emu3ForConditionalGeneration`."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, Emu3ForConditionalGeneration, PreTrainedTokenizerBase
+
+from ..decoding import CanvasCache, ImageTokenLayout
+from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
+from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
+from .loading import load_transformers_model
+from .vocabulary import ImageVocabulary
+
+# The words that the authors add to every prompt, and the prompt of their unconditional branch.
+POSITIVE_SUFFIX = " masterpiece, film grained, best quality."
+NEGATIVE_PROMPT = (
+    "lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, cropped, worst quality, "
+    "low quality, normal quality, jpeg artifacts, signature, watermark, username, blurry."
+)
+ROW_END, FRAME_END, IMAGE_END = "<|extra_200|>", "<|extra_201|>", "<|image end|>"
+RATIOS = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16")
+
+
+class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
+    """Emu3-Gen's own recipe: prompt suffix, negative prompt with the same size header, guidance 3, top-k 2048.
+
+    Args:
+        model: language model with image tokens in its vocabulary, and VQ decoder, unmodified.
+        tokenizer: with the special tokens that frame a picture.
+        scheduler: decides which tokens to draft, verify and commit.
+        image_area: pixels of a picture whose size is not given.
+    """
+
+    def __init__(
+        self,
+        model: Emu3ForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        scheduler: RasterWindowScheduler,
+        image_area: int = 720 * 720,
+    ):
+        super().__init__()
+        self.register_modules(model=model, tokenizer=tokenizer, scheduler=scheduler)
+        self.register_to_config(image_area=image_area)
+
+    @classmethod
+    def load_transformers_folder(
+        cls,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        scheduler: RasterWindowScheduler | None = None,
+        image_area: int = 720 * 720,
+        **kwargs: Any,
+    ) -> "SJDEmu3Pipeline":
+        """Load a folder as transformers writes it; `kwargs` go to the model's `from_pretrained`."""
+        model = load_transformers_model(Emu3ForConditionalGeneration, folder, dtype=dtype, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return cls(model, tokenizer, scheduler or SeededJacobiScheduler(), image_area)
+
+    def sampling_defaults(self) -> dict[str, Any]:
+        return {"guidance_scale": 3.0, "temperature": 1.0, "top_k": 2048, "top_p": 1.0}
+
+    def image_size(self, ratio: str = "1:1", image_area: int | None = None) -> tuple[int, int]:
+        """Height and width in pixels of a `width:height` ratio and an area (None: the default), in whole tokens."""
+        try:
+            wide, high = (int(part) for part in ratio.split(":"))
+        except ValueError:
+            raise ValueError(f"ratio must be width:height, for instance 16:9; got {ratio!r}.") from None
+        if wide < 1 or high < 1:
+            raise ValueError(f"ratio must have two positive parts, got {ratio!r}.")
+        area = self.config.image_area if image_area is None else image_area
+        unit = (area / (wide * high)) ** 0.5
+        scale = self._pixels_per_token
+        return round(high * unit / scale) * scale, round(wide * unit / scale) * scale
+
+    def image_sizes(self) -> list[tuple[int, int]]:
+        return [self.image_size(ratio) for ratio in RATIOS]
+
+    def image_layout(self, height: int | None, width: int | None) -> ImageTokenLayout:
+        default_height, default_width = self.image_size()
+        height = default_height if height is None else height
+        width = default_width if width is None else width
+        scale = self._pixels_per_token
+        if height < scale or width < scale or height % scale or width % scale:
+            raise ValueError(f"height and width must be multiples of {scale}, got {height}x{width}.")
+        codes = self.model.config.vq_config.codebook_size
+        # Structural ids: row end, frame end, image end, end of sequence
+        layout = ImageTokenLayout(height // scale, width // scale, codes, 4, codes, (codes + 1, codes + 2, codes + 3))
+        context = self.model.config.text_config.max_position_embeddings
+        if layout.num_tokens >= context:
+            raise ValueError(f"{height}x{width} needs {layout.num_tokens} tokens; this model's context is {context}.")
+        return layout
+
+    def prepare_prompts(self, prompt: str | list[str]) -> list[str]:
+        prompts = super().prepare_prompts(prompt)
+        if any(isinstance(text, str) and "<image>" in text for text in prompts):
+            raise ValueError("<image> in a prompt: pictures as input are out of scope, this pipeline draws from text.")
+        return prompts
+
+    def encode_prompt(
+        self,
+        prompt: list[str],
+        negative_prompt: list[str] | None,
+        guided: bool,
+        num_images_per_prompt: int,
+        layout: ImageTokenLayout | None = None,
+    ) -> EncodedPrompt:
+        self.onload(self.model)
+        layout = self.image_layout(None, None) if layout is None else layout
+        texts = [text + POSITIVE_SUFFIX for text in prompt]
+        if guided:
+            texts += [NEGATIVE_PROMPT] * len(prompt) if negative_prompt is None else negative_prompt
+        special = self.tokenizer
+        header = f"{special.boi_token}{layout.rows}*{layout.columns}{special.image_wrapper_token}"
+        texts = [f"{special.bos_token}{text}{header}" for text in texts]
+        inputs = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt").to(
+            self._execution_device
+        )
+        embeds = self.model.get_input_embeddings()(inputs.input_ids)
+        return EncodedPrompt(
+            repeat_images(embeds, len(prompt), num_images_per_prompt),
+            repeat_images(inputs.attention_mask.bool(), len(prompt), num_images_per_prompt),
+        )
+
+    def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
+        return self.model.get_input_embeddings()(self._vocabulary.ids(token_ids))
+
+    def run_transformer(
+        self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: CanvasCache
+    ) -> torch.Tensor:
+        return self.model.model.text_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._vocabulary.logits(hidden, self.model.lm_head)
+
+    def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
+        grids = tokens.unflatten(1, (layout.rows, layout.columns))  # [B, rows * columns] -> [B, rows, columns]
+        # One picture at a time, because the activations of a 720 x 720 picture are large.
+        return torch.cat([self.model.model.vqmodel.decode(grid) for grid in grids.split(1)])
+
+    @property
+    def _pixels_per_token(self) -> int:
+        return 2 ** (len(self.model.config.vq_config.channel_multiplier) - 1)
+
+    @cached_property
+    def _vocabulary(self) -> ImageVocabulary:
+        words = self.model.config.vocabulary_map
+        codes = self.model.config.vq_config.codebook_size
+        end = self.model.config.text_config.eos_token_id
+        return ImageVocabulary(
+            [words[f"<|visual token {code:06d}|>"] for code in range(codes)],
+            [words[ROW_END], words[FRAME_END], words[IMAGE_END], end[0] if isinstance(end, list) else end],
+        )
