@@ -12,7 +12,14 @@ from .decoding import (
     Query,
 )
 from .models import LlamaGenTransformer
-from .pipelines import SJDAutoRegressivePipeline, SJDJanusPipeline, SJDLlamaGenPipeline, SJDPipelineOutput
+from .pipelines import (
+    SJDAutoRegressivePipeline,
+    SJDChameleonPipeline,
+    SJDEmu3Pipeline,
+    SJDJanusPipeline,
+    SJDLlamaGenPipeline,
+    SJDPipelineOutput,
+)
 from .schedulers import (
     SCHEDULERS,
     AutoregressiveScheduler,
@@ -46,6 +53,8 @@ __all__ = [
     "Query",
     "RasterWindowScheduler",
     "SJDAutoRegressivePipeline",
+    "SJDChameleonPipeline",
+    "SJDEmu3Pipeline",
     "SJDJanusPipeline",
     "SJDLlamaGenPipeline",
     "SJDPipelineOutput",

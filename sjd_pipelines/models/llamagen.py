@@ -5,7 +5,6 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from torch import nn
-from torch.nn import functional as F
 
 from ..decoding import CanvasCache
 
@@ -61,7 +60,9 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if (caption_channels is None) == (num_classes is None):
             raise ValueError("Give exactly one of caption_channels (text) and num_classes (classes).")
         if hidden_size % (4 * num_attention_heads):
-            raise ValueError("hidden_size must be a multiple of 4 * num_attention_heads: rows and columns share a head.")
+            raise ValueError(
+                "hidden_size must be a multiple of 4 * num_attention_heads: rows and columns share a head."
+            )
         if intermediate_size is None:
             intermediate_size = -(-(8 * hidden_size // 3) // 256) * 256
         if num_classes is None:
@@ -103,7 +104,7 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
 
 class CaptionEmbedding(nn.Module):
-    """Caption features to hidden states, and the features that stand for no caption: `[..., P, C]` -> `[..., P, D]`."""
+    """Caption features to hidden states, `[..., P, C]` -> `[..., P, D]`, and the features that mean no caption."""
 
     def __init__(self, channels: int, hidden_size: int, length: int):
         super().__init__()
@@ -113,7 +114,7 @@ class CaptionEmbedding(nn.Module):
         self.register_buffer("unconditional", torch.zeros(length, channels))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.down(F.gelu(self.up(features), approximate="tanh"))
+        return self.down(nn.functional.gelu(self.up(features), approximate="tanh"))
 
 
 class LlamaGenBlock(nn.Module):
@@ -159,7 +160,7 @@ class LlamaGenAttention(nn.Module):
         query, key = rotate(query, *rotation), rotate(key, *rotation)
         if cache is not None:
             key, value = cache.update(key, value, self.index)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
         return self.to_out(attended.transpose(1, 2).flatten(2))  # [R, heads, Q, head size] -> [R, Q, D]
 
 
@@ -173,7 +174,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.down(F.silu(self.gate(hidden)) * self.up(hidden))
+        return self.down(nn.functional.silu(self.gate(hidden)) * self.up(hidden))
 
 
 class RMSNorm(nn.Module):
@@ -217,7 +218,7 @@ def raster_rotation(
 
 
 def rotate(states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Rotate neighbouring pairs of channels in float32: `[R, heads, Q, head_size]`, angles `[R, 1, Q, head_size / 2]`."""
+    """Rotate neighbouring pairs of channels of `[R, heads, Q, head_size]` by `raster_rotation`, in float32."""
     even, odd = states.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([even * cosine - odd * sine, odd * cosine + even * sine], -1)
     return turned.flatten(-2).to(states.dtype)

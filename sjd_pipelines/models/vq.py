@@ -1,14 +1,14 @@
 """VQ tokenizers of published models as diffusers' `VQModel`: configuration and weights, in both directions.
 
-Two ways of naming the same VQGAN network (Esser et al. 2021, arXiv 2012.09841) are in use: that of taming-transformers,
-which Chameleon follows, and LlamaGen's. Both are listed here module by module, so that a table serves both ways.
+Two ways of naming the same VQGAN network (Esser et al. 2021, arXiv 2012.09841) are in use: LlamaGen's, and that of
+taming-transformers, which Chameleon follows. Both are listed module by module, so that one table serves both ways.
 """
 
 from collections.abc import Iterator
 
 import torch
 from diffusers import VQModel
-from torch.nn import functional as F
+from torch import nn
 
 from ..decoding import ImageTokenLayout
 
@@ -52,7 +52,7 @@ def vq_model_from_published(weights: Weights) -> VQModel:
     model = VQModel(**config)
     renamed = dict(_rename(weights, model.config, dialect, published_to_diffusers=True))
     if dialect == "llamagen":
-        renamed["quantize.embedding.weight"] = F.normalize(renamed["quantize.embedding.weight"], dim=-1)
+        renamed["quantize.embedding.weight"] = nn.functional.normalize(renamed["quantize.embedding.weight"], dim=-1)
     try:
         model.load_state_dict(renamed)
     except RuntimeError as error:

@@ -1,6 +1,8 @@
 """Pipelines: one file per model family, all with the same life cycle."""
 
 from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline
+from .chameleon import SJDChameleonPipeline
+from .emu3 import SJDEmu3Pipeline
 from .janus import SJDJanusPipeline
 from .llamagen import SJDLlamaGenPipeline
 from .output import SJDPipelineOutput
@@ -8,6 +10,8 @@ from .output import SJDPipelineOutput
 __all__ = [
     "EncodedPrompt",
     "SJDAutoRegressivePipeline",
+    "SJDChameleonPipeline",
+    "SJDEmu3Pipeline",
     "SJDJanusPipeline",
     "SJDLlamaGenPipeline",
     "SJDPipelineOutput",

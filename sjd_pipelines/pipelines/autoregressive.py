@@ -254,8 +254,8 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     def prefill(self, prompt: EncodedPrompt, layout: ImageTokenLayout, guidance_scale: float) -> PromptMemory:
         """Write the keys and values of all prompt tokens but the last, which is the first query's first slot."""
         rows, length, _ = prompt.embeds.shape
-        # Room for the whole image and for a window that reaches past its end.
-        cache = CanvasCache(length + layout.num_tokens + min(self.scheduler.window, layout.num_tokens))
+        # Room for the whole image and for a query that reaches past its end.
+        cache = CanvasCache(length + layout.num_tokens + self.scheduler.margin(layout))
         position_ids = prompt.position_ids
         if length > 1:
             slots = torch.arange(length - 1, device=prompt.embeds.device).expand(rows, -1)  # [R, P - 1]
@@ -312,7 +312,7 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         num_images_per_prompt: int,
         layout: ImageTokenLayout | None = None,
     ) -> EncodedPrompt:
-        """Text to transformer inputs, guidance rows included; some prompts state the size of `layout` (None: default)."""
+        """Text to transformer inputs, guidance rows included; some state the size of `layout` (None: the default)."""
 
     @abstractmethod
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:

@@ -17,8 +17,7 @@ from ..models import decode_codes
 from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
 from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
 from .chameleon_recipes import IMAGE_END, RECIPES, ROW_END, image_vocabulary_ids, recipe_of_folder
-from .chameleon_vq import load_vq_model
-from .loading import load_transformers_model
+from .chameleon_weights import load_language_model, load_vq_model
 from .vocabulary import ImageVocabulary
 
 
@@ -79,10 +78,7 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         """
         recipe, resolution = recipe_of_folder(folder, recipe, resolution)
         vq_model = load_vq_model(folder, vq_model)
-        # The library's copy of the VQGAN encodes only and is not used; Lumina-mGPT is published without it.
-        model = load_transformers_model(
-            ChameleonForConditionalGeneration, folder, optional="model.vqmodel.", dtype=dtype, **kwargs
-        )
+        model = load_language_model(folder, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         vq_model = vq_model.to(model.device)
         return cls(model, vq_model, tokenizer, scheduler or SeededJacobiScheduler(), recipe, resolution)

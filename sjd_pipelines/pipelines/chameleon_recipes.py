@@ -49,9 +49,9 @@ def _lumina_header(layout: ImageTokenLayout) -> list[str]:
 
 
 def lumina_sizes(resolution: int) -> list[tuple[int, int]]:
-    """Every (height, width) in whole patches that fills the area of the square without exceeding it, to 1:4 and 4:1.
+    """The (height, width) that Lumina-mGPT was trained on: the square first, then from the widest to the tallest.
 
-    The square comes first. The same sizes as Lumina-mGPT was trained on.
+    A walk along the grids of 32-pixel patches that have at most the square's area, between 4:1 and 1:4.
     """
     area = (resolution // PATCH) ** 2
     sizes = {(resolution, resolution): None}

@@ -9,6 +9,7 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
 from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
+from .loading import load_transformers_model
 
 
 class SJDJanusPipeline(SJDAutoRegressivePipeline):
@@ -38,12 +39,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         **kwargs: Any,
     ) -> "SJDJanusPipeline":
         """Load a folder as transformers writes it; `kwargs` go to the model's `from_pretrained`."""
-        model, report = JanusForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **kwargs
-        )
-        absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-        if absent:
-            raise ValueError(f"{folder} lacks {len(absent)} weights of the model its config describes: {absent[:3]}.")
+        model = load_transformers_model(JanusForConditionalGeneration, folder, dtype=dtype, **kwargs)
         processor = JanusProcessor.from_pretrained(folder)
         return cls(model=model, processor=processor, scheduler=scheduler or SeededJacobiScheduler())
 

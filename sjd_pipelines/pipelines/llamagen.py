@@ -173,7 +173,9 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         except (TypeError, ValueError):
             index = -1
         if isinstance(label, bool | float) or not 0 <= index < classes:
-            raise ValueError(f"This model draws classes: the prompt must be an index in [0, {classes}), got {label!r}.")
+            raise ValueError(
+                f"This model draws classes: the prompt must be an index in [0, {classes}), got {label!r}."
+            )
         return index
 
     def _encode_classes(

@@ -95,6 +95,26 @@ def find_family(folder: Path) -> type:
     return _import(module, name)
 
 
+def load_transformers_model(cls: type, folder: Path, **kwargs: Any) -> Any:
+    """A transformers model from safetensors; raises `ValueError` where a weight is missing or of another shape."""
+    model, absent = load_available_weights(cls, folder, **kwargs)
+    check_complete(folder, absent)
+    return model
+
+
+def load_available_weights(cls: type, folder: Path, **kwargs: Any) -> tuple[Any, set[str]]:
+    """A transformers model, and the names of its weights that the files lack or hold in another shape."""
+    model, report = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **kwargs)
+    return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+
+
+def check_complete(folder: Path, absent: set[str]) -> None:
+    """Raise `ValueError` if there are `absent` weights."""
+    if absent:
+        some = sorted(absent)[:3]
+        raise ValueError(f"{folder} lacks {len(absent)} weights of the model its config describes: {some}.")
+
+
 def _import(module: str, name: str) -> type:
     return getattr(import_module(module), name)
 

@@ -18,14 +18,16 @@ class FreshSlots:
     """Slots that enter the window in this pass.
 
     Attributes:
-        positions: `[B, F]` int64, consecutive per row.
-        state: the run; its `drafted` is the first fresh position of each row.
+        positions: `[B, F]` int64.
+        state: the run.
         exponential: `[B, F, V]` float32 noise to draw with.
+        frontier: `[B, 1]` or `[B, F]` int64, the last position in front of each slot that has a token.
     """
 
     positions: torch.Tensor
     state: DecodingState
     exponential: torch.Tensor
+    frontier: torch.Tensor
 
     def draw_uniform(self) -> torch.Tensor:
         """`[B, F]` int64 uniform codebook ids."""
@@ -41,7 +43,7 @@ class FreshSlots:
             sources, exists = self.positions - 1, layout.column(self.positions) > 0
         else:
             sources, exists = self.positions - layout.width, layout.row(self.positions) > 0
-        sources = sources.minimum(self.state.drafted[:, None] - 1)
+        sources = sources.minimum(self.frontier)
         return sources.clamp(min=0), exists & (sources >= 0)
 
 

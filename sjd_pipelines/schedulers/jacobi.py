@@ -3,8 +3,9 @@
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from .base import check_choice, check_window
 from .drafting import INITIALISERS
-from .raster_window import RasterWindowScheduler, Slots, check_choice, check_window
+from .raster_window import RasterWindowScheduler, Slots
 from .verification import exact_match
 
 

@@ -5,18 +5,17 @@ and how the slots behind the first rejection are redrafted.
 """
 
 from abc import abstractmethod
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 import torch
-from diffusers import ConfigMixin, SchedulerMixin
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
 from ..decoding.state import DecodingState, Query
+from .base import DecodingScheduler
 from .drafting import INITIALISERS, FreshSlots, one_hot
 from .verification import leading, residual_sample
 
@@ -61,29 +60,13 @@ class Slots:
         return values[rows, slot][:, None]
 
 
-class RasterWindowScheduler(SchedulerMixin, ConfigMixin):
-    """Base of the family. Subclasses set `label` and `paper` and define `accept`, `commit` and `redraft`.
+class RasterWindowScheduler(DecodingScheduler):
+    """Base of the family. Subclasses set `label` and `paper` and define `accept`, `commit` and `redraft`."""
 
-    `plan` and `step` are the contract with the pipeline: tensors in, tensors out, no model and no cache.
-    """
-
-    order = 1
-    label: ClassVar[str]
-    paper: ClassVar[str]
     # Drafts and initial guesses of one position share one noise vector (Gumbel coupling) or take fresh noise.
     shares_noise: ClassVar[bool] = False
     # Verification compares drafts with the law they were drawn from.
     stores_laws: ClassVar[bool] = True
-
-    @classmethod
-    def _get_compatibles(cls) -> list[type]:
-        # diffusers looks compatible classes up in its own module only; ours share every setting they have in common.
-        return [RasterWindowScheduler, *_descendants(RasterWindowScheduler)]
-
-    @property
-    def window(self) -> int:
-        """Drafts verified per pass, at most."""
-        return self.config.window
 
     @abstractmethod
     def accept(self, slots: Slots) -> torch.Tensor:
@@ -97,8 +80,10 @@ class RasterWindowScheduler(SchedulerMixin, ConfigMixin):
     def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
         """New guesses for every slot: `[B, W + 1]` int64. Their law must be `slots.target`."""
 
+    def margin(self, layout: ImageTokenLayout) -> int:
+        return min(self.window, layout.num_tokens)
+
     def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> DecodingState:
-        """An empty canvas."""
         window = min(self.window, layout.num_tokens)
         law_slots = 0
         if window and (self.stores_laws or self._initial.startswith(("sample", "law"))):
@@ -177,7 +162,7 @@ class RasterWindowScheduler(SchedulerMixin, ConfigMixin):
         positions = positions.clamp(max=state.canvas.shape[1] - 1)
         purpose, draw = (Purpose.SAMPLE, 0) if self.shares_noise else (Purpose.INITIALISE, state.passes)
         exponential = noise.exponential(positions, purpose, state.layout.vocabulary_size, draw)
-        tokens, laws = INITIALISERS[self._initial](FreshSlots(positions, state, exponential))
+        tokens, laws = INITIALISERS[self._initial](FreshSlots(positions, state, exponential, state.drafted[:, None] - 1))
         if state.forced is not None:
             forced = state.forced[positions]
             tokens = torch.where(forced >= 0, forced, tokens)
@@ -191,18 +176,6 @@ class RasterWindowScheduler(SchedulerMixin, ConfigMixin):
         state.canvas.scatter_(1, positions, tokens)
 
 
-def check_window(window: int) -> None:
-    """Raise `ValueError` unless `window` is an integer of at least 1."""
-    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-        raise ValueError(f"window must be an integer of at least 1, got {window!r}.")
-
-
-def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raise `ValueError` unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")
-
-
 def speculative_commit(slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
     """Residual sample at the first rejected slot; behind the last draft a sample of the target: `[B, 1]`."""
     target = slots.at(slots.target, accepted)  # [B, 1, V]
@@ -214,8 +187,3 @@ def speculative_commit(slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
         draft_law = draft_law.masked_fill((accepted == window)[:, None, None], 0.0)
     positions = slots.at(slots.positions, accepted)
     return residual_sample(target, draft_law, positions, slots.noise, slots.state.passes)
-
-
-def _descendants(cls: type) -> list[type]:
-    children = cls.__subclasses__()
-    return children + [descendant for child in children for descendant in _descendants(child)]

@@ -5,8 +5,9 @@ from diffusers.configuration_utils import register_to_config
 
 from ..decoding.noise import Purpose
 from ..decoding.sampling import race
+from .base import check_choice, check_window
 from .drafting import INITIALISERS
-from .raster_window import RasterWindowScheduler, Slots, check_choice, check_window, speculative_commit
+from .raster_window import RasterWindowScheduler, Slots, speculative_commit
 from .verification import residual_sample, speculative_accept
 
 COUPLINGS = ("maximal", "gumbel")

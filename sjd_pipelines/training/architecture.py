@@ -88,18 +88,21 @@ def unconditional_prompt(prompt: torch.Tensor) -> torch.Tensor:
     return torch.where(keep, prompt, PAD)
 
 
-def image_logits(model: JanusForConditionalGeneration, prompt: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def image_logits(
+    model: JanusForConditionalGeneration, prompt: torch.Tensor, tokens: torch.Tensor, lead: int = 0
+) -> torch.Tensor:
     """Teacher-forced codebook logits for every image token, along the model's own generation path.
 
     Args:
         prompt: `[B, P]` int64 ids ending in BOI, all rows of one length (no padding mask).
         tokens: `[B, N]` int64 codebook ids.
+        lead: also read the head at this many prompt tokens before BOI.
 
     Returns:
-        `[B, N, codebook]`; entry n is the law of token n given the prompt and the tokens before it.
+        `[B, lead + N, codebook]`; entry lead + n is the law of token n given the prompt and the tokens before it.
     """
     words = model.get_input_embeddings()(prompt)
     pictures = model.prepare_embeddings_for_image_generation(tokens[:, :-1])
     inputs = torch.cat([words, pictures.to(words.dtype)], dim=1)  # [B, P + N - 1, D]
     hidden = model.model.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-    return model.model.generation_head(hidden[:, prompt.shape[1] - 1 :])
+    return model.model.generation_head(hidden[:, prompt.shape[1] - 1 - lead :])

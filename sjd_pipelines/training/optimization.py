@@ -9,6 +9,8 @@ from torch import nn
 class Optimizer:
     """Muon (Jordan et al. 2024) on hidden matrices and AdamW on embeddings, heads, norms and biases.
 
+    A convolution kernel `[out, in, 3, 3]` counts as the matrix `[out, 9 in]`.
+
     Args:
         parameters: name to parameter.
         muon_rate: peak learning rate of Muon, scaled to AdamW's update size (Moonshot's `match_rms_adamw`).
@@ -16,16 +18,24 @@ class Optimizer:
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], muon_rate: float, adam_rate: float) -> None:
-        hidden = [p for name, p in parameters.items() if p.ndim == 2 and is_hidden_matrix(name)]
-        rest = [p for name, p in parameters.items() if not (p.ndim == 2 and is_hidden_matrix(name))]
+        hidden = [p for name, p in parameters.items() if is_hidden_matrix(name, p)]
+        rest = [p for name, p in parameters.items() if not is_hidden_matrix(name, p)]
+        # Muon takes matrices only: kernels get a flat twin that shares their memory.
+        self.twins = [(p, nn.Parameter(p.detach().flatten(1))) for p in hidden]
         self.muon = torch.optim.Muon(
-            hidden, lr=muon_rate, momentum=0.95, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+            [twin for _, twin in self.twins],
+            lr=muon_rate,
+            momentum=0.95,
+            weight_decay=0.02,
+            adjust_lr_fn="match_rms_adamw",
         )
         self.adam = torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.97), weight_decay=0.0, fused=True)
         self.peaks = ((self.muon, muon_rate), (self.adam, adam_rate))
 
     def step(self, factor: float) -> None:
         """Take one step at `factor` times the peak rates."""
+        for parameter, twin in self.twins:
+            twin.grad = parameter.grad.flatten(1)
         for optimizer, peak in self.peaks:
             for group in optimizer.param_groups:
                 group["lr"] = factor * peak
@@ -39,9 +49,12 @@ class Optimizer:
         self.adam.load_state_dict(state["adam"])
 
 
-def is_hidden_matrix(name: str) -> bool:
-    """Whether a parameter maps hidden features to hidden features (not an embedding, not an output head)."""
-    return ".layers." in name or "generation_head.proj_out" in name or "generation_aligner.hidden_layers" in name
+_OUTPUTS_AND_TABLES = ("embed", "vision_head", "generation_aligner.fc1", "conv_out", "embedding")
+
+
+def is_hidden_matrix(name: str, parameter: torch.Tensor) -> bool:
+    """Whether a parameter maps features to features: not an embedding, an output head, a norm or a bias."""
+    return parameter.ndim in (2, 4) and not any(part in name for part in _OUTPUTS_AND_TABLES)
 
 
 def rate_factor(step: int, warmup: int, seconds_left: float, decay_seconds: float) -> float:

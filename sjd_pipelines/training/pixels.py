@@ -18,8 +18,9 @@ from torch import nn
 from transformers import JanusForConditionalGeneration
 
 from .architecture import build_config, build_model
-from .codes import scene_tokens
-from .optimization import rate_factor, update_average
+from .codes import BACKGROUND_CODES, scene_tokens
+from .glyphs import CELL, GRID
+from .optimization import Optimizer, rate_factor, update_average
 from .scenes import place, render, sample_shading, scene_stream
 from .transformer import write_atomically
 
@@ -36,10 +37,12 @@ class PixelRecipe:
     side: str = "decoder"
     minutes: float = 30.0
     decay_minutes: float = 10.0
-    batch_size: int = 4
+    batch_size: int = 16
+    crop: int = 8  # cells per side of what is decoded in training; the last part of the run sees whole pictures
     threads: int = 1
-    rate: float = 1.5e-3
-    warmup: int = 50
+    muon_rate: float = 5e-3
+    adam_rate: float = 2e-3
+    warmup: int = 30
     average_decay: float = 0.998
     log_every: int = 50
     save_minutes: float = 5.0
@@ -62,6 +65,33 @@ def picture_batch(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, t
     return torch.from_numpy(np.stack(tokens)), pixels.contiguous()
 
 
+def crop_batch(
+    rng: np.random.Generator, tokens: torch.Tensor, pixels: torch.Tensor, cells: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut a random square with ink in it from each picture.
+
+    Returns:
+        tokens `[B, cells, cells]` and pixels `[B, 3, 8 * cells, 8 * cells]`.
+    """
+    grids = tokens.view(-1, GRID, GRID)
+    cut_tokens, cut_pixels = [], []
+    for grid, picture in zip(grids, pixels):
+        inked = (grid >= BACKGROUND_CODES).nonzero()
+        centre = inked[int(rng.integers(len(inked)))]
+        row, column = (centre - cells // 2).clamp(0, GRID - cells).tolist()
+        cut_tokens.append(grid[row : row + cells, column : column + cells])
+        cut_pixels.append(
+            picture[:, row * CELL : (row + cells) * CELL, column * CELL : (column + cells) * CELL]
+        )
+    return torch.stack(cut_tokens), torch.stack(cut_pixels)
+
+
+def decode_cells(vqmodel: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """`vqmodel.decode` for token grids of any size: `[B, h, w]` to `[B, 3, 8 h, 8 w]`."""
+    codes = F.normalize(vqmodel.quantize.embedding(tokens), dim=-1).permute(0, 3, 1, 2)
+    return vqmodel.decoder(vqmodel.post_quant_conv(codes))
+
+
 def reconstruction_loss(output: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     """L1 + L2 + L1 of the differences between neighbouring pixels (edges); inputs `[B, 3, H, W]`."""
     error = output - pixels
@@ -81,7 +111,7 @@ def encoder_loss(vqmodel: nn.Module, pixels: torch.Tensor, tokens: torch.Tensor)
     codes = vqmodel.quantize.embedding.weight
     logits = 20 * (2 * features @ codes.T - codes.square().sum(1))  # |feature|^2 is the same for every code
     loss = F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
-    return loss, (logits.detach().argmax(-1) == tokens).float().mean()
+    return loss, (logits.detach().argmax(-1).flatten() == tokens.flatten()).float().mean()
 
 
 def train_pixels(recipe: PixelRecipe, model: JanusForConditionalGeneration | None = None) -> dict:
@@ -110,7 +140,7 @@ def train_pixels(recipe: PixelRecipe, model: JanusForConditionalGeneration | Non
     parameters = list(named.values())
     for p in parameters:
         p.requires_grad_(True)
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = Optimizer(named, recipe.muon_rate, recipe.adam_rate)
     average = [p.detach().clone() for p in parameters]
 
     def save() -> None:
@@ -124,23 +154,22 @@ def train_pixels(recipe: PixelRecipe, model: JanusForConditionalGeneration | Non
     rng = np.random.default_rng(recipe.seed + 1)
     start, seconds, last_save, step, window, entry = time.monotonic(), 0.0, 0.0, 0, [], {}
     while seconds < recipe.minutes * 60 and not 0 < recipe.max_steps <= step:
-        tokens, pixels = picture_batch(rng, recipe.batch_size)
+        crop = recipe.crop if recipe.minutes * 60 - seconds > recipe.decay_minutes * 30 else GRID
+        tokens, pixels = crop_batch(rng, *picture_batch(rng, recipe.batch_size * recipe.crop**2 // crop**2), crop)
         if recipe.side == "decoder":
             with torch.autocast("cpu", torch.bfloat16):
-                output = vqmodel.decode(tokens)
+                output = decode_cells(vqmodel, tokens)
             loss = reconstruction_loss(output.float(), pixels)
             figure = -10 * float((output.detach().float() - pixels).div(2).square().mean().log10())
         else:
             loss, share = encoder_loss(vqmodel, pixels, tokens)
             figure = float(share)
-        optimizer.zero_grad()
+        vqmodel.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         seconds = time.monotonic() - start
         left = recipe.minutes * 60 - seconds
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * rate_factor(step, recipe.warmup, left, recipe.decay_minutes * 60)
-        optimizer.step()
+        optimizer.step(rate_factor(step, recipe.warmup, left, recipe.decay_minutes * 60))
         update_average(average, parameters, step, recipe.average_decay)
         step += 1
         window.append((float(loss.detach()), figure))

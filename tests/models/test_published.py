@@ -1,0 +1,70 @@
+"""Reading and writing published files."""
+
+import argparse
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from sjd_pipelines.models import image_size_of, read_published_file, write_published_file
+
+WEIGHTS = {"norm.weight": torch.arange(3.0)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": WEIGHTS, "optimizer": {"step": 3}, "args": argparse.Namespace(gpt_model="GPT-XL")},
+        {"module": WEIGHTS},
+        {"state_dict": WEIGHTS},
+        WEIGHTS,
+    ],
+)
+def test_every_wrapper(content, tmp_path):
+    file = tmp_path / "c2i_B_256.pt"
+    torch.save(content, file)
+    weights = read_published_file(file)
+    assert list(weights) == ["norm.weight"]
+    assert torch.equal(weights["norm.weight"], WEIGHTS["norm.weight"])
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("should-not-exist",)
+
+
+def test_other_pickles_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "model.pt"
+    torch.save({"model": WEIGHTS, "extra": Payload()}, file)
+    with pytest.raises(OSError, match="cannot be read as a checkpoint of plain tensors"):
+        read_published_file(file)
+    assert not Path("should-not-exist").exists()
+
+
+def test_damaged_and_foreign_files(tmp_path):
+    file = tmp_path / "model.pt"
+    write_published_file(WEIGHTS, file)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(OSError, match="cannot be read"):
+        read_published_file(file)
+    torch.save([1, 2], file)
+    with pytest.raises(ValueError, match="holds no state dict"):
+        read_published_file(file)
+
+
+def test_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "new" / "model.pt"
+    with pytest.raises(AttributeError):
+        write_published_file({"function": lambda: None}, file)
+    assert list(file.parent.iterdir()) == []
+    write_published_file(WEIGHTS, file)
+    assert torch.equal(read_published_file(file)["norm.weight"], WEIGHTS["norm.weight"])
+
+
+def test_picture_size_is_read_from_the_name():
+    assert image_size_of(Path("t2i_XL_stage2_512.pt")) == 512
+    assert image_size_of(Path("c2i_3B_384.pt")) == 384
+    with pytest.raises(ValueError, match="pass image_size="):
+        image_size_of(Path("model.pt"))
