@@ -8,7 +8,7 @@ import torch
 
 from ..decoding import ImageTokenLayout, Query, probabilities
 from ..pipelines import SJDAutoRegressivePipeline
-from ..schedulers import SCHEDULERS, AutoregressiveScheduler, JacobiScheduler, RasterWindowScheduler
+from ..schedulers import SCHEDULERS, AutoregressiveScheduler, JacobiScheduler, DecodingScheduler
 from .toy import toy_pipeline
 
 PROMPT = "a red dog"
@@ -68,11 +68,11 @@ def enumerable_pipeline(seed: int = 0) -> SJDAutoRegressivePipeline:
     return pipe
 
 
-def has_window(cls: type[RasterWindowScheduler]) -> bool:
+def has_window(cls: type[DecodingScheduler]) -> bool:
     return "window" in cls().config
 
 
-def judge(pipe: SJDAutoRegressivePipeline, scheduler: RasterWindowScheduler, samples: int, seed: int) -> Verdict:
+def judge(pipe: SJDAutoRegressivePipeline, scheduler: DecodingScheduler, samples: int, seed: int) -> Verdict:
     """Draw `samples` images in one ragged batch and compare them with the law and with sequential decoding."""
     greedy = type(scheduler) is JacobiScheduler
     sampling = SAMPLING | {"temperature": 0.0} if greedy else SAMPLING
@@ -121,7 +121,7 @@ def image_law(
 
 
 def draw(
-    pipe: SJDAutoRegressivePipeline, scheduler: RasterWindowScheduler, samples: int, seed: int, **sampling: float
+    pipe: SJDAutoRegressivePipeline, scheduler: DecodingScheduler, samples: int, seed: int, **sampling: float
 ) -> tuple[torch.Tensor, float]:
     """`samples` images of one prompt in one call, as indices into `image_law` `[samples]`, and mean passes."""
     before, pipe.scheduler = pipe.scheduler, scheduler

@@ -14,8 +14,8 @@ from functools import cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
+from torch.nn import functional as F
 
 from sjd_pipelines.training.captions import caption
 from sjd_pipelines.training.glyphs import CELL, GRID, LARGE, OBJECTS, SMALL, load_glyphs

@@ -24,7 +24,7 @@ class Recording:
 
     Attributes:
         canvases: per pass, `[B, N]` int64 tokens, drafts included.
-        committed: per pass, `[B]` int64 committed tokens.
+        committed: per pass, `[B, N]` bool: which tokens are committed.
     """
 
     canvases: list[torch.Tensor] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Recording:
     def __call__(self, pipe: SJDAutoRegressivePipeline, pass_index: int, committed: int, tensors: dict[str, Any]):
         # Copies: the pipeline goes on writing to its canvas.
         self.canvases.append(tensors["canvas"].cpu().clone())
-        self.committed.append(tensors["committed"].cpu().clone())
+        self.committed.append(tensors["acceptance_map"].cpu() >= 0)
 
 
 def forming_frames(
@@ -57,6 +57,23 @@ def forming_frames(
     return [[picture for recording in recordings for picture in _at_pass(pipe, recording, index)] for index in shown]
 
 
+@torch.no_grad()
+def forming_pictures(
+    pipe: SJDAutoRegressivePipeline, layout: ImageTokenLayout, canvas: torch.Tensor, committed: torch.Tensor
+) -> list[Image.Image]:
+    """Pictures at one moment of their run; cells whose token is not committed are grey.
+
+    Args:
+        pipe: decodes the tokens to pixels.
+        layout: of the canvas.
+        canvas: `[B, N]` int64 tokens, drafts included.
+        committed: `[B, N]` bool, on the CPU.
+    """
+    pixels = pipe.decode_tokens(layout.image_tokens(canvas).to(pipe.device), layout).float().cpu()  # [B, 3, H, W]
+    unfinished = _unfinished(layout, committed, pixels.shape[-2:])
+    return VaeImageProcessor().postprocess(pixels.masked_fill(unfinished, GREY), output_type="pil")
+
+
 def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = GAP) -> Image.Image:
     """Pictures of one size in rows of `columns`, `gap` white pixels between them."""
     columns = min(columns, len(pictures))
@@ -75,19 +92,13 @@ def save_animation(frames: Sequence[Image.Image], path: Any) -> None:
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
-@torch.no_grad()
 def _at_pass(pipe: SJDAutoRegressivePipeline, recording: Recording, index: int) -> list[Image.Image]:
-    layout = pipe.image_layout(None, None)
     index = min(index, len(recording.canvases) - 1)
-    tokens = layout.image_tokens(recording.canvases[index]).to(pipe.device)
-    pixels = pipe.decode_tokens(tokens, layout).float().cpu()  # [B, 3, H, W]
-    unfinished = _unfinished(layout, recording.committed[index], pixels.shape[-2:])
-    return VaeImageProcessor().postprocess(pixels.masked_fill(unfinished, GREY), output_type="pil")
+    return forming_pictures(pipe, pipe.image_layout(None, None), recording.canvases[index], recording.committed[index])
 
 
 def _unfinished(layout: ImageTokenLayout, committed: torch.Tensor, size: torch.Size) -> torch.Tensor:
     """`[B, 1, H, W]` bool: pixels of cells whose token is not committed."""
-    positions = layout.image_tokens(torch.arange(layout.num_tokens)[None])  # [1, rows * columns]
-    cells = (positions >= committed[:, None]).unflatten(1, (1, layout.rows, layout.columns))
+    cells = layout.image_tokens(~committed).unflatten(1, (1, layout.rows, layout.columns))
     height, width = size
     return cells.repeat_interleave(height // layout.rows, 2).repeat_interleave(width // layout.columns, 3)

@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from ..pipelines import SJDAutoRegressivePipeline
-from ..schedulers import AutoregressiveScheduler, RasterWindowScheduler
+from ..schedulers import AutoregressiveScheduler, DecodingScheduler
 from ..version import __version__
 from .fidelity import held_out_scenes, score_pictures
 from .library import check_library, library_tokens
@@ -37,7 +37,7 @@ class Contender:
     """
 
     name: str
-    scheduler: RasterWindowScheduler | None
+    scheduler: DecodingScheduler | None
 
     @property
     def label(self) -> str:

@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor, PreTrainedTokenizerFast
 
 from ..pipelines import SJDJanusPipeline
-from ..schedulers import AutoregressiveScheduler, RasterWindowScheduler
+from ..schedulers import AutoregressiveScheduler, DecodingScheduler
 
 try:  # transformers 5: one class per backend; the other one needs torchvision
     from transformers import JanusImageProcessorPil as JanusImageProcessor
@@ -82,7 +82,7 @@ def toy_pipeline(
     codebook_size: int = 4,
     seed: int = 0,
     logit_scale: float = 1.0,
-    scheduler: RasterWindowScheduler | None = None,
+    scheduler: DecodingScheduler | None = None,
     **config: int,
 ) -> SJDJanusPipeline:
     """Random weights from `seed`; logits of standard deviation about `logit_scale`.

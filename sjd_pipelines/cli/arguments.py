@@ -55,7 +55,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         "--guidance-scale",
         metavar="SCALE",
         type=float,
-        help="strength of classifier-free guidance; at 1 or below it is off; default: the checkpoint's, as for the next three",
+        help="strength of classifier-free guidance; 1 is off; default: the checkpoint's, as for the next three",
     )
     parser.add_argument("--temperature", type=float, metavar="T", help="divides the logits; 0 is greedy")
     parser.add_argument("--top-k", type=int, metavar="K", help="sample among the K most likely tokens; 0 is all")

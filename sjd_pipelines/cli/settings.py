@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ..schedulers import SCHEDULERS, RasterWindowScheduler
+from ..schedulers import SCHEDULERS, DecodingScheduler
 from .arguments import CommandError
 
 _WORDS = {"true": True, "false": False}
@@ -19,24 +19,24 @@ _READERS: dict[type, Callable[[str], Any]] = {
 }
 
 
-def scheduler_class(name: str) -> type[RasterWindowScheduler]:
+def scheduler_class(name: str) -> type[DecodingScheduler]:
     """Raises `CommandError` for a name that is not registered."""
     if name not in SCHEDULERS:
         raise CommandError(f"unknown scheduler {name!r}; known are {', '.join(SCHEDULERS)}.")
     return SCHEDULERS[name]
 
 
-def registered_name(cls: type[RasterWindowScheduler]) -> str:
+def registered_name(cls: type[DecodingScheduler]) -> str:
     """The name `cls` is registered under, or its class name."""
     return next((name for name, registered in SCHEDULERS.items() if registered is cls), cls.__name__)
 
 
-def settings(cls: type[RasterWindowScheduler]) -> dict[str, Any]:
+def settings(cls: type[DecodingScheduler]) -> dict[str, Any]:
     """The settings of a scheduler class and their defaults."""
     return {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
 
 
-def make_scheduler(name: str, window: int | None = None, assignments: Iterable[str] = ()) -> RasterWindowScheduler:
+def make_scheduler(name: str, window: int | None = None, assignments: Iterable[str] = ()) -> DecodingScheduler:
     """A scheduler from the command line.
 
     Args:
@@ -66,7 +66,7 @@ def make_scheduler(name: str, window: int | None = None, assignments: Iterable[s
         raise CommandError(f"scheduler {name}: {error}") from error
 
 
-def check_setting(cls: type[RasterWindowScheduler], key: str) -> None:
+def check_setting(cls: type[DecodingScheduler], key: str) -> None:
     """Raise `CommandError` unless the scheduler has a setting of that name."""
     known = settings(cls)
     if key not in known:

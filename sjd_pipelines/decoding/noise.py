@@ -30,9 +30,10 @@ class PositionNoise:
     Args:
         seeds: one integer in [0, 2**64) per image.
         device: where the numbers are wanted.
+        num_positions: if given, no position beyond it is asked for; the keys of draw 0 are then made once.
     """
 
-    def __init__(self, seeds: list[int], device: torch.device | str = "cpu"):
+    def __init__(self, seeds: list[int], device: torch.device | str = "cpu", num_positions: int | None = None):
         self.seeds = list(seeds)
         self.device = torch.device(device)
         words = [[seed & _MASK32, (seed >> 32) & _MASK32] for seed in self.seeds]
@@ -40,6 +41,8 @@ class PositionNoise:
         # [B, 2]: the two words of the seed, each mixed with both, so that nearby seeds share nothing.
         self._row_keys = torch.stack([_mix(_mix(low) ^ high), _mix(_mix(high + _GOLDEN) ^ low)], -1).to(self.device)
         self._token_counters: dict[int, torch.Tensor] = {}
+        self._num_positions = num_positions
+        self._first_draw: dict[Purpose, tuple[torch.Tensor, torch.Tensor]] = {}  # keys of all positions, [B, L] each
 
     def uniform(self, positions: torch.Tensor, purpose: Purpose, draw: int = 0) -> torch.Tensor:
         """One number per slot.
@@ -92,10 +95,19 @@ class PositionNoise:
     def select(self, rows: torch.Tensor) -> "PositionNoise":
         """The same noise for a subset of the images; `rows` `[B']` int64 or bool `[B]`."""
         chosen = torch.arange(len(self.seeds))[rows.cpu()].tolist()
-        return PositionNoise([self.seeds[row] for row in chosen], self.device)
+        return PositionNoise([self.seeds[row] for row in chosen], self.device, self._num_positions)
 
     def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Two 32-bit keys per slot, as int64 `[B, Q]`."""
+        if draw or self._num_positions is None:
+            return self._hash(positions, purpose, draw)
+        if purpose not in self._first_draw:
+            every = torch.arange(self._num_positions, device=self.device).expand(len(self.seeds), -1)
+            self._first_draw[purpose] = self._hash(every, purpose, 0)
+        first, second = self._first_draw[purpose]
+        return first.gather(1, positions), second.gather(1, positions)
+
+    def _hash(self, positions: torch.Tensor, purpose: Purpose, draw: int) -> tuple[torch.Tensor, torch.Tensor]:
         stream = (int(purpose) * 0x85EBCA6B + draw * 0xC2B2AE35) & _MASK32
         slots = _mix((positions * _GOLDEN & _MASK32) ^ stream)  # [B, Q]
         first = _mix(slots ^ self._row_keys[:, :1])

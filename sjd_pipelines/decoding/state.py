@@ -49,7 +49,7 @@ class DecodingState:
     Attributes:
         layout: the token grid.
         canvas: `[B, N + margin]` int64: committed tokens, then drafts.
-        committed: `[B]` int64: tokens 0 .. committed - 1 are final.
+        committed: `[B]` int64: how many tokens are final; behind a raster window they are the first ones.
         drafted: `[B]` int64: tokens up to here (exclusive) have a draft.
         accepted_at: `[B, N + margin]` int32: the pass that committed each token, -1 before.
         forced: `[N + margin]` int64: forced ids, `FREE` elsewhere; None for a layout without forced tokens.

@@ -5,6 +5,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from diffusers.image_processor import VaeImageProcessor
 
 from ..decoding import (
     CanvasCache,
-    DecodingState,
     DecodingStatistics,
     ImageTokenLayout,
     PositionNoise,
@@ -23,7 +23,7 @@ from ..decoding import (
     guide,
     probabilities,
 )
-from ..schedulers import RasterWindowScheduler
+from ..schedulers import DecodingScheduler
 from .inputs import check_call, check_generators
 from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
@@ -68,14 +68,14 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     """Text to image with a discrete autoregressive model and a swappable decoding scheduler.
 
     `SJDAutoRegressivePipeline.from_pretrained(...)` finds the model family and returns its subclass. A family defines
-    `encode_prompt`, `image_layout`, `embed_image_tokens`, `run_transformer`, `image_logits`, `decode_tokens`,
-    `cache_margin` and `sampling_defaults`; everything else is here.
+    `encode_prompt`, `image_layout`, `embed_image_tokens`, `run_transformer`, `image_logits`,
+    `codebook_vectors`, `decode_tokens` and `sampling_defaults`; everything else is here.
     """
 
     model_cpu_offload_seq = "model"
-    _callback_tensor_inputs = ["canvas", "committed"]
+    _callback_tensor_inputs = ["canvas", "committed", "acceptance_map"]
 
-    scheduler: RasterWindowScheduler
+    scheduler: DecodingScheduler
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path | None = None, **kwargs: Any):
@@ -111,6 +111,11 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     def load_diffusers_folder(cls, folder: Path, **kwargs: Any):
         """Load what `save_pretrained` wrote."""
         return super().from_pretrained(str(folder), **kwargs)
+
+    @classmethod
+    def settings_of_folder(cls, folder: Path) -> dict[str, Any]:
+        """Settings of the constructor that a transformers folder tells by its names and configuration."""
+        return {}
 
     @property
     def guidance_scale(self) -> float:
@@ -162,8 +167,9 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             return_dict: False returns a tuple `(images, tokens, statistics)`.
             callback_on_step_end: called as `callback(pipe, pass_index, committed_tokens, tensors)` after each pass.
                 It may set `pipe.interrupt = True`; what it returns is ignored.
-            callback_on_step_end_tensor_inputs: which of `canvas` (`[B, N]` tokens, drafts included) and `committed`
-                (`[B]` counts) it receives.
+            callback_on_step_end_tensor_inputs: which of `canvas` (`[B, N]` tokens, drafts included), `committed`
+                (`[B]` counts) and `acceptance_map` (`[B, N]`, the pass that committed each token, -1 for none) it
+                receives.
 
         Returns:
             `SJDPipelineOutput`, or a tuple.
@@ -186,7 +192,8 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         check_generators(generator, len(prompts) * num_images_per_prompt)
         unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
-            raise ValueError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)} not in canvas, committed.")
+            known = ", ".join(self._callback_tensor_inputs)
+            raise ValueError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)} not in {known}.")
         layout = self.image_layout(height, width)
 
         self._guidance_scale = guidance_scale
@@ -194,7 +201,6 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         device = self._execution_device
         batch_size = len(prompts) * num_images_per_prompt
         seeds = self.prepare_seeds(generator, batch_size)
-        noise = PositionNoise(seeds, device)
         negatives = negative_prompt
         if isinstance(negative_prompt, str):
             negatives = [negative_prompt] * len(prompts)
@@ -204,7 +210,10 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         memory = self.prefill(encoded, layout, guidance_scale)
         clock.append(time.perf_counter())
 
+        if self.scheduler.needs_codebook:
+            self.scheduler.prepare_codebook(self.codebook_vectors())
         state = self.scheduler.start(layout, batch_size, device)
+        noise = PositionNoise(seeds, device, state.canvas.shape[1])
         with self.progress_bar(total=batch_size * layout.num_tokens) as bar:
             while not state.finished and not self.interrupt:
                 query = self.scheduler.plan(state, noise)
@@ -216,7 +225,11 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
                 state.synchronize()
                 bar.update(sum(state.advances))
                 if callback_on_step_end is not None:
-                    tensors = {"canvas": state.tokens, "committed": state.committed}
+                    tensors = {
+                        "canvas": state.tokens,
+                        "committed": state.committed,
+                        "acceptance_map": state.acceptance_map,
+                    }
                     chosen = {name: tensors[name] for name in tensor_inputs}
                     callback_on_step_end(self, state.passes - 1, sum(state.counts), chosen)
         clock.append(time.perf_counter())
@@ -229,7 +242,7 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         clock.append(time.perf_counter())
         self.maybe_free_model_hooks()
 
-        seconds = dict(zip(("encode", "decode", "pixels"), (end - start for start, end in zip(clock, clock[1:]))))
+        seconds = dict(zip(("encode", "decode", "pixels"), (end - start for start, end in pairwise(clock))))
         statistics = DecodingStatistics.from_state(
             state, type(self.scheduler).__name__, self.scheduler.label, seeds, seconds
         )
@@ -327,6 +340,10 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     @abstractmethod
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[R, Q, D]` -> `[R, Q, V]` over the image codebook (and structural ids) only."""
+
+    @abstractmethod
+    def codebook_vectors(self) -> torch.Tensor:
+        """`[V, E]`: the codebook as `decode_tokens` looks it up, so that near vectors are alike in the picture."""
 
     @abstractmethod
     def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, ChameleonForConditionalGeneration, PreTr
 
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import decode_codes
-from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
+from ..schedulers import DecodingScheduler, SeededJacobiScheduler
 from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
 from .chameleon_recipes import IMAGE_END, RECIPES, ROW_END, image_vocabulary_ids, recipe_of_folder
 from .chameleon_weights import load_language_model, load_vq_model
@@ -40,7 +40,7 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         model: ChameleonForConditionalGeneration,
         vq_model: VQModel,
         tokenizer: PreTrainedTokenizerBase,
-        scheduler: RasterWindowScheduler,
+        scheduler: DecodingScheduler,
         recipe: str = "anole",
         resolution: int = 512,
     ):
@@ -56,7 +56,7 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         cls,
         folder: Path,
         dtype: torch.dtype = torch.float32,
-        scheduler: RasterWindowScheduler | None = None,
+        scheduler: DecodingScheduler | None = None,
         vq_model: VQModel | str | Path | None = None,
         recipe: str | None = None,
         resolution: int | None = None,
@@ -68,7 +68,8 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
             folder: language model and tokenizer.
             dtype: of the language model; the VQGAN stays in float32.
             scheduler: default seeded Jacobi.
-            vq_model: the decoder, a folder of one, or Meta's `vqgan.ckpt`; None looks in `folder`.
+            vq_model: the decoder, a folder of one, or Meta's `vqgan.ckpt` (a path or `owner/name/file` on the hub);
+                None looks in `folder`.
             recipe: `anole` or `lumina-mgpt`; None reads it from config.json.
             resolution: as in the class; None reads it from the name of the model.
             **kwargs: for the model's `from_pretrained`.
@@ -82,6 +83,11 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         vq_model = vq_model.to(model.device)
         return cls(model, vq_model, tokenizer, scheduler or SeededJacobiScheduler(), recipe, resolution)
+
+    @classmethod
+    def settings_of_folder(cls, folder: Path) -> dict[str, Any]:
+        recipe, resolution = recipe_of_folder(folder, None, None)
+        return {"recipe": recipe, "resolution": resolution}
 
     def sampling_defaults(self) -> dict[str, Any]:
         return dict(self.recipe.sampling)
@@ -150,6 +156,9 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
 
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._vocabulary.logits(hidden, self.model.lm_head)
+
+    def codebook_vectors(self) -> torch.Tensor:
+        return self.vq_model.quantize.embedding.weight.detach().to(self._execution_device)
 
     def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
         return decode_codes(self.vq_model, tokens, layout)

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transformers import ChameleonForConditionalGeneration
 
 from ..models import read_published_file, vq_model_from_published
-from .loading import check_complete, load_available_weights
+from .loading import check_complete, load_available_weights, local_file
 
 VQ_PREFIX = "model.vqmodel."  # of Anole's conversion, which keeps the decoder beside the language model
 HEAD_NORMS = ("q_norm.weight", "q_norm.bias", "k_norm.weight", "k_norm.bias")
@@ -41,7 +41,7 @@ def load_language_model(folder: Path, **kwargs: Any) -> ChameleonForConditionalG
 
 
 def load_vq_model(folder: Path, source: VQModel | str | Path | None) -> VQModel:
-    """The decoder: `source` itself, the file or folder it names, or what lies in the model's `folder`.
+    """The decoder: `source` itself, the file (a path or on the hub) or folder it names, or what lies in `folder`.
 
     Raises:
         OSError: `source` does not exist or cannot be read.
@@ -53,9 +53,7 @@ def load_vq_model(folder: Path, source: VQModel | str | Path | None) -> VQModel:
         path = Path(source).expanduser()
         if path.is_dir():
             return VQModel.from_pretrained(path)
-        if path.is_file():
-            return vq_model_from_published(read_published_file(path))
-        raise OSError(f"{path} is neither a VQGAN checkpoint nor a folder of one.")
+        return vq_model_from_published(read_published_file(local_file(source, {})))
     stored = _stored_weights(folder, lambda name: name.startswith(VQ_PREFIX))
     weights = {name.removeprefix(VQ_PREFIX): tensor.float() for name, tensor in stored}
     if any(name.startswith("decoder.") for name in weights):
@@ -64,8 +62,8 @@ def load_vq_model(folder: Path, source: VQModel | str | Path | None) -> VQModel:
     if checkpoints:
         return vq_model_from_published(read_published_file(checkpoints[0]))
     raise ValueError(
-        f"{folder} has no VQGAN decoder. Pass vq_model=, the path of Meta's vqgan.ckpt "
-        "(in the Chameleon download, or original_tokenizers of Alpha-VLLM/Chameleon_7B_mGPT)."
+        f"{folder} has no VQGAN decoder. Pass vq_model=, the path of Meta's vqgan.ckpt, for instance "
+        "Alpha-VLLM/Chameleon_7B_mGPT/original_tokenizers/vqgan.ckpt on the hub."
     )
 
 

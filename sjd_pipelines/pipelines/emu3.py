@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, Emu3ForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..decoding import CanvasCache, ImageTokenLayout
-from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
+from ..schedulers import DecodingScheduler, SeededJacobiScheduler
 from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
 from .loading import load_transformers_model
 from .vocabulary import ImageVocabulary
@@ -37,7 +37,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         self,
         model: Emu3ForConditionalGeneration,
         tokenizer: PreTrainedTokenizerBase,
-        scheduler: RasterWindowScheduler,
+        scheduler: DecodingScheduler,
         image_area: int = 720 * 720,
     ):
         super().__init__()
@@ -49,7 +49,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         cls,
         folder: Path,
         dtype: torch.dtype = torch.float32,
-        scheduler: RasterWindowScheduler | None = None,
+        scheduler: DecodingScheduler | None = None,
         image_area: int = 720 * 720,
         **kwargs: Any,
     ) -> "SJDEmu3Pipeline":
@@ -139,6 +139,9 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
 
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._vocabulary.logits(hidden, self.model.lm_head)
+
+    def codebook_vectors(self) -> torch.Tensor:
+        return self.model.model.vqmodel.quantize.embedding.weight.detach().to(self._execution_device)
 
     def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
         grids = tokens.unflatten(1, (layout.rows, layout.columns))  # [B, rows * columns] -> [B, rows, columns]

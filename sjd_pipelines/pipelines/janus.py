@@ -7,7 +7,7 @@ import torch
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from ..decoding import CanvasCache, ImageTokenLayout
-from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
+from ..schedulers import DecodingScheduler, SeededJacobiScheduler
 from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
 from .loading import load_transformers_model
 
@@ -25,7 +25,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         self,
         model: JanusForConditionalGeneration,
         processor: JanusProcessor,
-        scheduler: RasterWindowScheduler,
+        scheduler: DecodingScheduler,
     ):
         super().__init__()
         self.register_modules(model=model, processor=processor, scheduler=scheduler)
@@ -35,7 +35,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         cls,
         folder: Path,
         dtype: torch.dtype = torch.float32,
-        scheduler: RasterWindowScheduler | None = None,
+        scheduler: DecodingScheduler | None = None,
         **kwargs: Any,
     ) -> "SJDJanusPipeline":
         """Load a folder as transformers writes it; `kwargs` go to the model's `from_pretrained`."""
@@ -44,7 +44,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         return cls(model=model, processor=processor, scheduler=scheduler or SeededJacobiScheduler())
 
     def sampling_defaults(self) -> dict[str, Any]:
-        # Only what the checkpoint states: transformers' generic defaults (top-k 50 in version 4) are not Janus' recipe.
+        # What the checkpoint states: transformers' generic defaults (top-k 50 in version 4) are not Janus' recipe.
         stated = self.model.generation_config.to_diff_dict()
         recipe = {"guidance_scale": 5.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
         return {name: value if stated.get(name) is None else stated[name] for name, value in recipe.items()}
@@ -103,6 +103,11 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
 
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.model.generation_head(hidden)
+
+    def codebook_vectors(self) -> torch.Tensor:
+        # The quantiser normalises at every look-up.
+        codebook = self.model.model.vqmodel.quantize.embedding.weight.detach()
+        return torch.nn.functional.normalize(codebook.to(self._execution_device), dim=-1)
 
     def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
         return self.model.decode_image_tokens(tokens).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]

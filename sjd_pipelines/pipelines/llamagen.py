@@ -1,7 +1,7 @@
 """LlamaGen (Sun et al. 2024, arXiv 2406.06525): class- and text-conditional, on our own transformer."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from diffusers import VQModel
@@ -17,7 +17,7 @@ from ..models import (
     vq_model_from_published,
 )
 from ..models.llamagen import CONDITION
-from ..schedulers import RasterWindowScheduler, SeededJacobiScheduler
+from ..schedulers import DecodingScheduler, SeededJacobiScheduler
 from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
 from .captions import clean_caption
 
@@ -44,9 +44,10 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         self,
         transformer: LlamaGenTransformer,
         vq_model: VQModel,
-        scheduler: RasterWindowScheduler,
-        text_encoder: T5EncoderModel | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        scheduler: DecodingScheduler,
+        # diffusers before 0.36 does not read `X | None` from a signature.
+        text_encoder: Optional[T5EncoderModel] = None,  # noqa: UP045
+        tokenizer: Optional[PreTrainedTokenizerBase] = None,  # noqa: UP045
     ):
         super().__init__()
         self.register_modules(
@@ -67,7 +68,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         image_size: int | None = None,
         num_attention_heads: int | None = None,
         dtype: torch.dtype = torch.float32,
-        scheduler: RasterWindowScheduler | None = None,
+        scheduler: DecodingScheduler | None = None,
         **kwargs: Any,
     ) -> "SJDLlamaGenPipeline":
         """Load the files as they are published.
@@ -158,6 +159,9 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
 
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.transformer.head(hidden)
+
+    def codebook_vectors(self) -> torch.Tensor:
+        return self.vq_model.quantize.embedding.weight.detach().to(self._execution_device)
 
     def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
         return decode_codes(self.vq_model, tokens, layout)

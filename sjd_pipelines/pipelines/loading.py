@@ -1,6 +1,7 @@
 """Where a pipeline comes from: bundled checkpoint, folder or hub; diffusers or transformers layout; which family."""
 
 import json
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
         _check_safetensors(file)
     if (folder / "model_index.json").is_file():
         return family.load_diffusers_folder(folder, **kwargs)
+    if not any(folder.glob("*.safetensors")):
+        raise OSError(f"{folder} has no .safetensors weights; pickled weights are not loaded, convert them first.")
     return family.load_transformers_folder(folder, **kwargs)
 
 
@@ -58,7 +61,7 @@ def local_file(source: str | Path, hub_options: dict[str, Any]) -> Path:
     return Path(hf_hub_download(f"{owner}/{name}", inside, **hub_options))
 
 
-def local_folder(source: str | Path | None, hub_options: dict[str, Any]) -> Path:
+def local_folder(source: str | Path | None, hub_options: dict[str, Any], files: Sequence[str] = _FILES) -> Path:
     """The folder of a model, downloaded first if `source` is a hub id; None is the bundled checkpoint."""
     if source is None:
         return BUNDLED_CHECKPOINT
@@ -70,7 +73,7 @@ def local_folder(source: str | Path | None, hub_options: dict[str, Any]) -> Path
     text = str(source)
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise OSError(f"{text} is neither a folder nor a hub id (owner/name).")
-    return Path(snapshot_download(text, allow_patterns=_FILES, **hub_options))
+    return Path(snapshot_download(text, allow_patterns=list(files), **hub_options))
 
 
 def find_family(folder: Path) -> type:
@@ -87,8 +90,6 @@ def find_family(folder: Path) -> type:
         if model_type not in FAMILIES:
             raise ValueError(f"{config} has model_type {model_type!r}; known are {', '.join(sorted(FAMILIES))}.")
         module, name = FAMILIES[model_type]
-        if not any(folder.glob("*.safetensors")):
-            raise OSError(f"{folder} has no .safetensors weights; pickled weights are not loaded, convert them first.")
     else:
         hint = "; load a published LlamaGen file with from_single_file" if any(folder.glob("*.pt")) else ""
         raise OSError(f"{folder} has neither model_index.json nor config.json, so it holds no model{hint}.")
@@ -105,7 +106,9 @@ def load_transformers_model(cls: type, folder: Path, **kwargs: Any) -> Any:
 def load_available_weights(cls: type, folder: Path, **kwargs: Any) -> tuple[Any, set[str]]:
     """A transformers model, and the names of its weights that the files lack or hold in another shape."""
     model, report = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **kwargs)
-    return model, {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    # transformers 5 reports the shapes of a mismatched weight along with its name
+    mismatched = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
+    return model, mismatched.union(report["missing_keys"])
 
 
 def check_complete(folder: Path, absent: set[str]) -> None:

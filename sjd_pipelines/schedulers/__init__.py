@@ -1,17 +1,35 @@
 """Decoding schedulers: which tokens to draft, verify and commit in each forward pass."""
 
 from .autoregressive import AutoregressiveScheduler
+from .base import DecodingScheduler
+from .grouped import GroupedSJDScheduler
 from .jacobi import JacobiScheduler, SeededJacobiScheduler
+from .lantern import LanternScheduler
+from .parallel_jacobi import ParallelJacobiScheduler
 from .raster_window import RasterWindowScheduler
+from .row_parallel import RowParallelScheduler
+from .sjd_plus_plus import SJDPlusPlusScheduler
 from .speculative_jacobi import CoupledSJDScheduler, SJDScheduler
+from .zipar import ZipARScheduler
 
 # The names used by the command line and by ComfyUI.
-SCHEDULERS: dict[str, type[RasterWindowScheduler]] = {
+SCHEDULERS: dict[str, type[DecodingScheduler]] = {
     "autoregressive": AutoregressiveScheduler,
     "jacobi": JacobiScheduler,
     "seeded-jacobi": SeededJacobiScheduler,
     "sjd": SJDScheduler,
+    "sjd++": SJDPlusPlusScheduler,
     "coupled-sjd": CoupledSJDScheduler,
+    "gsd": GroupedSJDScheduler,
+    "lantern": LanternScheduler,
+    "zipar": ZipARScheduler,
+    "pjd": ParallelJacobiScheduler,
 }
 
-__all__ = ["SCHEDULERS", "RasterWindowScheduler", *(cls.__name__ for cls in SCHEDULERS.values())]
+__all__ = [
+    "SCHEDULERS",
+    "DecodingScheduler",
+    "RasterWindowScheduler",
+    "RowParallelScheduler",
+    *(cls.__name__ for cls in SCHEDULERS.values()),
+]

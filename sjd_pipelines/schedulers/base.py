@@ -29,7 +29,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def window(self) -> int:
-        """The setting of that name: drafts verified per pass, at most (`ZipARScheduler`: columns)."""
+        """Drafts verified per pass, at most; `ParallelJacobiScheduler`: per row."""
         return self.config.window
 
     @property

@@ -162,7 +162,8 @@ class RasterWindowScheduler(DecodingScheduler):
         positions = positions.clamp(max=state.canvas.shape[1] - 1)
         purpose, draw = (Purpose.SAMPLE, 0) if self.shares_noise else (Purpose.INITIALISE, state.passes)
         exponential = noise.exponential(positions, purpose, state.layout.vocabulary_size, draw)
-        tokens, laws = INITIALISERS[self._initial](FreshSlots(positions, state, exponential, state.drafted[:, None] - 1))
+        fresh_slots = FreshSlots(positions, state, exponential, frontier=state.drafted[:, None] - 1)
+        tokens, laws = INITIALISERS[self._initial](fresh_slots)
         if state.forced is not None:
             forced = state.forced[positions]
             tokens = torch.where(forced >= 0, forced, tokens)
@@ -178,12 +179,14 @@ class RasterWindowScheduler(DecodingScheduler):
 
 def speculative_commit(slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
     """Residual sample at the first rejected slot; behind the last draft a sample of the target: `[B, 1]`."""
-    target = slots.at(slots.target, accepted)  # [B, 1, V]
+    target, positions = slots.at(slots.target, accepted), slots.at(slots.positions, accepted)
+    return residual_sample(target, front_law(slots, accepted), positions, slots.noise, slots.state.passes)
+
+
+def front_law(slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
+    """Law of the first rejected draft, zeros where all are accepted: `[B, 1, V]`."""
     window = slots.drafts.shape[1]
     if window == 0:
-        draft_law = torch.zeros_like(target)
-    else:
-        draft_law = slots.at(slots.draft_law, accepted.clamp(max=window - 1))
-        draft_law = draft_law.masked_fill((accepted == window)[:, None, None], 0.0)
-    positions = slots.at(slots.positions, accepted)
-    return residual_sample(target, draft_law, positions, slots.noise, slots.state.passes)
+        return torch.zeros_like(slots.target[:, :1])
+    law = slots.at(slots.draft_law, accepted.clamp(max=window - 1))
+    return law.masked_fill((accepted == window)[:, None, None], 0.0)

@@ -12,15 +12,17 @@ from .architecture import unconditional_prompt
 from .captions import caption, encode_caption
 from .codes import scene_tokens
 from .glyphs import OBJECTS
-from .scenes import BACKGROUNDS, Scene, place, sample_scene, sample_shading, scene_stream
+from .scenes import BACKGROUNDS, Scene, place, sample_light, sample_scene, sample_shading, scene_stream
 
 SINGLES_ONLY = (1.0, 0.0, 0.0)
 MIXED = (0.45, 0.25, 0.30)  # shares of single objects, counts and relations
 
 
-def example(scene: Scene, rng: np.random.Generator) -> tuple[list[int], np.ndarray]:
-    """One caption (prompt ids) with the `[256]` image tokens of one picture of the scene."""
-    return encode_caption(caption(scene, rng)), scene_tokens(scene, place(scene, rng), sample_shading(rng))
+def example(scene: Scene, rng: np.random.Generator) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """One caption (prompt ids) with one picture of the scene: image tokens `[256]` and noise-free light `[256]`."""
+    light = sample_light(rng)
+    tokens = scene_tokens(scene, place(scene, rng), sample_shading(rng, light))
+    return encode_caption(caption(scene, rng)), tokens, light.reshape(-1)
 
 
 class BatchStream:
@@ -38,22 +40,22 @@ class BatchStream:
     def __init__(self, batch_size: int, seed: int, caption_dropout: float = 0.1) -> None:
         self.batch_size, self.caption_dropout = batch_size, caption_dropout
         self.rng = np.random.default_rng(seed)
-        self.waiting: dict[int, list[tuple[list[int], np.ndarray]]] = defaultdict(list)
+        self.waiting: dict[int, list[tuple[list[int], np.ndarray, np.ndarray]]] = defaultdict(list)
 
-    def next(self, mix: tuple[float, float, float]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns prompts `[B, P]` and image tokens `[B, 256]`, both int64."""
+    def next(self, mix: tuple[float, float, float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns prompts `[B, P]` and image tokens `[B, 256]`, both int64, and the light `[B, 256]` float32."""
         for scene in scene_stream(self.rng, mix):
-            prompt, tokens = example(scene, self.rng)
-            queue = self.waiting[len(prompt)]
-            queue.append((prompt, tokens))
+            row = example(scene, self.rng)
+            queue = self.waiting[len(row[0])]
+            queue.append(row)
             if len(queue) == self.batch_size:
                 break
-        prompts, pictures = zip(*queue)
+        prompts, pictures, lights = zip(*queue)
         queue.clear()
         prompt = torch.tensor(prompts)
         dropped = torch.from_numpy(self.rng.random(self.batch_size) < self.caption_dropout)
         prompt = torch.where(dropped[:, None], unconditional_prompt(prompt), prompt)
-        return prompt, torch.from_numpy(np.stack(pictures))
+        return prompt, torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(lights))
 
 
 def probe(kind: str, count: int, seed: int) -> dict[str, torch.Tensor]:

@@ -27,8 +27,8 @@ tested and measured on a CPU in seconds, on a model whose pictures can be judged
 - **Objects** ({object_count}): {objects}.
 - **Backgrounds** ({background_count}): {backgrounds}.
 - **Counts** one to three: "two dogs on a red background", "3 cats".
-- **Relations** of two objects: "an apple left of a car on a blue background", right of, above, below (and variants such
-  as "to the left of", "under").
+- **Relations** of two objects: "an apple left of a car on a blue background", right of, above, below (and variants
+  such as "to the left of", "under").
 
 Natural phrasings work ("a picture of a cute cat on a blue background"); words outside the list of {words} become
 `<unk>` and are ignored as far as possible.

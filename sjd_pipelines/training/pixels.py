@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 
 from .architecture import build_config, build_model
@@ -80,9 +80,7 @@ def crop_batch(
         centre = inked[int(rng.integers(len(inked)))]
         row, column = (centre - cells // 2).clamp(0, GRID - cells).tolist()
         cut_tokens.append(grid[row : row + cells, column : column + cells])
-        cut_pixels.append(
-            picture[:, row * CELL : (row + cells) * CELL, column * CELL : (column + cells) * CELL]
-        )
+        cut_pixels.append(picture[:, row * CELL : (row + cells) * CELL, column * CELL : (column + cells) * CELL])
     return torch.stack(cut_tokens), torch.stack(cut_pixels)
 
 

@@ -131,8 +131,8 @@ def _free(rng: np.random.Generator) -> int:
     return int(rng.integers(GRID - SMALL + 1))
 
 
-def sample_shading(rng: np.random.Generator) -> np.ndarray:
-    """Soft random light: `[16, 16]` float32, brightness in levels (0 to `LEVELS - 1`)."""
+def sample_light(rng: np.random.Generator) -> np.ndarray:
+    """Soft random light behind a scene: `[16, 16]` float32, brightness in levels."""
     axis = (np.arange(GRID, dtype=np.float32) + 0.5) / GRID - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     ramp = np.cos(angle) * axis[:, None] + np.sin(angle) * axis[None, :]
@@ -140,8 +140,13 @@ def sample_shading(rng: np.random.Generator) -> np.ndarray:
     frequency = rng.uniform(2, 5, 2)
     phase = rng.uniform(0, 2 * np.pi, 2)
     field = field + 0.5 * np.cos(frequency[0] * axis + phase[0])[:, None] * np.cos(frequency[1] * axis + phase[1])
-    field = field + NOISE * rng.standard_normal((GRID, GRID))
-    return np.clip(field, 0, LEVELS - 1).astype(np.float32)
+    return field.astype(np.float32)
+
+
+def sample_shading(rng: np.random.Generator, light: np.ndarray | None = None) -> np.ndarray:
+    """The light with the noise of every cell: `[16, 16]` float32 in levels, from 0 to `LEVELS - 1`."""
+    light = sample_light(rng) if light is None else light
+    return np.clip(light + NOISE * rng.standard_normal((GRID, GRID)), 0, LEVELS - 1).astype(np.float32)
 
 
 def _upsampling_matrix() -> np.ndarray:

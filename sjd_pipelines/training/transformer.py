@@ -17,15 +17,16 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 
 from .architecture import build_config, build_model, image_logits
 from .batches import MIXED, SINGLES_ONLY, BatchStream, probe
 from .captions import PAD
 from .codes import BACKGROUND_CODES
+from .objective import position_weights, token_law
 from .optimization import Optimizer, rate_factor, update_average
 
 TRAINED = (
@@ -80,25 +81,35 @@ def token_loss(model: JanusForConditionalGeneration, prompt: torch.Tensor, token
 
 
 def training_loss(
-    model: JanusForConditionalGeneration, prompt: torch.Tensor, tokens: torch.Tensor, caption_weight: float
+    model: JanusForConditionalGeneration,
+    prompt: torch.Tensor,
+    tokens: torch.Tensor,
+    light: torch.Tensor,
+    caption_weight: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean token loss and caption loss, both scalar float32 nats; the first plus the weighted second.
+    """Weighted token loss plus caption loss, and the plain token loss for the log.
 
-    An object word is worth a few of the picture's hundred nats, too faint a signal to learn words from. The caption
-    loss makes it loud: the last word before the image predicts which glyph tokens the picture holds, as a histogram.
+    Words are worth a few of the picture's hundred nats, at a handful of its tokens: too faint a signal to learn them
+    from. Three things make it loud, none of which changes the law that is learned: soft background targets
+    (`token_law`), larger weights where words matter (`position_weights`), and the caption loss, in which the last word
+    before the image predicts the histogram of glyph tokens.
 
     Returns:
-        The loss to descend, and the token loss alone (detached).
+        The loss to descend and the mean negative log-likelihood of the tokens (detached), both scalar float32 nats.
     """
     with torch.autocast("cpu", torch.bfloat16):
         logits = image_logits(model, prompt, tokens, lead=1)
     logits = logits.float()
-    token = F.cross_entropy(logits[:, 1:].flatten(0, 1), tokens.flatten())
+    choices, law = token_law(tokens, light)
+    log_law = torch.log_softmax(logits[:, 1:], dim=-1)  # [B, N, V]
+    soft = -(law * log_law.gather(-1, choices)).sum(-1)  # [B, N]
+    weights = position_weights(tokens)
+    plain = -log_law.detach().gather(-1, tokens[..., None]).mean()
     glyphs = (tokens >= BACKGROUND_CODES).float()  # [B, N]
     histogram = torch.zeros_like(logits[:, 0]).scatter_add_(1, tokens, glyphs / glyphs.sum(1, keepdim=True))
     captioned = (prompt[:, 1] != PAD).float()
     caption = F.cross_entropy(logits[:, 0], histogram, reduction="none")
-    return token + caption_weight * (caption * captioned).mean(), token.detach()
+    return (weights * soft).sum() / weights.sum() + caption_weight * (caption * captioned).mean(), plain
 
 
 @contextmanager

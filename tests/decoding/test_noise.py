@@ -101,6 +101,16 @@ def test_distributions():
     assert ((first - 1250) ** 2 / 1250).sum() < 31  # 7 degrees of freedom: p = 6e-5
 
 
+def test_keys_made_in_advance_are_the_same():
+    positions = torch.tensor([[5, 0, 9], [1, 1, 8]])
+    plain, advance = PositionNoise([3, 4]), PositionNoise([3, 4], num_positions=10)
+    for purpose in (Purpose.SAMPLE, Purpose.ACCEPT):
+        for draw in (0, 2):
+            assert torch.equal(
+                plain.exponential(positions, purpose, 7, draw), advance.exponential(positions, purpose, 7, draw)
+            )
+
+
 def test_select_keeps_the_numbers_of_the_chosen_images():
     noise, positions = PositionNoise([4, 5, 6]), torch.arange(3).expand(3, -1)
     chosen = noise.select(torch.tensor([True, False, True]))

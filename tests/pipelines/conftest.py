@@ -22,7 +22,7 @@ from sjd_pipelines import (
     SJDLlamaGenPipeline,
 )
 
-WORDS = "a red green blue dog cat car house on left right of two three".split()
+WORDS = ["a", "red", "green", "blue", "dog", "cat", "car", "house", "on", "left", "right", "of", "two", "three"]
 
 
 def randomise(model: torch.nn.Module, seed: int = 0, gain: float = 1.0) -> torch.nn.Module:
@@ -69,8 +69,10 @@ def vq_model(levels: int, codes: int = 16) -> VQModel:
     )
 
 
-def llamagen_pipeline(classes: int | None = None, side: int = 4, codes: int = 16) -> SJDLlamaGenPipeline:
-    condition = {"caption_channels": 16, "caption_length": 8} if classes is None else {"caption_channels": None}
+def llamagen_pipeline(
+    classes: int | None = None, side: int = 4, codes: int = 16, slots: int = 8, levels: int = 2
+) -> SJDLlamaGenPipeline:
+    condition = {"caption_channels": 16, "caption_length": slots} if classes is None else {"caption_channels": None}
     transformer = build(
         lambda: LlamaGenTransformer(
             num_layers=2,
@@ -89,7 +91,7 @@ def llamagen_pipeline(classes: int | None = None, side: int = 4, codes: int = 16
         text_encoder = randomise(build(lambda: T5EncoderModel(config)))
     pipe = SJDLlamaGenPipeline(
         transformer=randomise(transformer, gain=2.0),
-        vq_model=randomise(build(lambda: vq_model(2, codes))),
+        vq_model=randomise(build(lambda: vq_model(levels, codes))),
         scheduler=AutoregressiveScheduler(),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -98,12 +100,18 @@ def llamagen_pipeline(classes: int | None = None, side: int = 4, codes: int = 16
     return pipe
 
 
-def emu3_pipeline(side: int = 3, codes: int = 16) -> SJDEmu3Pipeline:
+def emu3_words(codes: int) -> dict[str, int]:
     special = {"<pad>": 0, "<s>": 1, "</s>": 2, "<image>": 3, "<|image start|>": 4, "<|image end|>": 5}
     special |= {"<|image token|>": 6, "<|extra_200|>": 7, "<|extra_201|>": 8}
     special |= {f"{rows}*{columns}": 9 + rows * 4 + columns for rows in range(2, 5) for columns in range(2, 5)}
-    special |= {f"<|visual token {code:06d}|>": 40 + code for code in range(codes)}
-    size = 40 + codes + 24
+    return special | {f"<|visual token {code:06d}|>": 40 + code for code in range(codes)}
+
+
+def emu3_pipeline(
+    side: int = 3, codes: int = 16, words: dict[str, int] | None = None, size: int | None = None, levels: int = 2
+) -> SJDEmu3Pipeline:
+    special = emu3_words(codes) if words is None else words
+    size = 40 + codes + 24 if size is None else size
     config = Emu3Config(
         text_config={
             "vocab_size": size,
@@ -112,10 +120,10 @@ def emu3_pipeline(side: int = 3, codes: int = 16) -> SJDEmu3Pipeline:
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
-            "max_position_embeddings": 512,
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
+            "max_position_embeddings": 512 if words is None else 9216,
+            "pad_token_id": special["<pad>"],
+            "bos_token_id": special["<s>"],
+            "eos_token_id": special["</s>"],
             "attention_dropout": 0.0,
         },
         vq_config={
@@ -123,9 +131,9 @@ def emu3_pipeline(side: int = 3, codes: int = 16) -> SJDEmu3Pipeline:
             "embed_dim": 4,
             "latent_channels": 4,
             "base_channels": 32,
-            "channel_multiplier": [1, 1],
+            "channel_multiplier": [1] * levels,
             "num_res_blocks": 1,
-            "attn_resolutions": [1],
+            "attn_resolutions": [levels - 1],
             "hidden_size": 32,
             "temporal_downsample_factor": 1,
         },
@@ -146,20 +154,25 @@ def emu3_pipeline(side: int = 3, codes: int = 16) -> SJDEmu3Pipeline:
             "eof_token": "<|extra_201|>",
         },
     )
-    pipe = SJDEmu3Pipeline(model, tokenizer, AutoregressiveScheduler(), image_area=(2 * side) ** 2)
+    pipe = SJDEmu3Pipeline(model, tokenizer, AutoregressiveScheduler(), image_area=(2 ** (levels - 1) * side) ** 2)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def chameleon_pipeline(recipe: str, resolution: int = 64, codes: int = 16) -> SJDChameleonPipeline:
+def chameleon_words(codes: int) -> dict[str, int]:
     names = [f"IMGIMG{''.join('ABCDEFGHIJ'[int(digit)] for digit in str(code))}Z" for code in range(codes)]
     order = [(5 * code + 3) % codes for code in range(codes)]  # not an offset, as in the published models
     words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
     words |= {name: 4 + place for name, place in zip(names, order)}
     special = ["<eoss>", "<racm3:break>", "<reserved08706>", "<image>", "<reserved08799>"]
     special += [f"<reserved{8800 + side:05d}>" for side in range(1, 9)]
-    words |= {name: 4 + codes + index for index, name in enumerate(special)}
-    size = 64
+    return words | {name: 4 + codes + index for index, name in enumerate(special)}
+
+
+def chameleon_pipeline(
+    recipe: str, resolution: int = 64, codes: int = 16, words: dict[str, int] | None = None, size: int = 64
+) -> SJDChameleonPipeline:
+    words = chameleon_words(codes) if words is None else words
     config = ChameleonConfig(
         vocab_size=size,
         hidden_size=32,

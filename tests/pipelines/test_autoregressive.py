@@ -100,8 +100,8 @@ def test_callback_sees_the_canvas_grow_and_can_stop(pipe):
 
     def watch(caller, index, committed, tensors):
         assert caller is pipe
-        assert set(tensors) == {"canvas", "committed"}
-        assert committed == tensors["committed"].sum()
+        assert set(tensors) == {"canvas", "committed", "acceptance_map"}
+        assert committed == tensors["committed"].sum() == (tensors["acceptance_map"] >= 0).sum()
         seen.append((index, tensors["canvas"].clone(), tensors["committed"].clone()))
         return {}
 
@@ -193,7 +193,10 @@ def test_half_precision_runs():
         ({"height": 512}, r"This model draws 8x8 pixels only, got 512xNone\."),
         ({"generator": 3}, r"generator must be a torch\.Generator or a list of them\."),
         ({"generator": [torch.Generator()]}, r"generator: got 1 for 2 pictures; pass one, or one per picture\."),
-        ({"callback_on_step_end_tensor_inputs": ["latents"]}, r"\['latents'\] not in canvas, committed\."),
+        (
+            {"callback_on_step_end_tensor_inputs": ["latents"]},
+            r"\['latents'\] not in canvas, committed, acceptance_map\.",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_any_work(pipe, monkeypatch, arguments, message):

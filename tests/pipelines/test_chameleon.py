@@ -89,7 +89,7 @@ def test_lumina_sizes():
 
 def test_sizes(lumina, anole):
     assert lumina("car", height=128, width=32, output_type="np").images.shape == (1, 128, 32, 3)
-    with pytest.raises(ValueError, match="draws 64x64, .* got 64x160"):
+    with pytest.raises(ValueError, match=r"draws 64x64, .* got 64x160"):
         lumina.image_layout(64, 160)
     with pytest.raises(ValueError, match="draws 64x64; got 32x64"):
         anole.image_layout(32, None)

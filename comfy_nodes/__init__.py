@@ -1,0 +1,31 @@
+"""ComfyUI nodes over `sjd_pipelines`. Only `runtime` touches ComfyUI beneath its public node interface."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .analysis import SJDAcceptanceMap, SJDCompare, SJDReport
+from .decoders import DECODER_NODES
+from .images import SJDDecodeTokens, SJDPictureGrid
+from .loader import SJDModelLoader
+from .sampler import SJDSampler
+
+NODES: list[type[io.ComfyNode]] = [
+    SJDModelLoader,
+    *DECODER_NODES,
+    SJDSampler,
+    SJDDecodeTokens,
+    SJDPictureGrid,
+    SJDReport,
+    SJDAcceptanceMap,
+    SJDCompare,
+]
+
+
+class SJDExtension(ComfyExtension):
+    """What ComfyUI asks for the nodes of this pack."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> ComfyExtension:
+    return SJDExtension()

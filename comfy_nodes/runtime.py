@@ -1,0 +1,132 @@
+"""The one module that touches ComfyUI's inside: model folders, memory, progress, interruption."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as management
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from PIL import Image
+
+from sjd_pipelines import SJDAutoRegressivePipeline
+from sjd_pipelines.pipelines.info import inspect_model
+from sjd_pipelines.pipelines.loading import find_family
+
+from .types import Codebook
+
+BUNDLED = "bundled emoji model (128 x 128)"
+OWN_FOLDER, SHARED_FOLDER = "sjd", "diffusers"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+CODEBOOK_SAMPLE = 32  # vectors
+PREVIEW_SHARE = 0.05  # of the running time
+PREVIEW_SIDE = 512  # pixels
+LOWER = "lower batch_size, width and height or the decoder's window, set guidance to 1, or load the model as bf16"
+
+folder_paths.add_model_folder_path(OWN_FOLDER, str(Path(folder_paths.models_dir, OWN_FOLDER)))
+
+
+class Weights(torch.nn.Module):
+    """The networks of a pipeline under one roof; ComfyUI wants to set attributes that library models refuse."""
+
+    def __init__(self, pipe: SJDAutoRegressivePipeline):
+        super().__init__()
+        for name, component in pipe.components.items():
+            if isinstance(component, torch.nn.Module):
+                self.add_module(name, component)
+
+
+@dataclass
+class Model:
+    """A pipeline, and ComfyUI's handle on its memory.
+
+    Attributes:
+        pipe: the pipeline.
+        patcher: moves the weights between devices when ComfyUI says so.
+        token_bytes: keys and values of one token of one guided picture.
+        codebook: what its token ids mean.
+        decode_seconds: how long turning one picture's tokens into pixels took last time.
+    """
+
+    pipe: SJDAutoRegressivePipeline
+    patcher: ModelPatcher
+    token_bytes: int
+    codebook: Codebook
+    decode_seconds: float = 0.0
+
+    @contextmanager
+    def ready(self, memory_required: float) -> Iterator[SJDAutoRegressivePipeline]:
+        """The pipeline on the compute device, with room for `memory_required` more bytes.
+
+        Whatever else ComfyUI holds there has to leave if need be.
+        """
+        try:
+            # Networks without ComfyUI's own layers cannot be loaded in part.
+            management.load_models_gpu([self.patcher], memory_required=memory_required, force_full_load=True)
+            yield self.pipe
+        except management.OOM_EXCEPTION as error:
+            # Of the same type, because ComfyUI unloads all models when it sees it.
+            raise type(error)(f"Out of memory: {LOWER}. ({error})") from error
+
+
+def model_folders() -> dict[str, Path | None]:
+    """Models to choose from: the bundled one, then folders by their path below a model folder.
+
+    `models/sjd` is ours, so all that holds a configuration counts; from `models/diffusers` only known families do.
+    """
+    found: dict[str, Path | None] = {BUNDLED: None}
+    for kind in (OWN_FOLDER, SHARED_FOLDER):
+        for base in map(Path, folder_paths.get_folder_paths(kind)):
+            for folder in _folders_with_configuration(base):
+                if kind == OWN_FOLDER or _is_known(folder):
+                    found.setdefault(folder.relative_to(base).as_posix(), folder)
+    return found
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder of a model that `model_folders` names; None is the bundled one."""
+    folders = model_folders()
+    if name not in folders:
+        searched = [path for kind in (OWN_FOLDER, SHARED_FOLDER) for path in folder_paths.get_folder_paths(kind)]
+        raise ValueError(
+            f"There is no model {name!r}. Searched {', '.join(searched)} for folders with a model_index.json or "
+            "config.json. Put the model's folder into models/sjd, for instance with "
+            "`hf download deepseek-ai/Janus-Pro-1B --local-dir models/sjd/Janus-Pro-1B`, and press R."
+        )
+    return folders[name]
+
+
+def load_model(folder: Path | None, dtype: str) -> Model:
+    """Load a pipeline and hand its memory to ComfyUI."""
+    device = management.get_torch_device()
+    torch_dtype = _best_dtype(device) if dtype == "auto" else DTYPES[dtype]
+    pipe = SJDAutoRegressivePipeline.from_pretrained(folder, dtype=torch_dtype)
+    pipe.set_progress_bar_config(disable=True)
+    patcher = ModelPatcher(Weights(pipe), load_device=device, offload_device=management.unet_offload_device())
+    vectors = pipe.codebook_vectors()
+    codebook = Codebook(
+        f"{type(pipe).__name__} {vectors.shape[0]} x {vectors.shape[1]}", vectors[:CODEBOOK_SAMPLE].float().cpu()
+    )
+    model = Model(pipe, patcher, inspect_model(folder, torch_dtype).prompt_token_bytes, codebook)
+    # One empty picture, so that the first preview is known not to slow its run.
+    layout = pipe.image_layout(None, None)
+    decode_picture(model, torch.zeros(1, layout.rows * layout.columns, dtype=torch.int64), layout)
+    return model
+
+
+@torch.no_grad()
+def decode_picture(model: Model, ids: torch.Tensor, layout: Any) -> torch.Tensor:
+    """`[1, rows * columns]` ids -> `[1, 3, H, W]` float32 in 0..1, on ComfyUI's device for results."""
+    height, width = pixel_size(model.pipe, layout)
+    # The image tokenizers are siblings of Stable Diffusion's; ComfyUI's own rule of thumb for that one.
+    with model.ready(2178 * height * width * 4) as pipe:
+        start = time.perf_counter()
+        pixels = pipe.decode_tokens(ids.to(management.get_torch_device()), layout)
+        pixels = (pixels.float() / 2 + 0.5).clamp(0, 1).to(management.intermediate_device())
+        model.decode_seconds = time.perf_counter() - start
+    return pixels

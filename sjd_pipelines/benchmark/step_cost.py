@@ -1,0 +1,153 @@
+"""What a scheduler itself costs: seconds of `plan` and `step` on synthetic laws, with no model in between."""
+
+import time
+from dataclasses import dataclass
+from statistics import mean, median
+
+import torch
+
+from ..decoding import ImageTokenLayout, PositionNoise
+from ..schedulers import SCHEDULERS, DecodingScheduler
+
+_BANKS = 3  # laws of a position that take turns: drafts are verified by another law than the one they were drawn from
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Cost of one scheduler.
+
+    Attributes:
+        name: as registered.
+        label: `exact`, `lossless` or `approximate`.
+        window: its setting of that name, 0 without one.
+        slots: mean slots of a query.
+        tokens: mean tokens an image gains per pass.
+        plan: median seconds of `plan`.
+        step: median seconds of `step`, with the copy of the counts to the host.
+        codebook: seconds of `prepare_codebook`, once per codebook; 0 where it is not used.
+    """
+
+    name: str
+    label: str
+    window: int
+    slots: float
+    tokens: float
+    plan: float
+    step: float
+    codebook: float
+
+
+@torch.no_grad()
+def measure_step_costs(
+    names: list[str] | None = None,
+    window: int = 64,
+    codebook_size: int = 16384,
+    batch_size: int = 4,
+    side: int = 24,
+    passes: int = 20,
+    change: float = 0.3,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> list[StepCost]:
+    """Run schedulers on laws that change a little from pass to pass.
+
+    Args:
+        names: which of `SCHEDULERS`; None is all.
+        window: drafts per pass, for schedulers that have such a setting.
+        codebook_size: V.
+        batch_size: B.
+        side: rows and columns of the token grid.
+        passes: passes that are timed, after one that is not.
+        change: standard deviation of what the logits of a position change by; they themselves have deviation 1.
+        seed: of laws, codebook and noise.
+        device: where the tensors are.
+    """
+    device = torch.device(device)
+    layout = ImageTokenLayout(side, side, codebook_size)
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(codebook_size, 8, generator=generator).to(device)
+    vectors = torch.nn.functional.normalize(vectors, dim=-1)
+    logits = torch.randn(codebook_size, generator=generator)
+    costs = []
+    for name in names or list(SCHEDULERS):
+        cls = SCHEDULERS[name]
+        scheduler = cls(window=window) if "window" in cls().config else cls()
+        seconds = 0.0
+        if scheduler.needs_codebook:
+            begin = time.perf_counter()
+            scheduler.prepare_codebook(vectors)
+            _wait_for(device)
+            seconds = time.perf_counter() - begin
+        generator.manual_seed(seed)
+        costs.append(
+            _measure(name, scheduler, layout, batch_size, passes, _Laws(logits, change, generator, device), seconds)
+        )
+    return costs
+
+
+class _Laws:
+    """Laws `[B, Q, V]` by pass, made when a longer query than before asks for them."""
+
+    def __init__(self, logits: torch.Tensor, change: float, generator: torch.Generator, device: torch.device):
+        self.logits, self.change, self.generator, self.device = logits, change, generator, device
+        self.banks: list[torch.Tensor] = []
+
+    def __call__(self, index: int, batch_size: int, slots: int) -> torch.Tensor:
+        if not self.banks or self.banks[0].shape[1] < slots:
+            self.banks = [
+                torch.randn(batch_size, slots, len(self.logits), generator=self.generator)
+                .mul_(self.change)
+                .add_(self.logits)
+                .softmax(-1)
+                .to(self.device)
+                for _ in range(_BANKS)
+            ]
+        return self.banks[index % _BANKS][:, :slots]
+
+
+def _measure(
+    name: str,
+    scheduler: DecodingScheduler,
+    layout: ImageTokenLayout,
+    batch_size: int,
+    passes: int,
+    laws: _Laws,
+    codebook_seconds: float,
+) -> StepCost:
+    device = laws.device
+    noise = PositionNoise(list(range(batch_size)), device)
+    state = scheduler.start(layout, batch_size, device)
+    plans, steps, slots, tokens = [], [], [], []
+    for index in range(passes + 1):
+        if state.finished:
+            state = scheduler.start(layout, batch_size, device)
+        _wait_for(device)
+        begin = time.perf_counter()
+        query = scheduler.plan(state, noise)
+        _wait_for(device)
+        planned = time.perf_counter()
+        law = laws(index, batch_size, query.positions.shape[1])
+        _wait_for(device)
+        resumed = time.perf_counter()
+        state = scheduler.step(law, query, state, noise)
+        state.synchronize()
+        plans.append(planned - begin)
+        steps.append(time.perf_counter() - resumed)
+        slots.append(query.positions.shape[1])
+        tokens.append(mean(state.advances))
+    return StepCost(
+        name=name,
+        label=scheduler.label,
+        window=scheduler.window,
+        slots=mean(slots[1:]),
+        tokens=mean(tokens[1:]),
+        plan=median(plans[1:]),
+        step=median(steps[1:]),
+        codebook=codebook_seconds,
+    )
+
+
+def _wait_for(device: torch.device) -> None:
+    """GPUs work while Python goes on; the clock must not."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,193 @@
+"""What a model is and needs, told from its configuration alone: no weight is read and no memory allocated."""
+
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from transformers import AutoConfig, PreTrainedModel
+
+from ..decoding import ImageTokenLayout
+from ..schedulers import AutoregressiveScheduler
+from .autoregressive import SJDAutoRegressivePipeline
+from .llamagen import SJDLlamaGenPipeline
+from .loading import find_family, local_folder
+
+CONFIGURATION = ["*.json"]
+# Speculative Jacobi decoding of Lumina-mGPT with window 16 took 1035 passes for 2392 tokens (Teng et al. 2024).
+PUBLISHED_TOKENS_PER_PASS = 2.3
+
+
+@dataclass
+class SizeInfo:
+    """One picture size.
+
+    Attributes:
+        height: pixels.
+        width: pixels.
+        rows: of the token grid.
+        columns: of the token grid, row ends not counted.
+        tokens: forward passes of sequential decoding.
+        expected_passes: of speculative Jacobi decoding, at the speed-up published for Lumina-mGPT.
+        canvas_bytes: keys and values of the image tokens of one guided picture (two rows).
+    """
+
+    height: int
+    width: int
+    rows: int
+    columns: int
+    tokens: int
+    expected_passes: int
+    canvas_bytes: int
+
+
+@dataclass
+class ModelInfo:
+    """A model, as `sjd info` prints it.
+
+    Attributes:
+        source: where it was looked for.
+        pipeline: class name of its pipeline.
+        parameters: component -> number of parameters.
+        dtype: what `canvas_bytes` are computed for.
+        sampling: defaults of the sampling arguments.
+        prompt_token_bytes: keys and values of one prompt token of one guided picture, on top of `canvas_bytes`.
+        sizes: the supported sizes, the default first.
+    """
+
+    source: str
+    pipeline: str
+    parameters: dict[str, int]
+    dtype: str
+    sampling: dict[str, Any]
+    prompt_token_bytes: int
+    sizes: list[SizeInfo]
+
+
+def inspect_model(
+    source: str | Path | None = None, dtype: torch.dtype = torch.float32, **hub_options: Any
+) -> ModelInfo:
+    """Describe a model before anything of it is allocated; of a hub model only the configuration is downloaded.
+
+    Args:
+        source: folder or hub id; None is the bundled checkpoint.
+        dtype: that the model would be loaded in.
+        **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
+
+    Raises:
+        OSError: nothing is there, or its configuration cannot be read.
+        ValueError: it is of a family that this package does not know.
+    """
+    folder = local_folder(source, hub_options, CONFIGURATION)
+    pipe = skeleton(folder, dtype)
+    slot_bytes = _slot_bytes(pipe, dtype)
+    return ModelInfo(
+        source=str(folder if source is None else source),
+        pipeline=type(pipe).__name__,
+        parameters={
+            name: sum(parameter.numel() for parameter in component.parameters())
+            for name, component in pipe.components.items()
+            if isinstance(component, torch.nn.Module)
+        },
+        dtype=str(dtype).removeprefix("torch."),
+        sampling=pipe.sampling_defaults(),
+        prompt_token_bytes=slot_bytes,
+        sizes=[_size_info(pipe, *size, slot_bytes) for size in pipe.image_sizes()],
+    )
+
+
+def format_info(info: ModelInfo) -> str:
+    """The lines that `sjd info` prints."""
+    total = sum(info.parameters.values())
+    parts = ", ".join(f"{name} {_millions(count)}" for name, count in info.parameters.items())
+    sampling = ", ".join(f"{name} {value}" for name, value in info.sampling.items())
+    lines = [
+        f"{info.source}: {info.pipeline}",
+        f"parameters: {_millions(total)} ({parts})",
+        f"sampling:   {sampling}",
+        f"canvas:     {info.dtype}, two rows per guided picture, plus {_mebibytes(info.prompt_token_bytes)} "
+        "per prompt token",
+        "",
+        "  height   width  tokens (rows x columns)  passes expected    canvas",
+    ]
+    for size in info.sizes:
+        grid = f"{size.tokens} ({size.rows} x {size.columns})"
+        lines.append(
+            f"{size.height:>8}{size.width:>8}  {grid:<24} {f'about {size.expected_passes}':>15}"
+            f"{_mebibytes(size.canvas_bytes):>14}"
+        )
+    return "\n".join(lines)
+
+
+def skeleton(folder: Path, dtype: torch.dtype = torch.float32) -> SJDAutoRegressivePipeline:
+    """The pipeline in `folder` on the meta device: right shapes, no weights, no tokenizer."""
+    family = find_family(folder)
+    with torch.device("meta"):
+        if (folder / "model_index.json").is_file():
+            parts = dict(_diffusers_parts(folder, dtype))
+        else:
+            model = inspect.signature(family).parameters["model"].annotation
+            config = AutoConfig.from_pretrained(folder)
+            parts = {"model": model._from_config(config, dtype=dtype)} | family.settings_of_folder(folder)
+    required = [
+        name
+        for name, parameter in inspect.signature(family).parameters.items()
+        if parameter.default is inspect.Parameter.empty
+    ]
+    return family(**dict.fromkeys(required) | parts | {"scheduler": AutoregressiveScheduler()})
+
+
+def _diffusers_parts(folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
+    """Networks on the device that is set, and settings, of a diffusers-layout folder; None for everything else."""
+    for name, entry in json.loads((folder / "model_index.json").read_text(encoding="utf-8")).items():
+        if name.startswith("_"):
+            continue
+        if not isinstance(entry, list) or len(entry) != 2:
+            yield name, entry
+            continue
+        library, class_name = entry
+        component = None if library is None else getattr(import_module(library), class_name, None)
+        if not isinstance(component, type) or not issubclass(component, ModelMixin | PreTrainedModel):
+            yield name, None
+        elif issubclass(component, ModelMixin):
+            yield name, component.from_config(component.load_config(folder / name)).to(dtype)
+        else:
+            yield name, component._from_config(AutoConfig.from_pretrained(folder / name), dtype=dtype)
+
+
+def _size_info(pipe: SJDAutoRegressivePipeline, height: int, width: int, slot_bytes: int) -> SizeInfo:
+    layout: ImageTokenLayout = pipe.image_layout(height, width)
+    return SizeInfo(
+        height=height,
+        width=width,
+        rows=layout.rows,
+        columns=layout.columns,
+        tokens=layout.num_tokens,
+        expected_passes=round(layout.num_tokens / PUBLISHED_TOKENS_PER_PASS),
+        canvas_bytes=layout.num_tokens * slot_bytes,
+    )
+
+
+def _slot_bytes(pipe: SJDAutoRegressivePipeline, dtype: torch.dtype) -> int:
+    """Keys and values of one token of a guided picture, which has two rows."""
+    if isinstance(pipe, SJDLlamaGenPipeline):
+        config = pipe.transformer.config
+        width, layers = config.hidden_size, config.num_layers
+    else:
+        config = pipe.model.config.get_text_config()
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        width, layers = config.num_key_value_heads * head_size, config.num_hidden_layers
+    return 2 * 2 * layers * width * dtype.itemsize
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M"
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.2f} MiB" if count < 2**24 else f"{count / 2**20:,.0f} MiB"

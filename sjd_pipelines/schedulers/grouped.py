@@ -1,0 +1,69 @@
+"""Grouped speculative decoding: a draft passes for any token that the target finds about as likely."""
+
+import torch
+from diffusers.configuration_utils import register_to_config
+
+from ..decoding.noise import Purpose
+from .base import check_choice, check_count, check_number, check_window
+from .drafting import INITIALISERS
+from .raster_window import Slots
+from .relaxation import group_masses, relaxed_accept
+from .speculative_jacobi import SJDScheduler
+
+
+class GroupedSJDScheduler(SJDScheduler):
+    """GSD (So et al. 2025, arXiv 2508.07747) on Jacobi drafts: masses of a group are compared, not of a token.
+
+    Groups are made anew for every draft from the ranking by target probability. A rejected draft is replaced from the
+    residual of single tokens, as in the paper.
+
+    Args:
+        window: drafts verified per pass, at least 1.
+        initialise: as in `SJDScheduler`.
+        group_size: tokens per group at most; 1 is `SJDScheduler`.
+        gap: members differ from the draft by less than this probability.
+        distance: members are nearer to the draft than this, in units of the codebook's root mean square distance of
+            two entries; None looks at probabilities only.
+    """
+
+    label = "approximate"
+    paper = "So et al. 2025, arXiv 2508.07747"
+
+    @register_to_config
+    def __init__(
+        self,
+        window: int = 16,
+        initialise: str = "law-above",
+        group_size: int = 10,
+        gap: float = 0.15,
+        distance: float | None = 1.0,
+    ):
+        check_window(window)
+        check_choice("initialise", initialise, INITIALISERS)
+        check_count("group_size", group_size)
+        check_number("gap", gap, 0)
+        if distance is not None:
+            check_number("distance", distance, 0)
+        self._vectors: torch.Tensor | None = None
+
+    @property
+    def needs_codebook(self) -> bool:
+        return self.config.distance is not None
+
+    def prepare_codebook(self, vectors: torch.Tensor) -> None:
+        vectors = vectors.float()
+        # Codebooks differ in scale: E |a - b|^2 = 2 Var for two independent entries.
+        self._vectors = vectors / (2 * vectors.var(0, correction=0).sum()).sqrt()
+
+    def accept(self, slots: Slots) -> torch.Tensor:
+        uniforms = slots.noise.uniform(slots.positions[:, :-1], Purpose.ACCEPT, slots.state.passes)
+        mass, draft_mass = group_masses(
+            slots.target[:, :-1],
+            slots.draft_law,
+            slots.drafts,
+            self.config.group_size,
+            self.config.gap,
+            self._vectors if self.needs_codebook else None,
+            self.config.distance or 0.0,
+        )
+        return relaxed_accept(mass, draft_mass, uniforms)

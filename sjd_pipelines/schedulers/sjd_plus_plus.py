@@ -1,0 +1,49 @@
+"""SJD++: Speculative Jacobi Decoding that keeps the drafts it is confident of."""
+
+import torch
+from diffusers.configuration_utils import register_to_config
+
+from .base import check_choice, check_number, check_window
+from .drafting import INITIALISERS
+from .raster_window import Slots
+from .relaxation import confident
+from .speculative_jacobi import SJDScheduler
+
+CONFIDENCES = ("ratio", "probability")
+
+
+class SJDPlusPlusScheduler(SJDScheduler):
+    """SJD whose redrafts keep confident old drafts; `CoupledSJDScheduler` has the same aim and no bias.
+
+    The paper's measure of confidence and its threshold are not public; both are settings here.
+
+    Args:
+        window: drafts verified per pass, at least 1.
+        initialise: as in `SJDScheduler`.
+        confidence: `ratio` of the new probability of a draft to its old one, or the new `probability` itself.
+        reuse_threshold: drafts of a higher confidence stay; `probability` above 1 is `SJDScheduler`.
+    """
+
+    label = "approximate"
+    paper = "Teng et al. 2025, arXiv 2512.07503"
+
+    @register_to_config
+    def __init__(
+        self,
+        window: int = 16,
+        initialise: str = "law-above",
+        confidence: str = "ratio",
+        reuse_threshold: float = 0.5,
+    ):
+        check_window(window)
+        check_choice("initialise", initialise, INITIALISERS)
+        check_choice("confidence", confidence, CONFIDENCES)
+        check_number("reuse_threshold", reuse_threshold, 0)
+
+    def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
+        tokens = super().redraft(slots, keep)
+        reused = confident(
+            slots.target[:, :-1], slots.draft_law, slots.drafts, self.config.confidence, self.config.reuse_threshold
+        )
+        tokens[:, :-1] = torch.where(reused, slots.drafts, tokens[:, :-1])
+        return tokens

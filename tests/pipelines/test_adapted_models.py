@@ -1,0 +1,67 @@
+"""Models as people have them: offloaded, quantised, with LoRA adapters."""
+
+import accelerate
+import pytest
+import torch
+
+from sjd_pipelines import JacobiScheduler, SJDAutoRegressivePipeline
+
+OPTIONS = {"temperature": 0, "output_type": "np"}
+PROMPTS = ["a red dog", "two blue cat on a red house"]
+
+
+def member(families, name):
+    pipe = families["chameleon"]("lumina-mgpt") if name == "lumina" else families[name]()
+    pipe.scheduler = JacobiScheduler(window=5)
+    return pipe
+
+
+@pytest.mark.parametrize("name", ["llamagen", "emu3", "lumina"])
+def test_weights_on_the_cpu_until_they_are_used(families, name):
+    """As sequential offload has it: parameters are on the meta device between the calls of their modules."""
+    pipe = member(families, name)
+    expected = pipe(PROMPTS, **OPTIONS)
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            accelerate.cpu_offload(component, execution_device=torch.device("cpu"))
+    output = pipe(PROMPTS, **OPTIONS)
+    assert torch.equal(output.tokens, expected.tokens)
+    assert (output.images == expected.images).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [("llamagen", ["to_qkv", "to_out"]), ("emu3", ["q_proj", "v_proj"]), ("lumina", ["v_proj", "lm_head"])],
+)
+def test_lora_adapters(families, name, modules, tmp_path):
+    peft = pytest.importorskip("peft")
+    pipe = member(families, name)
+    plain = pipe(PROMPTS, **OPTIONS).tokens
+    network = pipe.transformer if name == "llamagen" else pipe.model
+    with torch.random.fork_rng(devices=[]):
+        network.add_adapter(peft.LoraConfig(r=4, target_modules=modules, init_lora_weights=False), "style")
+    adapted = pipe(PROMPTS, **OPTIONS).tokens
+    assert not torch.equal(adapted, plain)
+    network.disable_adapters()
+    assert torch.equal(pipe(PROMPTS, **OPTIONS).tokens, plain)
+    network.enable_adapters()
+    assert torch.equal(pipe(PROMPTS, **OPTIONS).tokens, adapted)
+
+
+def test_quantised_language_model(families, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    pipe = member(families, "emu3")
+    pipe.model.save_pretrained(tmp_path)
+    pipe.tokenizer.save_pretrained(tmp_path)
+    quantised = SJDAutoRegressivePipeline.from_pretrained(
+        tmp_path,
+        image_area=36,
+        quantization_config=BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "vqmodel"]),
+        device_map="cpu",
+    )
+    quantised.set_progress_bar_config(disable=True)
+    assert type(quantised.model.model.text_model.layers[0].mlp.up_proj).__name__ == "Linear8bitLt"
+    output = quantised(PROMPTS, **OPTIONS)
+    assert output.images.shape == (2, 6, 6, 3)

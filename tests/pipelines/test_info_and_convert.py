@@ -1,0 +1,95 @@
+"""`sjd info` and `sjd convert`: what they tell and write."""
+
+import pytest
+import torch
+from transformers import ChameleonConfig
+
+from sjd_pipelines import SJDAutoRegressivePipeline, SJDLlamaGenPipeline
+from sjd_pipelines.models import published_llamagen_weights, published_vq_weights, read_published_file
+from sjd_pipelines.pipelines.convert import convert_model, export_llamagen
+from sjd_pipelines.pipelines.info import format_info, inspect_model
+
+
+@pytest.mark.parametrize("name", ["captions", "classes", "emu3", "anole", "lumina"])
+def test_told_canvas_is_the_canvas(name, request, tmp_path):
+    pipe = request.getfixturevalue(name)
+    pipe.save_pretrained(tmp_path)
+    info = inspect_model(tmp_path)
+    assert info.pipeline == type(pipe).__name__
+    networks = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    assert info.parameters == {
+        key: sum(parameter.numel() for parameter in part.parameters()) for key, part in networks.items()
+    }
+    assert info.sampling == pipe.sampling_defaults()
+    layout = pipe.image_layout(None, None)
+    encoded = pipe.encode_prompt(["3" if name == "classes" else "a red dog"], None, True, 1, layout)
+    with torch.no_grad():
+        memory = pipe.prefill(encoded, layout, 2.0)
+        memory.cache.place(torch.zeros(2, 1, dtype=torch.int64), 1)
+        mask = torch.ones(2, 1, 1, 1, dtype=torch.bool)
+        pipe.run_transformer(encoded.embeds[:, -1:], mask, encoded.position_ids[:, -1:], memory.cache)
+    slots = memory.cache.length
+    assert memory.cache.nbytes == slots * info.prompt_token_bytes
+    first = info.sizes[0]
+    assert (first.height, first.width) == pipe.image_sizes()[0]
+    assert first.tokens == layout.num_tokens
+    assert first.canvas_bytes == layout.num_tokens * info.prompt_token_bytes
+    assert inspect_model(tmp_path, torch.bfloat16).prompt_token_bytes * 2 == info.prompt_token_bytes
+
+
+def test_full_size_lumina_needs_no_weights(tmp_path):
+    words = {
+        f"IMGIMG{str(code).translate(str.maketrans('0123456789', 'ABCDEFGHIJ'))}Z": 4 + code for code in range(8192)
+    }
+    words |= {"<eoss>": 8196, "<racm3:break>": 8197, "<reserved08706>": 8710, "<reserved08799>": 8803}
+    folder = tmp_path / "Lumina-mGPT-7B-768"
+    ChameleonConfig(vocabulary_map=words).save_pretrained(folder)
+    info = inspect_model(folder, torch.bfloat16)
+    assert info.pipeline == "SJDChameleonPipeline"
+    assert info.parameters["model"] > 6.9e9
+    assert (info.sizes[0].rows, info.sizes[0].columns, info.sizes[0].tokens) == (48, 48, 48 * 49 + 1)
+    assert info.sizes[0].canvas_bytes == 2 * 32 * 2 * 4096 * 2 * (48 * 49 + 1)  # rows, layers, k and v, width, bytes
+    text = format_info(info)
+    assert "bfloat16, two rows per guided picture, plus 1.00 MiB per prompt token" in text
+    assert "768     768  2353 (48 x 48)" in text
+
+
+def test_nothing_to_tell(tmp_path):
+    with pytest.raises(OSError, match="holds no model"):
+        inspect_model(tmp_path)
+
+
+def test_llamagen_there_and_back(captions, tmp_path):
+    file, vq_file = tmp_path / "t2i_XL_stage1_256.pt", tmp_path / "vq_ds16_t2i.pt"
+    weights, vq_weights = (
+        published_llamagen_weights(captions.transformer),
+        published_vq_weights(captions.vq_model, "llamagen"),
+    )
+    torch.save({"module": weights}, file)
+    torch.save({"model": vq_weights}, vq_file)
+    options = {"vq_file": vq_file, "image_size": 8, "num_attention_heads": 2}
+    options |= {"text_encoder": captions.text_encoder, "tokenizer": captions.tokenizer}
+    folder = convert_model(file, tmp_path / "converted", **options)
+    assert sorted(path.suffix for path in folder.rglob("*") if path.stat().st_size > 10**4) == [".safetensors"] * 3
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    loaded = SJDAutoRegressivePipeline.from_pretrained(folder)
+    loaded.set_progress_bar_config(disable=True)
+    assert isinstance(loaded, SJDLlamaGenPipeline)
+    options = {"temperature": 0, "output_type": "latent"}
+    assert torch.equal(loaded("a red dog", **options).tokens, captions("a red dog", **options).tokens)
+
+    exported, exported_vq = export_llamagen(folder, tmp_path / "exported")
+    assert (exported.name, exported_vq.name) == ("t2i_8.pt", "vq_ds2_t2i.pt")
+    back = read_published_file(exported)
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in back.items())
+    assert read_published_file(exported_vq).keys() == vq_weights.keys()
+
+
+def test_convert_a_transformers_folder(emu3, tmp_path):
+    emu3.model.save_pretrained(tmp_path / "source")
+    emu3.tokenizer.save_pretrained(tmp_path / "source")
+    folder = convert_model(tmp_path / "source", tmp_path / "new" / "folder", image_area=36)
+    assert (folder / "model_index.json").is_file()
+    with pytest.raises(FileExistsError, match="choose a new folder"):
+        convert_model(tmp_path / "source", folder)

@@ -1,0 +1,267 @@
+"""Relaxed decoders: their rules on small laws, what they become at the neutral setting, and the bias they admit to."""
+
+import pytest
+import torch
+
+from sjd_pipelines import GroupedSJDScheduler, LanternScheduler, SJDPlusPlusScheduler, SJDScheduler
+from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
+from sjd_pipelines.schedulers.relaxation import (
+    annealed_factors,
+    at_drafts,
+    confident,
+    group_masses,
+    nearest_codes,
+    neighbour_mass,
+    relaxed_accept,
+)
+from sjd_pipelines.schedulers.verification import residual, speculative_accept
+
+PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
+SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "output_type": "latent"}
+CODES = 12
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def laws(seed, rows=1, certain=False):
+    """Target and draft law `[1, rows, CODES]`, each slot with every code as its draft in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randn(1, rows, CODES, generator=generator).mul(2).softmax(-1)
+    draft_law = torch.randn(1, rows, CODES, generator=generator).mul(2).softmax(-1)
+    if certain:
+        draft_law = torch.nn.functional.one_hot(draft_law.argmax(-1), CODES).float()
+    return target, draft_law
+
+
+def codebook(seed=0):
+    return torch.nn.functional.normalize(torch.randn(CODES, 3, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+RULES = {
+    "additive": lambda p, target, drafts: p + neighbour_mass(target, drafts, nearest_codes(codebook(), 5), 0.2),
+    "multiplicative": lambda p, target, drafts: (
+        p + neighbour_mass(target, drafts, nearest_codes(codebook(), 5), (4 - 1) * p[..., None])
+    ),
+    "annealed": lambda p, target, drafts: p * 1.7,
+}
+
+
+def one_step(rule, target, draft_law):
+    """Law of one token after relaxed acceptance and the vanilla residual, and the acceptance with and without."""
+    every = torch.arange(CODES)[None]  # [1, V]: each code as the draft
+    wide, wide_q = target.expand(1, CODES, CODES), draft_law.expand(1, CODES, CODES)
+    mass, p, q = RULES[rule](at_drafts(wide, every), wide, every), at_drafts(wide, every), at_drafts(wide_q, every)
+    accepted = q * (mass / q.clamp(min=1e-30)).clamp(max=1)  # [1, V]
+    rest = residual(target, draft_law)
+    output = accepted + (1 - accepted.sum()) * (rest / rest.sum())[:, 0]
+    return output, accepted.sum(), torch.minimum(p, q).sum()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("rule", RULES)
+def test_total_variation_is_the_gain_in_acceptance(rule, seed):
+    target, draft_law = laws(seed)
+    output, relaxed, vanilla = one_step(rule, target.double(), draft_law.double())
+    assert output.sum().item() == pytest.approx(1)
+    variation = 0.5 * (output - target[:, 0]).abs().sum()
+    assert relaxed > vanilla + 0.01
+    assert variation.item() == pytest.approx((relaxed - vanilla).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_additive_bound_bounds_the_variation_of_certain_drafts(seed):
+    target, draft_law = laws(seed, certain=True)
+    output, _, _ = one_step("additive", target.double(), draft_law.double())
+    assert 0.5 * (output - target[:, 0]).abs().sum() <= 0.2 + 1e-6
+
+
+def test_acceptance_frequencies_follow_the_masses():
+    uniforms = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0))
+    mass, draft_mass = torch.full_like(uniforms, 0.2), torch.full_like(uniforms, 0.5)
+    assert relaxed_accept(mass, draft_mass, uniforms).float().mean().item() == pytest.approx(0.4, abs=0.01)
+    assert relaxed_accept(draft_mass, mass, uniforms).all()
+    assert not relaxed_accept(torch.zeros_like(mass), mass, uniforms).any()
+
+
+def test_neighbours_are_nearest_first_without_oneself():
+    vectors = torch.tensor([[0.0], [1.0], [3.0], [3.5]])
+    assert nearest_codes(vectors, 2).tolist() == [[1, 2], [0, 2], [3, 1], [2, 1]]
+    assert nearest_codes(vectors, 9).shape == (4, 3)
+
+
+def test_many_codes_are_compared_in_pieces():
+    vectors = torch.randn(2500, 4, generator=torch.Generator().manual_seed(0))
+    distances = torch.cdist(vectors, vectors).fill_diagonal_(torch.inf)
+    assert torch.equal(nearest_codes(vectors, 3), distances.topk(3, largest=False).indices)
+
+
+def test_neighbours_count_until_the_bound_is_crossed():
+    target = torch.tensor([[[0.4, 0.1, 0.2, 0.3]]])
+    neighbours = torch.tensor([[1, 2, 3], [0, 2, 3], [3, 0, 1], [2, 1, 0]])
+    for bound, mass in ((0.05, 0.0), (0.1, 0.1), (0.29, 0.1), (0.31, 0.3), (0.9, 0.6)):
+        assert neighbour_mass(target, torch.tensor([[0]]), neighbours, bound).item() == pytest.approx(mass)
+    assert neighbour_mass(target, torch.tensor([[9]]), neighbours, 0.25).item() == pytest.approx(0.2)  # structural id
+
+
+def naive_group(target, draft_law, draft, size, gap, vectors, distance):
+    """By the definition: rank everything, take those around the draft, drop what is too far."""
+    order = sorted(range(len(target)), key=lambda token: (-target[token], token != draft))
+    rank = order.index(draft)
+    around = order[max(rank - size // 2, 0) : rank] + order[rank + 1 : rank + 1 + (size - 1) // 2]
+    near = [
+        token
+        for token in around
+        if abs(target[token] - target[draft]) < gap
+        and (vectors is None or (vectors[token] - vectors[draft]).norm() < distance)
+    ]
+    return sum(target[token] for token in [draft, *near]), sum(draft_law[token] for token in [draft, *near])
+
+
+@pytest.mark.parametrize("vectors", [None, codebook()], ids=["rank", "rank-and-distance"])
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 40])
+def test_groups_are_the_neighbours_in_rank(size, vectors):
+    target, draft_law = laws(3, rows=CODES)
+    target = target * (target > 0.01)  # as top-k leaves it
+    drafts = torch.arange(CODES)[None]
+    mass, draft_mass = group_masses(target, draft_law, drafts, size, 0.1, vectors, 1.2)
+    for slot in range(CODES):
+        if target[0, slot, slot] == 0:
+            continue  # ties: which of the impossible tokens join is left open, and changes q alone
+        expected = naive_group(target[0, slot], draft_law[0, slot], slot, size, 0.1, vectors, 1.2)
+        assert mass[0, slot].item() == pytest.approx(float(expected[0]), abs=1e-6)
+        if vectors is None and (target[0, slot] > 0).all():
+            assert draft_mass[0, slot].item() == pytest.approx(float(expected[1]), abs=1e-6)
+
+
+def test_groups_of_one_are_plain_verification():
+    target, draft_law = laws(3, rows=CODES)
+    drafts = torch.arange(CODES)[None]
+    uniforms = torch.rand(1, CODES, generator=torch.Generator().manual_seed(0))
+    masses = group_masses(target, draft_law, drafts, 1, 0.5, None, 0.0)
+    expected = speculative_accept(target, draft_law, drafts, uniforms)
+    assert torch.equal(relaxed_accept(*masses, uniforms), expected)
+
+
+def test_confidence():
+    target = torch.tensor([[[0.6, 0.4], [0.2, 0.8]]])
+    draft_law = torch.tensor([[[0.9, 0.1], [0.5, 0.5]]])
+    drafts = torch.tensor([[0, 1]])
+    assert confident(target, draft_law, drafts, "probability", 0.7).tolist() == [[False, True]]
+    assert confident(target, draft_law, drafts, "ratio", 1.0).tolist() == [[False, True]]
+    assert confident(target, draft_law, drafts, "ratio", 0.5).tolist() == [[True, True]]
+
+
+def test_annealed_factors_fall_and_keep_their_mean():
+    factors = annealed_factors(4, 2.0, 0.2, "cpu")
+    assert (factors.diff() < 0).all()
+    assert factors.mean().item() == pytest.approx(2)
+    assert torch.allclose(factors[1:] / factors[:-1], torch.tensor(0.2).neg().exp())
+    assert annealed_factors(8, 1.1, 0.7, "cpu").min() == 1
+    assert annealed_factors(5, 1.0, 0.0, "cpu").tolist() == [1.0] * 5
+
+
+NEUTRAL = {
+    "sjd++": lambda window: SJDPlusPlusScheduler(window=window, confidence="probability", reuse_threshold=1.0),
+    "gsd-one": lambda window: GroupedSJDScheduler(window=window, group_size=1),
+    "gsd-gap": lambda window: GroupedSJDScheduler(window=window, gap=0.0),
+    "lantern-additive": lambda window: LanternScheduler(window=window, rule="additive", relaxation=0.0),
+    "lantern-multiplicative": lambda window: LanternScheduler(window=window, relaxation=1.0),
+    "lantern-annealed": lambda window: LanternScheduler(window=window, rule="annealed", relaxation=1.0, decay=0.0),
+    "lantern-release": lambda window: LanternScheduler(window=window, relaxation=1.0, residual="release"),
+}
+
+
+@pytest.mark.parametrize("window", [1, 4, 100])
+@pytest.mark.parametrize("name", NEUTRAL)
+def test_the_neutral_setting_is_sjd_bit_for_bit(pipe, name, window):
+    pipe.scheduler = SJDScheduler(window=window)
+    reference = pipe(PROMPTS, generator=generators(1, 2, 3, 4), **SAMPLING)
+    pipe.scheduler = NEUTRAL[name](window)
+    output = pipe(PROMPTS, generator=generators(1, 2, 3, 4), **SAMPLING)
+    assert torch.equal(output.tokens, reference.tokens)
+    assert torch.equal(output.statistics.acceptance_map, reference.statistics.acceptance_map)
+
+
+RELAXED = {
+    "sjd++": SJDPlusPlusScheduler(window=3, confidence="probability", reuse_threshold=0.3),
+    "gsd": GroupedSJDScheduler(window=3, distance=None),
+    "lantern-additive": LanternScheduler(window=3, rule="additive", relaxation=0.2),
+    "lantern-multiplicative": LanternScheduler(window=3, relaxation=4.0),
+    "lantern-release": LanternScheduler(window=3, relaxation=4.0, residual="release"),
+    "lantern-annealed": LanternScheduler(window=3, rule="annealed", relaxation=2.0),
+}
+
+
+@pytest.fixture(scope="module")
+def enumerable():
+    return enumerable_pipeline()
+
+
+@pytest.fixture(scope="module")
+def lossless_passes(enumerable):
+    return judge(enumerable, SJDScheduler(window=3), 12_000, seed=4).passes
+
+
+@pytest.mark.parametrize("name", RELAXED)
+def test_relaxation_buys_passes_with_bias(enumerable, lossless_passes, name):
+    verdict = judge(enumerable, RELAXED[name], 12_000, seed=4)
+    assert verdict.label == "approximate"
+    assert verdict.passed  # an approximate scheduler claims nothing
+    assert verdict.total_variation > verdict.limit, verdict
+    assert verdict.passes < lossless_passes
+
+
+def test_more_relaxation_more_bias_fewer_passes(enumerable):
+    verdicts = [
+        judge(enumerable, LanternScheduler(window=3, relaxation=relaxation), 6000, seed=4)
+        for relaxation in (1.0, 2.0, 8.0)
+    ]
+    passes = [verdict.passes for verdict in verdicts]
+    biases = [verdict.total_variation for verdict in verdicts]
+    assert passes == sorted(passes, reverse=True)
+    assert biases == sorted(biases)
+    assert verdicts[0].total_variation <= verdicts[0].limit
+
+
+def test_the_neighbour_table_follows_the_codebook(pipe):
+    scheduler = pipe.scheduler = LanternScheduler(window=4, neighbours=3)
+    pipe(PROMPTS[0], **SAMPLING)
+    vectors = pipe.codebook_vectors()
+    assert torch.allclose(vectors.norm(dim=-1), torch.ones(16))  # as Janus' quantiser looks it up
+    table = scheduler._table
+    assert torch.equal(table, nearest_codes(vectors, 4))
+    pipe(PROMPTS[0], **SAMPLING)
+    assert scheduler._table is table  # made once per codebook
+    scheduler.prepare_codebook(codebook())
+    assert scheduler._table.shape == (CODES, 4)
+
+
+def test_schedulers_that_need_no_codebook_refuse_one():
+    assert not SJDScheduler().needs_codebook
+    assert not LanternScheduler(rule="annealed").needs_codebook
+    assert not GroupedSJDScheduler(distance=None).needs_codebook
+    with pytest.raises(NotImplementedError, match="SJDScheduler does not use the codebook"):
+        SJDScheduler().prepare_codebook(codebook())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: SJDPlusPlusScheduler(confidence="entropy"), r"confidence must be one of ratio, probability"),
+        (
+            lambda: SJDPlusPlusScheduler(reuse_threshold=-1),
+            r"reuse_threshold must be a number of at least 0, got -1\.",
+        ),
+        (lambda: GroupedSJDScheduler(group_size=0), r"group_size must be an integer of at least 1, got 0\."),
+        (lambda: GroupedSJDScheduler(gap="wide"), r"gap must be a number of at least 0, got 'wide'\."),
+        (lambda: LanternScheduler(relaxation=0.5), r"relaxation must be a number of at least 1, got 0\.5\."),
+        (lambda: LanternScheduler(rule="additive"), r"at most 1, got 2\.0\."),
+        (lambda: LanternScheduler(rule="annealed", residual="release"), r"rule='annealed' has not\."),
+        (lambda: LanternScheduler(residual="none"), r"residual must be one of vanilla, release; got 'none'\."),
+    ],
+)
+def test_bad_settings_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
