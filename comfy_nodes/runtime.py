@@ -5,26 +5,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management as management
-import comfy.utils
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.utils import ProgressBar
 from PIL import Image
 
-from sjd_pipelines import SJDAutoRegressivePipeline
+from sjd_pipelines import ImageTokenLayout, SJDAutoRegressivePipeline
 from sjd_pipelines.pipelines.info import inspect_model
 from sjd_pipelines.pipelines.loading import find_family
 
 from .types import Codebook
 
+CONFIGURATIONS = ("model_index.json", "config.json")
 BUNDLED = "bundled emoji model (128 x 128)"
 OWN_FOLDER, SHARED_FOLDER = "sjd", "diffusers"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 CODEBOOK_SAMPLE = 32  # vectors
-PREVIEW_SHARE = 0.05  # of the running time
 PREVIEW_SIDE = 512  # pixels
 LOWER = "lower batch_size, width and height or the decoder's window, set guidance to 1, or load the model as bf16"
 
@@ -69,9 +68,9 @@ class Model:
             # Networks without ComfyUI's own layers cannot be loaded in part.
             management.load_models_gpu([self.patcher], memory_required=memory_required, force_full_load=True)
             yield self.pipe
-        except management.OOM_EXCEPTION as error:
+        except torch.OutOfMemoryError as error:
             # Of the same type, because ComfyUI unloads all models when it sees it.
-            raise type(error)(f"Out of memory: {LOWER}. ({error})") from error
+            raise torch.OutOfMemoryError(f"Out of memory: {LOWER}. ({error})") from error
 
 
 def model_folders() -> dict[str, Path | None]:
@@ -120,13 +119,64 @@ def load_model(folder: Path | None, dtype: str) -> Model:
 
 
 @torch.no_grad()
-def decode_picture(model: Model, ids: torch.Tensor, layout: Any) -> torch.Tensor:
-    """`[1, rows * columns]` ids -> `[1, 3, H, W]` float32 in 0..1, on ComfyUI's device for results."""
+def decode_picture(model: Model, ids: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
+    """`[1, rows * columns]` ids -> `[1, H, W, 3]` float32 in 0..1, on ComfyUI's device for results."""
     height, width = pixel_size(model.pipe, layout)
-    # The image tokenizers are siblings of Stable Diffusion's; ComfyUI's own rule of thumb for that one.
+    # The picture decoders are siblings of Stable Diffusion's; this is ComfyUI's rule of thumb for that one.
     with model.ready(2178 * height * width * 4) as pipe:
         start = time.perf_counter()
-        pixels = pipe.decode_tokens(ids.to(management.get_torch_device()), layout)
-        pixels = (pixels.float() / 2 + 0.5).clamp(0, 1).to(management.intermediate_device())
+        pixels = pipe.decode_tokens(ids.to(model.patcher.load_device), layout).float()
+        pixels = (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1).to(management.intermediate_device())
         model.decode_seconds = time.perf_counter() - start
     return pixels
+
+
+def pixel_size(pipe: SJDAutoRegressivePipeline, layout: ImageTokenLayout) -> tuple[int, int]:
+    """Height and width in pixels of a picture of this token grid."""
+    height, width = pipe.image_sizes()[0]
+    scale = height // pipe.image_layout(height, width).rows
+    return layout.rows * scale, layout.columns * scale
+
+
+def check_interrupt() -> None:
+    """Raise ComfyUI's own exception if the user pressed Cancel. Nothing here may catch it."""
+    management.throw_exception_if_processing_interrupted()
+
+
+class Progress:
+    """The bar on the node that runs, and the picture below it."""
+
+    def __init__(self, total: int):
+        self._bar = ProgressBar(total)
+        self._total = total
+
+    def update(self, done: int, picture: Image.Image | None = None) -> None:
+        preview = None if picture is None else ("JPEG", picture, PREVIEW_SIDE)
+        self._bar.update_absolute(done, self._total, preview)
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    if management.should_use_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if management.should_use_fp16(device) else torch.float32
+
+
+def _folders_with_configuration(base: Path) -> list[Path]:
+    """Folders up to two levels down, as `owner/name`, that hold a model; what lies inside a model is its own."""
+    found = []
+    for folder in sorted(path for path in base.glob("*") if path.is_dir()):
+        inside = sorted(path for path in folder.glob("*") if path.is_dir())
+        found += [folder] if _has_configuration(folder) else filter(_has_configuration, inside)
+    return found
+
+
+def _has_configuration(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in CONFIGURATIONS)
+
+
+def _is_known(folder: Path) -> bool:
+    try:
+        find_family(folder)
+    except (OSError, ValueError):
+        return False
+    return True

@@ -65,6 +65,7 @@ class Report:
         statistics: as the pipeline returns them.
         decoder: registered name of the scheduler, or its class name.
         settings: of the scheduler.
+        seeds: of each picture, as the sampler's seed draws it again alone.
         tokens: per picture.
         columns: codebook tokens per row.
         height: of the picture in pixels.
@@ -74,6 +75,7 @@ class Report:
     statistics: DecodingStatistics
     decoder: str
     settings: dict[str, Any]
+    seeds: list[int]
     tokens: int
     columns: int
     height: int

@@ -52,8 +52,8 @@ class GroupedSJDScheduler(SJDScheduler):
 
     def prepare_codebook(self, vectors: torch.Tensor) -> None:
         vectors = vectors.float()
-        # Codebooks differ in scale: E |a - b|^2 = 2 Var for two independent entries.
-        self._vectors = vectors / (2 * vectors.var(0, correction=0).sum()).sqrt()
+        # Codebooks differ in scale: over all pairs of entries the mean of |a - b|^2 is twice the variance.
+        self._vectors = vectors / (2 * vectors.var(0).sum()).sqrt()
 
     def accept(self, slots: Slots) -> torch.Tensor:
         uniforms = slots.noise.uniform(slots.positions[:, :-1], Purpose.ACCEPT, slots.state.passes)

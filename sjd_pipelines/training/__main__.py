@@ -19,6 +19,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from ..schedulers import SCHEDULERS
 from .codes import build_table
 from .evaluation import evaluate
 from .export import BUNDLED, SAMPLING, export
@@ -55,6 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     scoring.add_argument("--guidance-scale", type=float, default=SAMPLING["guidance_scale"])
     scoring.add_argument("--temperature", type=float, default=SAMPLING["temperature"])
     scoring.add_argument("--seed", type=int, default=0)
+    scoring.add_argument(
+        "--schedulers", nargs="+", choices=SCHEDULERS, default=["autoregressive"], help="default: %(default)s"
+    )
     scoring.add_argument("--threads", type=int, default=1)
     scoring.add_argument("--grid", type=Path, help="write a sheet of sample pictures here")
     scoring.add_argument("--results", type=Path, help="write the scores here, for `export`")

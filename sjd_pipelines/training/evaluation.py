@@ -9,29 +9,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sjd_pipelines.benchmark.fidelity import held_out_scenes, score_pictures
-
+from ..benchmark.fidelity import held_out_scenes, score_pictures
+from ..benchmark.pictures import contact_sheet
+from ..pipelines import SJDJanusPipeline
+from ..schedulers import SCHEDULERS, SeededJacobiScheduler
 from .codes import scene_tokens
-from .export import SAMPLING, load_trained
+from .export import SAMPLING, build_processor, load_trained
 from .pixels import picture_batch
-from .sampling import sample_pictures
 from .scenes import KINDS, place, render, sample_shading
 from .transformer import LOG_FILE, write_atomically
 
-
-def save_grid(pictures: torch.Tensor, path: str | Path, columns: int = 8) -> Path:
-    """Write pictures `[N, 3, H, W]` in [0, 1] as one PNG."""
-    path = Path(path)
-    count, _, height, width = pictures.shape
-    rows = -(-count // columns)
-    sheet = np.full((rows * height, columns * width, 3), 255, dtype=np.uint8)
-    for index, picture in enumerate(pictures):
-        row, column = divmod(index, columns)
-        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = (
-            picture.permute(1, 2, 0).mul(255).round().to(torch.uint8).numpy()
-        )
-    write_atomically(path, lambda temporary: Image.fromarray(sheet).save(temporary, format="PNG"))
-    return path
+BATCH = 20  # pictures drawn at once
 
 
 @torch.no_grad()
@@ -64,6 +52,13 @@ def encoder_accuracy(model: torch.nn.Module, count: int = 32, seed: int = 5) -> 
     return float((model.model.vqmodel.encode(pixels).image_tokens.view_as(tokens) == tokens).float().mean())
 
 
+def trained_pipeline(folder: str | Path) -> SJDJanusPipeline:
+    """The pipeline around a training run, as `export` would write it."""
+    pipe = SJDJanusPipeline(load_trained(folder), build_processor(), SeededJacobiScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def evaluate(
     folder: str | Path,
     per_kind: int = 200,
@@ -71,32 +66,48 @@ def evaluate(
     temperature: float = SAMPLING["temperature"],
     seed: int = 0,
     threads: int = 1,
+    schedulers: tuple[str, ...] = ("autoregressive",),
     grid: str | Path | None = None,
 ) -> dict:
-    """Draw held-out captions and judge them.
+    """Draw held-out captions with every scheduler named, and judge the pictures.
 
     Args:
         per_kind: pictures for each of single, count and relation.
-        grid: where to write a sheet of the first pictures of each kind, if anywhere.
+        schedulers: names as in `SCHEDULERS`, at their default settings.
+        grid: where to write a sheet of the first scheduler's first pictures of each kind, if anywhere.
 
     Returns:
-        `scores` by kind, the sampling settings, and how far the training had come.
+        `scores` by scheduler and kind, the sampling settings, and how far the training had come.
     """
     torch.set_num_threads(threads)
-    model = load_trained(folder)
-    scores, shown = ceilings(model, min(per_kind, 100), seed), []
-    for kind in KINDS:
-        captions, scenes = zip(*held_out_scenes(per_kind, kind, seed))
-        pictures, _ = sample_pictures(model, list(captions), guidance_scale, temperature, seed)
-        scores[kind] = score_pictures(list(pictures), scenes)
-        shown.append(pictures[:16])
-        print(kind, {name: round(value, 3) for name, value in scores[kind].items()}, flush=True)
+    pipe = trained_pipeline(folder)
+    scores, shown = ceilings(pipe.model, min(per_kind, 100), seed), []
+    sampling = {"guidance_scale": guidance_scale, "temperature": temperature}
+    for name in schedulers:
+        pipe.scheduler = SCHEDULERS[name]()
+        for kind in KINDS:
+            captions, scenes = zip(*held_out_scenes(per_kind, kind, seed))
+            pictures = draw(pipe, list(captions), seed, sampling)
+            scores[f"{name}, {kind}"] = score_pictures(pictures, scenes)
+            if name == schedulers[0]:
+                shown += pictures[:16]
+            print(name, kind, {key: round(value, 3) for key, value in scores[f"{name}, {kind}"].items()}, flush=True)
     if grid is not None:
-        save_grid(torch.cat(shown), grid)
+        write_atomically(Path(grid), lambda path: contact_sheet(shown, 8).save(path, format="PNG"))
     last = json.loads((Path(folder) / LOG_FILE).read_text().splitlines()[-1])
     return {
         "scores": scores,
-        "sampling": {"guidance_scale": guidance_scale, "temperature": temperature, "seed": seed},
+        "sampling": sampling | {"seed": seed},
         "training": {"images": last["images"], "steps": last["step"], "seconds": last["seconds"]},
-        "encoder_accuracy": encoder_accuracy(model),
+        "encoder_accuracy": encoder_accuracy(pipe.model),
     }
+
+
+def draw(pipe: SJDJanusPipeline, captions: list[str], seed: int, sampling: dict[str, float]) -> list[Image.Image]:
+    """One picture per caption; picture i has seed `seed + i`."""
+    pictures: list[Image.Image] = []
+    for start in range(0, len(captions), BATCH):
+        batch = captions[start : start + BATCH]
+        generators = [torch.Generator().manual_seed(seed + start + row) for row in range(len(batch))]
+        pictures += pipe(batch, generator=generators, **sampling).images
+    return pictures

@@ -175,6 +175,15 @@ def test_half_precision_runs():
     assert pipe.dtype == torch.bfloat16
 
 
+def test_model_offload_loads_before_the_submodules_are_called():
+    pipe = toy_pipeline(side=4, codebook_size=16)
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(PROMPTS, generator=generators(1, 2), output_type="latent").tokens
+    pipe.enable_model_cpu_offload(device="cpu")  # the hooks of a GPU, on the device that is always there
+    for _ in range(2):
+        assert torch.equal(pipe(PROMPTS, generator=generators(1, 2), output_type="latent").tokens, expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

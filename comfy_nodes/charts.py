@@ -1,0 +1,91 @@
+"""The arithmetic of the analysis nodes: texts, colours and masks from reports and tokens."""
+
+from collections.abc import Callable
+
+import torch
+
+from sjd_pipelines.cli.tables import table
+
+from .decoder_cards import LABELS
+from .types import Report, Tokens
+
+# Black, violet, red, orange, light yellow: rises evenly in brightness, so it reads without colour as well.
+RAMP = torch.tensor([[0.0, 0.0, 0.02], [0.34, 0.06, 0.43], [0.73, 0.21, 0.33], [0.98, 0.55, 0.04], [0.99, 1.0, 0.64]])
+
+
+def describe(report: Report) -> str:
+    """A report in words."""
+    statistics = report.statistics
+    settings = " ".join(f"{name}={value}" for name, value in report.settings.items())
+    pictures = [
+        f"picture {index}: seed {seed}, {passes} steps, {report.tokens / passes:.2f} tokens per step"
+        for index, (seed, passes) in enumerate(zip(report.seeds, statistics.forward_passes), 1)
+    ]
+    seconds = f"{report.seconds:.2f} s for {len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
+    return "\n".join(
+        [
+            f"{report.decoder} {settings}".strip(),
+            LABELS[statistics.label],
+            f"{report.width} x {report.height} pixels from {report.tokens} tokens",
+            f"{report.passes:.1f} steps, {report.tokens / report.passes:.2f} tokens per step, {seconds}",
+            *pictures,
+        ]
+    )
+
+
+def compare(a: Report, b: Report, differing: torch.Tensor | None) -> str:
+    """Two reports as a table; `differing` is `[B, rows, columns]` bool."""
+    rows = [
+        (side, report.decoder, report.statistics.label, f"{report.passes:.1f}", f"{report.seconds:.2f}")
+        for side, report in (("A", a), ("B", b))
+    ]
+    lines = [
+        table(("run", "decoder", "label", "steps", "seconds"), rows, left=3),
+        f"A takes {b.passes / a.passes:.2f} times fewer steps and is {b.seconds / a.seconds:.2f} times as fast as B.",
+    ]
+    if differing is not None:
+        count, total = int(differing.sum()), differing.numel()
+        equal = "All tokens are equal: the pictures are the same."
+        lines.append(f"{count} of {total} tokens differ ({count / total:.1%})." if count else equal)
+    return "\n".join(lines)
+
+
+def differing(a: Tokens, b: Tokens) -> torch.Tensor:
+    """`[B, rows, columns]` bool: where the tokens of two runs differ."""
+    if a.ids.shape != b.ids.shape or a.layout != b.layout:
+        raise ValueError(
+            f"The runs cannot be compared token by token: {len(a.ids)} pictures of {a.width} x {a.height} pixels and "
+            f"{len(b.ids)} of {b.width} x {b.height}. Give both samplers the same model, size and batch_size."
+        )
+    return (a.ids != b.ids).unflatten(1, (a.layout.rows, a.layout.columns))
+
+
+def finishing_step(report: Report) -> torch.Tensor:
+    """`[B, rows, columns]` float32 in 0..1: the pass that finished each token, of the most any picture took."""
+    steps = report.statistics.acceptance_map[..., : report.columns].float()
+    return steps / max(1, max(report.statistics.forward_passes) - 1)
+
+
+def finished_together(report: Report) -> torch.Tensor:
+    """`[B, rows, columns]` float32 in 0..1: tokens finished in the same pass, of the most in any pass."""
+    steps = report.statistics.acceptance_map[..., : report.columns].long()
+    most = max(max(committed) for committed in report.statistics.committed_per_pass)
+    counts = [torch.tensor(committed)[row] for committed, row in zip(report.statistics.committed_per_pass, steps)]
+    return torch.stack(counts).float() / most
+
+
+METRICS: dict[str, Callable[[Report], torch.Tensor]] = {"step": finishing_step, "together": finished_together}
+
+
+def colours(values: torch.Tensor) -> torch.Tensor:
+    """`[...]` in 0..1 -> `[..., 3]` float32 in 0..1."""
+    places = values.clamp(0, 1) * (len(RAMP) - 1)
+    below = places.long().clamp(max=len(RAMP) - 2)
+    return torch.lerp(RAMP[below], RAMP[below + 1], (places - below)[..., None])
+
+
+def enlarge(cells: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """`[B, rows, columns, C]` -> `[B, height, width, C]`, every cell a rectangle of one colour."""
+    rows = torch.arange(height) * cells.shape[1] // height
+    columns = torch.arange(width) * cells.shape[2] // width
+    return cells[:, rows][:, :, columns]

@@ -1,0 +1,296 @@
+"""Every node's `execute`: the bundled model where a picture matters, a random toy where only the machinery does."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sjd_pipelines import SCHEDULERS, SJDAutoRegressivePipeline
+
+PROMPT = "a heart on a green background"
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def drawn(nodes, bundled):
+    """Tokens and report of one bundled picture, drawn with the fewest passes that are exact."""
+    sampler = nodes["SJDSampler"]
+    decoder = nodes["SJDDecoderSeededJacobi"].execute(window=32, initialise="law-above").args[0]
+    values = {one.id: one.default for one in sampler.define_schema().inputs if hasattr(one, "default")}
+    return sampler.execute(**values | {"model": bundled, "decoder": decoder, "prompt": PROMPT, "seed": SEED}).args
+
+
+@pytest.fixture
+def sample(run, toy):
+    """Draw with the toy: tokens, report."""
+
+    def draw(**values):
+        return run("SJDSampler", **{"model": toy, "prompt": "a red dog", "preview_seconds": 0} | values)
+
+    return draw
+
+
+def test_the_bundled_model_draws_what_the_library_draws(run, bundled, drawn):
+    tokens, report = drawn
+    (image,) = run("SJDDecodeTokens", model=bundled, tokens=tokens)
+    assert image.shape == (1, 128, 128, 3)
+    assert image.dtype == torch.float32
+    assert 0 <= image.min() < image.max() <= 1
+
+    pipe = SJDAutoRegressivePipeline.from_pretrained(dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(PROMPT, generator=torch.Generator().manual_seed(SEED), output_type="pt")
+    assert torch.equal(tokens.ids, expected.tokens)
+    torch.testing.assert_close(image.movedim(-1, 1), expected.images)
+    assert report.seeds == [SEED]
+    assert report.passes < 256 == report.tokens
+
+
+def test_the_report_in_words_and_numbers(run, drawn):
+    _, report = drawn
+    text, tokens_per_step, steps, seconds = run("SJDReport", report=report)
+    assert text.startswith("seeded-jacobi window=32 initialise=law-above\nExact: ")
+    assert f"128 x 128 pixels from 256 tokens\n{steps:.1f} steps" in text
+    assert f"picture 1: seed {SEED}, {steps} steps" in text
+    assert tokens_per_step == pytest.approx(256 / steps)
+    assert steps == report.statistics.forward_passes[0]
+    assert seconds > 0
+
+
+@pytest.mark.parametrize("metric", ["step", "together"])
+def test_the_acceptance_map_alone_and_over_the_picture(run, bundled, drawn, metric):
+    tokens, report = drawn
+    (image,) = run("SJDDecodeTokens", model=bundled, tokens=tokens)
+    (alone,) = run("SJDAcceptanceMap", report=report, metric=metric)
+    assert alone.shape == image.shape
+    assert alone.unflatten(1, (16, 8)).unflatten(3, (16, 8)).var((2, 4)).max() == 0  # one colour per token
+    (over,) = run("SJDAcceptanceMap", report=report, metric=metric, opacity=1.0, image=image)
+    torch.testing.assert_close(over, alone)
+    (under,) = run("SJDAcceptanceMap", report=report, metric=metric, opacity=0.0, image=image)
+    torch.testing.assert_close(under, image)
+    if metric == "step":  # later is brighter
+        first, last = alone[0, 0, 0].sum(), alone[0, -1, -1].sum()
+        assert first < last
+
+
+def test_an_exact_decoder_beside_the_sequential_one(run, sample, decoder):
+    tokens_a, report_a = sample(decoder=decoder("seeded-jacobi"), batch_size=2)
+    tokens_b, report_b = sample(decoder=decoder("autoregressive"), batch_size=2)
+    both = {"report_a": report_a, "report_b": report_b, "tokens_a": tokens_a, "tokens_b": tokens_b}
+    text, speed_up, fewer_steps, mask = run("SJDCompare", **both)
+    assert "All tokens are equal" in text
+    assert speed_up == pytest.approx(report_b.seconds / report_a.seconds)
+    assert fewer_steps == pytest.approx(64 / report_a.passes)
+    assert mask.shape == (2, 16, 16)
+    assert mask.sum() == 0
+
+
+def test_differing_tokens_are_white_in_the_mask(run, sample):
+    tokens_a, report_a = sample(seed=0)
+    tokens_b, report_b = sample(seed=1)
+    _, _, _, mask = run("SJDCompare", report_a=report_a, report_b=report_b, tokens_a=tokens_a, tokens_b=tokens_b)
+    expected = (tokens_a.ids != tokens_b.ids).unflatten(1, (8, 8))
+    assert torch.equal(mask[:, ::2, ::2].bool(), expected)
+    assert expected.any()
+    text, _, _, blank = run("SJDCompare", report_a=report_a, report_b=report_b)
+    assert "differ" not in text
+    assert blank.shape == (1, 16, 16)
+
+
+def test_runs_of_other_sizes_are_not_compared(run, sample):
+    tokens_a, report_a = sample()
+    tokens_b, report_b = sample(batch_size=2)
+    with pytest.raises(ValueError, match="same model, size and batch_size"):
+        run("SJDCompare", report_a=report_a, report_b=report_b, tokens_a=tokens_a, tokens_b=tokens_b)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_decoder_draws(sample, decoder, name):
+    tokens, report = sample(decoder=decoder(name))
+    assert tokens.ids.shape == (1, 64)
+    assert report.decoder == name
+    assert report.statistics.label == SCHEDULERS[name].label
+    assert report.passes <= 64
+
+
+def test_numbers_that_may_be_left_out(decoder):
+    assert decoder("gsd", distance=-1.0).settings["distance"] is None
+    assert decoder("gsd", distance=0.5).settings["distance"] == 0.5
+    assert decoder("pjd", delay=-1).settings["delay"] is None
+
+
+def test_a_bad_setting_is_told_on_the_decoder(run):
+    with pytest.raises(ValueError, match=r"initialise must be one of random, .*; got 'crystal-ball'"):
+        run("SJDDecoderSpeculative", initialise="crystal-ball")
+
+
+def test_without_a_decoder_the_models_own_is_used_and_kept(sample, toy, decoder):
+    own = toy.pipe.scheduler
+    sample(decoder=decoder("sjd"))
+    assert toy.pipe.scheduler is own
+    _, report = sample()
+    assert report.decoder == "autoregressive"
+    assert toy.pipe.scheduler is own
+
+
+def test_a_picture_of_a_batch_can_be_drawn_again_alone(sample):
+    batch, report = sample(seed=7, batch_size=3)
+    alone, _ = sample(seed=9)
+    assert report.seeds == [7, 8, 9]
+    assert torch.equal(batch.ids[2:], alone.ids)
+    last, _ = sample(seed=0xFFFFFFFFFFFFFFFF, batch_size=2)
+    first, _ = sample(seed=0)
+    assert torch.equal(last.ids[1:], first.ids)
+
+
+def test_no_global_random_state_is_touched(sample):
+    before = torch.get_rng_state()
+    sample()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_sampling_options_are_the_models_own_or_given(sample, toy):
+    own = toy.pipe.sampling_defaults()
+    named = {"guidance": own["guidance_scale"], "top_k": own["top_k"], "top_p": own["top_p"]}
+    assert torch.equal(sample()[0].ids, sample(**named)[0].ids)
+    assert not torch.equal(sample()[0].ids, sample(guidance=1.0)[0].ids)
+    assert torch.equal(sample(temperature=0.0, seed=0)[0].ids, sample(temperature=0.0, seed=1)[0].ids)
+    with pytest.raises(ValueError, match=r"top_p must lie in \(0, 1\]"):
+        sample(top_p=0.0)
+    with pytest.raises(ValueError, match="draws 16x16 pixels only, got Nonex24"):
+        sample(width=24)
+
+
+def test_negative_prompt(sample):
+    assert torch.equal(sample()[0].ids, sample(negative_prompt=" ")[0].ids)
+    assert not torch.equal(sample()[0].ids, sample(negative_prompt="car")[0].ids)
+
+
+def test_progress_counts_committed_tokens(sample, server):
+    sample(batch_size=2)
+    values = [value for value, _, _ in server.updates]
+    assert values == sorted(values)
+    assert values[-1] == 128
+    assert {(total, preview) for _, total, preview in server.updates} == {(128, None)}
+
+
+def test_the_forming_picture_is_shown_with_unfinished_cells_grey(pack, sample, server, toy, decoder, monkeypatch):
+    # A clock that a pass moves by a minute, so that every pass is due.
+    preview = sys.modules["pack_under_test.comfy_nodes.preview"]
+    clock = iter(range(0, 10**6, 60))
+    monkeypatch.setattr(preview, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(toy, "decode_seconds", 0.0)
+    sample(preview_seconds=1, decoder=decoder("zipar"))
+    shown = [update for update in server.updates if update[2]]
+    assert shown
+    for value, _, (kind, picture, side) in shown:
+        assert (kind, side) == ("JPEG", 512)
+        assert isinstance(picture, Image.Image)
+        assert picture.size == (16, 16)
+        cells = torch.tensor(np.asarray(picture)).flatten(0, 1).unflatten(0, (8, 2, 8, 2))
+        grey = (cells == 128).all(-1).all(1).all(-1)
+        assert grey.sum() == 64 - value
+
+
+def test_previews_take_a_twentieth_of_the_time_at_most(sample, server, toy, monkeypatch):
+    preview = sys.modules["pack_under_test.comfy_nodes.preview"]
+    clock = iter(range(0, 10**6, 60))
+    monkeypatch.setattr(preview, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(toy, "decode_seconds", 120.0)
+    sample(preview_seconds=1)
+    first = next(index for index, update in enumerate(server.updates) if update[2])
+    assert first * 60 >= 120 * 19
+
+
+def test_cancel_stops_within_a_pass_and_the_next_run_is_right(sample, server, toy, decoder):
+    expected, _ = sample(seed=5)
+    own = toy.pipe.scheduler
+    sequential = decoder("autoregressive")
+    server.updates.clear()
+    server.cancel_at = 20
+    with pytest.raises(server.Interrupt):
+        sample(seed=6, decoder=sequential)
+    assert server.updates[-1][0] == 20
+    assert toy.pipe.scheduler is own
+    again, _ = sample(seed=5)
+    assert torch.equal(again.ids, expected.ids)
+
+
+def test_weights_are_handed_to_comfyui_with_room_for_the_canvas(sample, server, toy):
+    server.loaded.clear()
+    sample(guidance=1.0)
+    sample(guidance=5.0)
+    sample(guidance=5.0, batch_size=2)
+    needs = [need for patcher, need in server.loaded if patcher is toy.patcher]
+    assert len(needs) == 3
+    tokens = 64
+    assert needs[0] > toy.token_bytes / 2 * tokens
+    assert needs[1] > toy.token_bytes * tokens
+    assert needs[2] == 2 * needs[1]
+    held = {parameter.data_ptr() for parameter in toy.patcher.model.parameters()}
+    assert held == {parameter.data_ptr() for parameter in toy.pipe.model.parameters()}
+
+
+def test_out_of_memory_says_what_to_lower(toy):
+    message = r"Out of memory: lower batch_size, .*window.*\(tried to allocate 9 GiB\)"
+    with pytest.raises(torch.OutOfMemoryError, match=message), toy.ready(0):
+        raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+
+
+def test_models_are_found_below_the_model_folders(nodes, server):
+    options = next(one for one in nodes["SJDModelLoader"].define_schema().inputs if one.id == "model").options
+    assert options == ["bundled emoji model (128 x 128)", "toy", "someone/small"]
+
+
+def test_a_folder_of_extra_model_paths_counts(nodes, server, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.json").write_text("{}")
+    server.folders["sjd"].append(str(tmp_path))
+    try:
+        loader = nodes["SJDModelLoader"]
+        assert "elsewhere" in loader.define_schema().inputs[0].options
+        before = loader.fingerprint_inputs("elsewhere", "auto")
+        (tmp_path / "elsewhere" / "model.safetensors").write_bytes(b"new")
+        assert loader.fingerprint_inputs("elsewhere", "auto") != before
+    finally:
+        server.folders["sjd"].pop()
+
+
+def test_a_missing_model_names_the_folders_and_the_command(nodes):
+    loader = nodes["SJDModelLoader"]
+    message = loader.validate_inputs("gone", "auto")
+    assert "models/sjd" in message
+    assert "hf download" in message
+    assert loader.validate_inputs("toy", "int3") == "dtype must be auto, bf16, fp16, fp32; got 'int3'."
+    assert loader.validate_inputs("toy", "auto") is True
+    assert loader.validate_inputs(None, None) is True
+
+
+def test_half_precision(run):
+    (model,) = run("SJDModelLoader", model="someone/small", dtype="bf16")
+    assert model.pipe.dtype == torch.bfloat16
+    tokens, _ = run("SJDSampler", model=model, prompt="car")
+    (image,) = run("SJDDecodeTokens", model=model, tokens=tokens)
+    assert image.dtype == torch.float32
+    (again,) = run("SJDModelLoader", model="someone/small", dtype="fp32")
+    (same,) = run("SJDDecodeTokens", model=again, tokens=tokens)
+    assert same.shape == image.shape
+
+
+def test_tokens_of_another_codebook_are_refused(run, toy, drawn):
+    with pytest.raises(ValueError, match="connect the model that drew them"):
+        run("SJDDecodeTokens", model=toy, tokens=drawn[0])
+
+
+def test_a_sheet_of_pictures(run):
+    images = torch.rand(5, 6, 8, 3)
+    (sheet,) = run("SJDPictureGrid", images=images, columns=3)
+    assert sheet.shape == (1, 2 * 6 + 4, 3 * 8 + 2 * 4, 3)
+    torch.testing.assert_close(sheet[0, :6, 12:20], images[1])
+    torch.testing.assert_close(sheet[0, 10:, 12:20], images[4])
+    assert (sheet[0, 6:10] == 1).all()
+    assert (sheet[0, 10:, 20:] == 1).all()
+    (single,) = run("SJDPictureGrid", images=images[:1])
+    torch.testing.assert_close(single, images[:1])
