@@ -43,7 +43,7 @@ LABELS = {
 
 WINDOW = Setting(
     "Tokens guessed ahead per forward pass. Larger windows save passes until guesses stop being accepted; every pass "
-    "gets a little slower and needs more memory. Does not change what may be drawn.",
+    "gets a little slower and needs more memory.",
     1,
     1024,
     1,
@@ -53,7 +53,7 @@ WINDOW = Setting(
 def _initialise(options: Sequence[str] = tuple(INITIALISERS)) -> Setting:
     return Setting(
         "How a token is guessed the first time: from what was likely above or left of it (law), by copying that "
-        "token (repeat), or blindly (random, uniform). Good guesses save passes; the quality stays the same.",
+        "token (repeat), or blindly (random, uniform). Good guesses save passes, at no cost.",
         options=options,
     )
 

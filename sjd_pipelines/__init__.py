@@ -34,6 +34,7 @@ from .schedulers import (
     SeededJacobiScheduler,
     SJDPlusPlusScheduler,
     SJDScheduler,
+    TreeJacobiScheduler,
     ZipARScheduler,
 )
 from .version import __version__
@@ -73,6 +74,7 @@ __all__ = [
     "SJDPlusPlusScheduler",
     "SJDScheduler",
     "SchedulerMixin",
+    "TreeJacobiScheduler",
     "SeededJacobiScheduler",
     "ZipARScheduler",
     "__version__",

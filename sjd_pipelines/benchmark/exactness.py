@@ -8,7 +8,7 @@ import torch
 
 from ..decoding import ImageTokenLayout, Query, probabilities
 from ..pipelines import SJDAutoRegressivePipeline
-from ..schedulers import SCHEDULERS, AutoregressiveScheduler, JacobiScheduler, DecodingScheduler
+from ..schedulers import SCHEDULERS, AutoregressiveScheduler, DecodingScheduler, JacobiScheduler
 from .toy import toy_pipeline
 
 PROMPT = "a red dog"

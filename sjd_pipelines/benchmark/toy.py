@@ -12,7 +12,7 @@ try:  # transformers 5: one class per backend; the other one needs torchvision
 except ImportError:
     from transformers import JanusImageProcessor
 
-WORDS = "a red green blue dog cat car house on left right of two three".split()
+WORDS = ["a", "red", "green", "blue", "dog", "cat", "car", "house", "on", "left", "right", "of", "two", "three"]
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<boi>", "<eoi>", "<unk>", "<user>", "<assistant>"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<s> <user> {% for part in message['content'] %}{{ part['text'] }}{% endfor %}"

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from ..version import __version__
-from . import benchmark, generate, schedulers, verify
+from . import benchmark, comfy, generate, schedulers, verify
 from .arguments import CommandError, Parser
 
 # A command module defines `add_parser(commands)`, which sets the default `run`: arguments -> exit status.
-COMMANDS = (generate, schedulers, benchmark, verify)
+COMMANDS = (generate, schedulers, benchmark, verify, comfy)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -30,9 +30,14 @@ class CanvasCache(Cache):
             slots: `[B, Q]` int64, one slot per query token; distinct within a row.
             extent: slots 0 .. extent - 1 are read.
         """
-        offsets = torch.arange(slots.shape[0], device=slots.device)[:, None] * self.length
-        self._index = (slots + offsets).flatten()
+        self._index = self._flat(slots)
         self._extent = extent
+
+    def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copy keys and values between slots, `[B, M]` int64 each: an accepted branch takes its place."""
+        sources, targets = self._flat(sources), self._flat(targets)
+        for memory in self._keys + self._values:
+            memory.index_copy_(0, targets, memory.index_select(0, sources))
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args, **kwargs
@@ -56,6 +61,11 @@ class CanvasCache(Cache):
         memory.index_copy_(0, self._index, states.transpose(1, 2).flatten(0, 1))
         rows = memory.unflatten(0, (-1, self.length))[:, : self._extent]  # [B, extent, heads, dim]
         return rows.transpose(1, 2)
+
+    def _flat(self, slots: torch.Tensor) -> torch.Tensor:
+        """`[B, Q]` slots -> `[B * Q]` rows of the memory."""
+        offsets = torch.arange(slots.shape[0], device=slots.device)[:, None] * self.length
+        return (slots + offsets).flatten()
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Slots the next forward pass reads; positions are always given explicitly."""

@@ -1,4 +1,4 @@
-"""What a decoding run knows: tokens on the canvas, how far each image has come, the laws its drafts were drawn from."""
+"""What a decoding run knows: tokens on the canvas, how far each image has come, the laws behind its drafts."""
 
 from dataclasses import dataclass, field
 
@@ -16,12 +16,17 @@ class Query:
     Attributes:
         token_ids: `[B, Q]` int64.
         positions: `[B, Q]` int64 raster indices, -1 for the last prompt token.
-        visible: `[B, Q, S]` bool: the canvas positions 0 .. S - 1 each slot may attend to. The prompt always is visible.
+        visible: `[B, Q, S]` bool: the canvas slots 0 .. S - 1 each token may attend to. The prompt always is visible.
+        slots: `[B, Q]` int64: the canvas slot that holds each token's keys and values; None: its position. A tree has
+            several slots for one position.
+        moves: pairs of canvas slots `[B, M]`, from and to, copied before this pass; None: nothing moves.
     """
 
     token_ids: torch.Tensor
     positions: torch.Tensor
     visible: torch.Tensor
+    slots: torch.Tensor | None = None
+    moves: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 class LawRing:

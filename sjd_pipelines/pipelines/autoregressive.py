@@ -9,9 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
+from packaging.version import Version
 
 from ..decoding import (
     CanvasCache,
@@ -110,6 +112,8 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     @classmethod
     def load_diffusers_folder(cls, folder: Path, **kwargs: Any):
         """Load what `save_pretrained` wrote."""
+        if "dtype" in kwargs and Version(diffusers.__version__) < Version("0.40"):  # ignored `dtype` in silence
+            kwargs["torch_dtype"] = kwargs.pop("dtype")
         return super().from_pretrained(str(folder), **kwargs)
 
     @classmethod
@@ -289,7 +293,10 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         visible = query.visible.repeat(copies, 1, 1)  # [R, Q, S]
         prompt_visible = memory.visible[:, None].expand(-1, visible.shape[1], -1)  # [R, Q, P]
         mask = torch.cat([prompt_visible, visible], -1)[:, None]  # [R, 1, Q, P + S]
-        memory.cache.place(positions + prompt_length, mask.shape[-1])
+        if query.moves is not None:
+            memory.cache.move(*(slots.repeat(copies, 1) + prompt_length for slots in query.moves))
+        slots = positions if query.slots is None else query.slots.repeat(copies, 1)
+        memory.cache.place(slots + prompt_length, mask.shape[-1])
         hidden = self.run_transformer(embeds, mask, memory.last_position + 1 + positions, memory.cache)
         logits = self.image_logits(hidden)
         if memory.guided:

@@ -10,6 +10,7 @@ from .raster_window import RasterWindowScheduler
 from .row_parallel import RowParallelScheduler
 from .sjd_plus_plus import SJDPlusPlusScheduler
 from .speculative_jacobi import CoupledSJDScheduler, SJDScheduler
+from .tree_jacobi import TreeJacobiScheduler
 from .zipar import ZipARScheduler
 
 # The names used by the command line and by ComfyUI.
@@ -17,6 +18,7 @@ SCHEDULERS: dict[str, type[DecodingScheduler]] = {
     "autoregressive": AutoregressiveScheduler,
     "jacobi": JacobiScheduler,
     "seeded-jacobi": SeededJacobiScheduler,
+    "tree-jacobi": TreeJacobiScheduler,
     "sjd": SJDScheduler,
     "sjd++": SJDPlusPlusScheduler,
     "coupled-sjd": CoupledSJDScheduler,

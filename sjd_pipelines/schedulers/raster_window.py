@@ -142,11 +142,15 @@ class RasterWindowScheduler(DecodingScheduler):
         if state.laws is not None:
             state.laws.write(slots.positions, probabilities)
 
-        committed = (state.committed + accepted + 1).clamp(max=state.layout.num_tokens)
-        arrived = slots.positions < committed[:, None]
-        stamps = state.accepted_at.gather(1, slots.positions).masked_fill(arrived, state.passes)
-        state.accepted_at.scatter_(1, slots.positions, stamps)
-        state.drafted = slots.positions[:, -1] + 1
+        return self._advance(state, slots.positions, accepted + 1)
+
+    def _advance(self, state: DecodingState, positions: torch.Tensor, gained: torch.Tensor) -> DecodingState:
+        """Commit `gained` `[B]` tokens per row; the pass left a token at each of `positions` `[B, 1 + W]`."""
+        committed = (state.committed + gained).clamp(max=state.layout.num_tokens)
+        arrived = positions < committed[:, None]
+        stamps = state.accepted_at.gather(1, positions).masked_fill(arrived, state.passes)
+        state.accepted_at.scatter_(1, positions, stamps)
+        state.drafted = positions[:, -1] + 1
         state.committed = committed
         state.passes += 1
         return state

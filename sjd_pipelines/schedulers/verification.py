@@ -12,7 +12,7 @@ def leading(keep: torch.Tensor) -> torch.Tensor:
 
 
 def exact_match(drafts: torch.Tensor, choices: torch.Tensor) -> torch.Tensor:
-    """Accept a draft that equals the token the target chooses: Jacobi decoding (Song et al. 2021; Santilli et al. 2023).
+    """Accept a draft that equals the token the target chooses: Jacobi decoding (Santilli et al. 2023).
 
     With `choices = argmax(p / fixed noise)` this reproduces ancestral sampling token for token
     (predictive sampling, Wiggers & Hoogeboom 2020).

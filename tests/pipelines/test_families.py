@@ -13,6 +13,7 @@ from sjd_pipelines import (
     JacobiScheduler,
     Query,
     SeededJacobiScheduler,
+    SJDAutoRegressivePipeline,
     SJDScheduler,
 )
 from sjd_pipelines.benchmark.exactness import sampling_noise, total_variation
@@ -123,6 +124,14 @@ def test_lossless_schedulers_draw_from_the_law(families, name):
             **sampling,
         )
         assert total_variation((output.tokens * weights).sum(-1), law) < limit
+
+
+def test_dtype_of_a_saved_pipeline(captions, tmp_path):
+    captions.save_pretrained(tmp_path)
+    loaded = SJDAutoRegressivePipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.transformer.dtype == loaded.vq_model.dtype == loaded.text_encoder.dtype == torch.bfloat16
+    assert loaded(TEXTS[0], output_type="np").images.shape == (1, 8, 8, 3)
 
 
 def test_saved_pipelines_load_in_a_fresh_process(request, tmp_path):

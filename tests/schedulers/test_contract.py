@@ -63,7 +63,7 @@ def test_every_window_finishes_with_consistent_counts(pipe, name, window):
         committed = statistics.committed_per_pass[row]
         assert len(committed) == passes
         assert sum(committed) == 16
-        assert 1 <= min(committed)
+        assert min(committed) >= 1
         assert max(committed) <= window + 1
         flat = statistics.acceptance_map[row].flatten()
         assert (flat.diff() >= 0).all()  # raster order

@@ -104,7 +104,7 @@ class SlotNoise(CoupledSJDScheduler):
 
 
 class BatchMinimum(SJDScheduler):
-    """Cuts every row to the batch minimum; accepted drafts behind the cut stay, with their old law, for another test."""
+    """Cuts every row to the batch minimum; accepted drafts behind the cut stay, with their old law."""
 
     def step(self, probabilities, query, state, noise):
         slots = Slots(probabilities, query.token_ids[:, 1:], query.positions + 1, state, noise)

@@ -1,0 +1,180 @@
+"""Seeded Jacobi decoding with margin-guided branches: where the choice was close, the runner-up is verified as well.
+
+Under seeded exact-match verification any guess is allowed, so a tree needs no recursive rejection and no draft laws:
+whichever path agrees with the seeded choices is the path of sequential decoding.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import register_to_config
+
+from ..decoding.layout import ImageTokenLayout
+from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.state import DecodingState, Query
+from .base import check_choice, check_count, check_window
+from .drafting import INITIALISERS
+from .jacobi import SeededJacobiScheduler
+from .verification import exact_match, leading
+
+FRESH_DOUBT = 0.5  # chance that a token no pass has seen yet will change
+NO_TOKEN = -1
+
+
+@dataclass
+class Branches:
+    """Runners-up and what follows them.
+
+    Attributes:
+        index: `[B, K]` int64: the window slot whose draft the branch replaces.
+        positions: `[B, K]` int64: that slot's raster index.
+        tokens: `[B, K, D]` int64: the runner-up, then guesses for the positions behind it.
+    """
+
+    index: torch.Tensor
+    positions: torch.Tensor
+    tokens: torch.Tensor
+
+
+@dataclass
+class TreeState(DecodingState):
+    """Adds what choosing branches needs.
+
+    Attributes:
+        runner_up: `[B, L]` int64: second choice at each position, `NO_TOKEN` where none is known.
+        doubt: `[B, L]` float32: estimated chance that the draft at a position will change.
+        branches: those of the pass that is running.
+        continued: the branches of the last pass with their guesses refreshed, to be used again.
+        moves: pairs of canvas slots to copy before the next pass.
+    """
+
+    runner_up: torch.Tensor | None = None
+    doubt: torch.Tensor | None = None
+    branches: Branches | None = None
+    continued: Branches | None = None
+    moves: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+class TreeJacobiScheduler(SeededJacobiScheduler):
+    """Token-identical to `AutoregressiveScheduler` for the same seed, in fewer passes than `SeededJacobiScheduler`.
+
+    Each pass verifies a chain of `window` drafts and `branches` side chains of `depth` tokens. A side chain starts
+    with the second-best perturbed token of a window slot where the margin was small, weighted by the chance that
+    everything before it holds.
+
+    Args:
+        window: drafts on the main chain, at least 1.
+        branches: side chains per pass, at least 1.
+        depth: tokens of a side chain, at least 1.
+        initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
+    """
+
+    paper = "this package; seeded verification after Wiggers & Hoogeboom 2020, arXiv 2002.09928"
+
+    @register_to_config
+    def __init__(self, window: int = 32, branches: int = 4, depth: int = 8, initialise: str = "law-above"):
+        check_window(window)
+        check_count("branches", branches)
+        check_count("depth", depth)
+        check_choice("initialise", initialise, INITIALISERS)
+
+    @property
+    def scratch(self) -> int:
+        """Slots behind the window that hold the branches."""
+        return self.config.branches * self.config.depth
+
+    def margin(self, layout: ImageTokenLayout) -> int:
+        return super().margin(layout) + self.scratch
+
+    def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> TreeState:
+        plain = super().start(layout, batch_size, device)
+        state = TreeState.empty(layout, batch_size, self.margin(layout) + self.config.depth + 1, 0, device)
+        state.laws = plain.laws
+        state.runner_up = torch.full_like(state.canvas, NO_TOKEN)
+        state.doubt = torch.full(state.canvas.shape, FRESH_DOUBT, device=device)
+        return state
+
+    def plan(self, state: TreeState, noise: PositionNoise) -> Query:
+        main = super().plan(state, noise)
+        state.branches = branches = self._grow(state)
+        batch, count, depth = branches.tokens.shape
+        window = state.window
+
+        steps = torch.arange(depth, device=state.canvas.device)
+        positions = (branches.positions[..., None] + steps).flatten(1)  # [B, K * D]
+        scratch = (state.committed[:, None] + window + torch.arange(count * depth, device=steps.device)).view(
+            batch, count, depth
+        )
+        extent = main.visible.shape[-1] + count * depth
+        slot = torch.arange(extent, device=steps.device)
+        before = slot < branches.positions[:, :, None, None]  # [B, K, 1, S]: what the main chain holds there
+        own = (slot >= scratch[:, :, :1, None]) & (slot <= scratch[..., None])  # [B, K, D, S]
+        visible = torch.cat([slot <= main.positions[..., None], (before | own).flatten(1, 2)], 1)
+        return Query(
+            token_ids=torch.cat([main.token_ids, branches.tokens.flatten(1)], 1),
+            positions=torch.cat([main.positions, positions], 1),
+            visible=visible,
+            slots=torch.cat([main.positions, scratch.flatten(1)], 1),
+            moves=state.moves,
+        )
+
+    def step(self, probabilities: torch.Tensor, query: Query, state: TreeState, noise: PositionNoise) -> TreeState:
+        window, branches = state.window, state.branches
+        count, depth = branches.tokens.shape[1:]
+        exponential = noise.exponential(query.positions + 1, Purpose.SAMPLE, probabilities.shape[-1])
+        scores = probabilities / exponential  # [B, Q, V]
+        best, choices = scores.max(-1)
+        second, runner_up = scores.scatter(-1, choices[..., None], -1.0).max(-1)
+        doubt = 0.5 * second / best
+
+        accepted = leading(exact_match(query.token_ids[:, 1 : window + 1], choices[:, :window]))  # [B]
+        side = choices[:, window + 1 :].unflatten(1, (count, depth))  # [B, K, D]: choices behind each branch token
+        correct = choices.gather(1, accepted[:, None])  # [B, 1]
+        taken = (branches.index == accepted[:, None]) & (branches.tokens[..., 0] == correct)  # [B, K], one at most
+        hit = taken.any(1)
+        chosen = taken.long().argmax(1)
+        followed = leading(exact_match(branches.tokens[..., 1:], side[..., :-1]).flatten(0, 1)).unflatten(
+            0, (-1, count)
+        )
+        followed = followed.gather(1, chosen[:, None])[:, 0]  # [B]: tokens behind the runner-up that hold
+        gained = torch.where(hit, (accepted + 2 + followed).clamp(max=window + 1), accepted + 1)
+
+        # The query slot whose output speaks for each window position: the branch's where it was taken.
+        index = torch.arange(window + 1, device=gained.device).expand(len(gained), -1)
+        behind = index - accepted[:, None] - 1
+        on_branch = hit[:, None] & (behind >= 0) & (behind < depth)
+        path = torch.where(on_branch, window + 1 + chosen[:, None] * depth + behind, index)  # [B, 1 + W]
+        positions = query.positions[:, : window + 1] + 1
+        state.canvas.scatter_(1, positions, choices.gather(1, path))
+        state.runner_up.scatter_(1, positions, runner_up.gather(1, path))
+        state.doubt.scatter_(1, positions, doubt.gather(1, path))
+        if state.laws is not None:
+            rows = torch.arange(len(gained), device=gained.device)[:, None]
+            state.laws.write(positions, probabilities[rows, path])
+
+        # Keys and values of the runner-up and of what held behind it move to their positions.
+        steps = torch.arange(depth, device=gained.device)
+        targets = (state.committed + accepted)[:, None] + steps
+        sources = (state.committed + window + chosen * depth)[:, None] + steps
+        state.moves = (torch.where(hit[:, None] & (steps <= followed[:, None]), sources, targets), targets)
+        state.continued = Branches(branches.index, branches.positions, torch.cat([branches.tokens[..., :1], side], -1))
+        return self._advance(state, positions, gained)
+
+    def _grow(self, state: TreeState) -> Branches:
+        """Choose where to branch off, and guess what follows."""
+        window, count, depth = state.window, self.config.branches, self.config.depth
+        positions = state.committed[:, None] + torch.arange(window, device=state.canvas.device)  # [B, W]
+        doubt = state.doubt.gather(1, positions)
+        reach = (1 - doubt).cumprod(1) / (1 - doubt)  # chance that all drafts before a slot hold
+        value = (reach * doubt).masked_fill(state.runner_up.gather(1, positions) == NO_TOKEN, 0.0)
+        index = value.topk(min(count, window), 1).indices  # [B, K]
+        at = positions.gather(1, index)
+        first = state.runner_up.gather(1, at).clamp(min=0)
+        behind = at[..., None] + torch.arange(1, depth, device=at.device)  # [B, K, D - 1]
+        rest = state.canvas.gather(1, behind.flatten(1)).unflatten(1, behind.shape[1:])
+        if state.continued is not None:
+            old = state.continued
+            same = (old.positions[:, None] == at[..., None]) & (old.tokens[:, None, :, 0] == first[..., None])
+            source = same.long().argmax(-1)[..., None].expand_as(rest)  # [B, K, D - 1]
+            rest = torch.where(same.any(-1, keepdim=True), old.tokens[..., 1:depth].gather(1, source), rest)
+        return Branches(index, at, torch.cat([first[..., None], rest], -1))

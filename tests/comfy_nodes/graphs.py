@@ -1,0 +1,139 @@
+"""Graphs as ComfyUI's page saves them and as its server runs them, both told from the server's list of nodes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+NOTE = "MarkdownNote"  # drawn by the page, unknown to the server
+WIDTH, ROW_HEIGHT, TEXT_HEIGHT, TITLE_HEIGHT = 300, 26, 70, 60
+
+
+@dataclass
+class Node:
+    """One node of a workflow.
+
+    Attributes:
+        type: node id.
+        column: from the left.
+        values: widget values that differ from the defaults.
+        links: input -> (name of another node, index of its output).
+        title: shown instead of the node's own name.
+        height: of the node on the page, if its content needs more than its inputs.
+    """
+
+    type: str
+    column: int
+    values: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, tuple[str, int]] = field(default_factory=dict)
+    title: str | None = None
+    height: int = 0
+
+
+def inputs(info: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Name, type and options of each input of a node, in order."""
+    for kind in ("required", "optional"):
+        for name, (io_type, *rest) in info["input"].get(kind, {}).items():
+            options = rest[0] if rest else {}
+            if isinstance(io_type, list):  # the older way to write a list of choices
+                options, io_type = options | {"options": io_type}, "COMBO"
+            yield name, io_type, options
+
+
+def is_widget(io_type: str, options: dict[str, Any]) -> bool:
+    return io_type in WIDGET_TYPES and not options.get("forceInput")
+
+
+def default(options: dict[str, Any]) -> Any:
+    return options.get("default", next(iter(options.get("options", [])), ""))
+
+
+def to_page(nodes: dict[str, Node], note: str, object_info: dict[str, Any]) -> dict[str, Any]:
+    """A workflow as the page saves it: nodes in columns, a note beneath the first one, seeds fixed."""
+    numbers = {name: number for number, name in enumerate(nodes, 1)}
+    links: list[list[Any]] = []
+    drawn: dict[str, dict[str, Any]] = {}
+    bottoms: dict[int, int] = {}
+    for name, node in nodes.items():
+        info = object_info[node.type]
+        sockets, widgets, height = [], [], TITLE_HEIGHT
+        for key, io_type, options in inputs(info):
+            if is_widget(io_type, options) and key not in node.links:
+                widgets.append(node.values.get(key, default(options)))
+                widgets += ["fixed"] if options.get("control_after_generate") else []
+                rows = 2 if options.get("control_after_generate") else 1
+                height += TEXT_HEIGHT if options.get("multiline") else rows * ROW_HEIGHT
+                continue
+            socket = {"name": key, "type": io_type, "link": None}
+            if key in node.links:
+                source, slot = node.links[key]
+                socket["link"] = len(links) + 1
+                out_type = object_info[nodes[source].type]["output"][slot]
+                links.append([len(links) + 1, numbers[source], slot, numbers[name], len(sockets), out_type])
+            sockets.append(socket)
+            height += ROW_HEIGHT
+        height = max(height, node.height)
+        top = bottoms.get(node.column, 0)
+        bottoms[node.column] = top + height + 60
+        drawn[name] = {
+            "id": numbers[name],
+            "type": node.type,
+            "pos": [node.column * (WIDTH + 60), top],
+            "size": [WIDTH, height],
+            "flags": {},
+            "order": numbers[name] - 1,
+            "mode": 0,
+            "inputs": sockets,
+            "outputs": [
+                {"name": label, "type": io_type, "links": []}
+                for label, io_type in zip(info["output_name"], info["output"])
+            ],
+            "properties": {"Node name for S&R": node.type},
+            "widgets_values": widgets,
+        } | ({"title": node.title} if node.title else {})
+    for number, source, slot, *_ in links:
+        next(one for one in drawn.values() if one["id"] == source)["outputs"][slot]["links"].append(number)
+    words = {
+        "id": len(nodes) + 1,
+        "type": NOTE,
+        "pos": [0, bottoms[0]],
+        "size": [WIDTH, 210],
+        "flags": {},
+        "order": len(nodes),
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "properties": {},
+        "widgets_values": [note],
+    }
+    return {
+        "last_node_id": len(nodes) + 1,
+        "last_link_id": len(links),
+        "nodes": [*drawn.values(), words],
+        "links": links,
+        "groups": [],
+        "config": {},
+        "extra": {},
+        "version": 0.4,
+    }
+
+
+def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
+    """A saved workflow as the server runs it: widget values by name, links by node and slot."""
+    sources = {number: [str(source), slot] for number, source, slot, *_ in workflow["links"]}
+    prompt = {}
+    for node in workflow["nodes"]:
+        if node["type"] == NOTE:
+            continue
+        links = {one["name"]: sources[one["link"]] for one in node["inputs"] if one["link"] is not None}
+        values = iter(node["widgets_values"])
+        named = {}
+        for name, io_type, options in inputs(object_info[node["type"]]):
+            if not is_widget(io_type, options) or name in links:
+                continue
+            named[name] = next(values)
+            if options.get("control_after_generate"):
+                assert next(values) == "fixed"
+        assert next(values, None) is None, f"{node['type']} has more values than widgets"
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": named | links}
+    return prompt

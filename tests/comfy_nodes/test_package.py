@@ -1,0 +1,89 @@
+"""What ComfyUI, its Manager and its registry read: the root file, requirements, project data, documents."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sjd_pipelines import SCHEDULERS
+
+ROOT = Path(__file__).parents[2]
+PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def listed(name: str, text: str = PROJECT) -> list[str]:
+    """The strings of a list in pyproject.toml; `tomllib` came with Python 3.11 only."""
+    return re.findall(r'"([^"]+)"', re.search(rf"^{name} = \[(.*?)\]", text, re.DOTALL | re.MULTILINE).group(1))
+
+
+def test_requirements_are_the_dependencies_without_torch():
+    required = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
+    assert sorted(required) == sorted(one for one in listed("dependencies") if not re.match(r"torch\b", one))
+
+
+def test_project_data():
+    table = PROJECT[PROJECT.index("[tool.comfy]") :].split("\n\n")[0]
+    values = dict(re.findall(r'^([\w-]+) = "(.*)"$', table, re.MULTILINE))
+    assert {"PublisherId", "DisplayName", "Icon"} <= set(values)
+    assert values["requires-comfyui"].startswith(">=")
+    with Image.open(ROOT / values["Icon"]) as icon:
+        assert icon.width == icon.height <= 400
+    assert (ROOT / "LICENSE").is_file()
+
+
+def test_what_is_not_published_exists_or_is_made():
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").split()
+    assert "tests/" in lines
+    assert not {"sjd_pipelines/", "comfy_nodes/", "workflows/"} & set(lines)
+
+
+def test_the_root_file_is_empty_without_comfyui():
+    code = (
+        "import importlib.util as util, sys;"
+        f"spec = util.spec_from_file_location('pack', {str(ROOT / '__init__.py')!r}, submodule_search_locations=['']);"
+        "module = util.module_from_spec(spec); spec.loader.exec_module(module);"
+        "assert not hasattr(module, 'comfy_entrypoint'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_pack_leaves_comfyuis_names_alone(pack):
+    assert pack.__all__ == ["WEB_DIRECTORY", "comfy_entrypoint"]
+    assert "comfy_nodes" not in sys.modules
+    assert (ROOT / pack.WEB_DIRECTORY).is_dir()
+
+
+@pytest.mark.parametrize("word", ["eval(", "exec(", "subprocess", "manual_seed_all", ".cuda("])
+def test_what_the_registry_forbids(word):
+    for file in (ROOT / "comfy_nodes").glob("*.py"):
+        assert word not in file.read_text(encoding="utf-8"), file.name
+
+
+def test_only_runtime_touches_comfyui():
+    for file in (ROOT / "comfy_nodes").glob("*.py"):
+        foreign = re.findall(r"^(?:import|from) (comfy\.|folder_paths|nodes\b)", file.read_text(), re.MULTILINE)
+        assert bool(foreign) == (file.name == "runtime.py"), file.name
+
+
+def test_every_node_has_a_page_that_names_its_inputs_and_outputs(nodes):
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "comfy_nodes/web/docs").glob("*.md")}
+    assert set(pages) == set(nodes)
+    for node_id, node in nodes.items():
+        schema = node.define_schema()
+        assert pages[node_id].startswith(f"# {schema.display_name}\n")
+        for one in schema.inputs:
+            assert f"| {one.id} |" in pages[node_id], node_id
+        for one in schema.outputs:
+            assert f"| {one.display_name} |" in pages[node_id], node_id
+
+
+def test_every_scheduler_has_a_card_with_its_settings(pack):
+    cards = sys.modules["pack_under_test.comfy_nodes.decoder_cards"].CARDS
+    hint = "Every scheduler needs a card in comfy_nodes/decoder_cards.py"
+    assert list(cards) == list(SCHEDULERS), hint
+    for name, card in cards.items():
+        settings = [key for key in SCHEDULERS[name]().config if not key.startswith("_")]
+        assert list(card.settings) == settings, f"{hint} with its settings: {name}"
