@@ -19,6 +19,7 @@ from .llamagen import SJDLlamaGenPipeline
 from .loading import find_family, local_folder
 
 CONFIGURATION = ["*.json"]
+LIBRARIES = ("diffusers", "sjd_pipelines", "transformers")  # a model_index.json cannot make us import others
 # Speculative Jacobi decoding of Lumina-mGPT with window 16 took 1035 passes for 2392 tokens (Teng et al. 2024).
 PUBLISHED_TOKENS_PER_PASS = 2.3
 
@@ -151,7 +152,7 @@ def _diffusers_parts(folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, An
             yield name, entry
             continue
         library, class_name = entry
-        component = None if library is None else getattr(import_module(library), class_name, None)
+        component = getattr(import_module(library), class_name, None) if library in LIBRARIES else None
         if not isinstance(component, type) or not issubclass(component, ModelMixin | PreTrainedModel):
             yield name, None
         elif issubclass(component, ModelMixin):

@@ -94,7 +94,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
             text_encoder = tokenizer = None
         elif isinstance(text_encoder, str | Path):
             source = text_encoder
-            text_encoder = T5EncoderModel.from_pretrained(source, dtype=dtype, **kwargs)
+            text_encoder = T5EncoderModel.from_pretrained(source, dtype=dtype, use_safetensors=True, **kwargs)
             tokenizer = source if tokenizer is None else tokenizer
         if isinstance(tokenizer, str | Path):
             tokenizer = AutoTokenizer.from_pretrained(tokenizer)

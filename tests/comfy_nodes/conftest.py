@@ -8,6 +8,8 @@ import pytest
 
 from sjd_pipelines.benchmark.toy import toy_pipeline
 
+from .comfyui import ComfyUI
+
 ROOT = Path(__file__).parents[2]
 PACK = "pack_under_test"
 
@@ -41,6 +43,21 @@ def server(tmp_path_factory):
     yield server
     for name in server.modules():
         sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="package")
+def comfyui(tmp_path_factory):
+    """A real ComfyUI with two toy models."""
+    base = tmp_path_factory.mktemp("comfyui")
+    # Large enough to be watched and cancelled, with pixels cheap enough for previews.
+    toy_pipeline(24, 256, hidden_size=128, layers=4).save_pretrained(base / "models" / "sjd" / "watched")
+    toy_pipeline(8, 64).save_pretrained(base / "models" / "sjd" / "quick")
+    running = ComfyUI(base)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture(scope="package")
