@@ -78,6 +78,30 @@ CARDS: dict[str, Card] = {
         "sequential, and not a pixel differs.",
         {"window": WINDOW, "initialise": _initialise()},
     ),
+    "tree-jacobi": Card(
+        "SJDDecoderTreeJacobi",
+        "SJD Decoder: Tree Jacobi",
+        "Seeded Jacobi that also tries the runner-up where a choice was close: fewer passes still, and not a pixel "
+        "differs. Each pass works on more tokens, which pays off on GPUs.",
+        {
+            "window": WINDOW,
+            "branches": Setting(
+                "How many close choices are tried both ways per pass. More saves passes; each makes passes slower by "
+                "depth tokens.",
+                1,
+                64,
+                1,
+            ),
+            "depth": Setting(
+                "How far each of those side ways is followed. Longer saves passes where guesses are good; each token "
+                "makes passes slower.",
+                1,
+                64,
+                1,
+            ),
+            "initialise": _initialise(),
+        },
+    ),
     "sjd": Card(
         "SJDDecoderSpeculative",
         "SJD Decoder: Speculative Jacobi",

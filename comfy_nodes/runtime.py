@@ -30,7 +30,7 @@ LOWER = "lower batch_size, width and height or the decoder's window, set guidanc
 folder_paths.add_model_folder_path(OWN_FOLDER, str(Path(folder_paths.models_dir, OWN_FOLDER)))
 
 
-class Weights(torch.nn.Module):
+class SJDWeights(torch.nn.Module):
     """The networks of a pipeline under one roof; ComfyUI wants to set attributes that library models refuse."""
 
     def __init__(self, pipe: SJDAutoRegressivePipeline):
@@ -106,7 +106,7 @@ def load_model(folder: Path | None, dtype: str) -> Model:
     torch_dtype = _best_dtype(device) if dtype == "auto" else DTYPES[dtype]
     pipe = SJDAutoRegressivePipeline.from_pretrained(folder, dtype=torch_dtype)
     pipe.set_progress_bar_config(disable=True)
-    patcher = ModelPatcher(Weights(pipe), load_device=device, offload_device=management.unet_offload_device())
+    patcher = ModelPatcher(SJDWeights(pipe), load_device=device, offload_device=management.unet_offload_device())
     vectors = pipe.codebook_vectors()
     codebook = Codebook(
         f"{type(pipe).__name__} {vectors.shape[0]} x {vectors.shape[1]}", vectors[:CODEBOOK_SAMPLE].float().cpu()

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from ..version import __version__
-from . import benchmark, comfy, generate, schedulers, verify
+from . import benchmark, comfy, convert, generate, info, schedulers, step_cost, verify
 from .arguments import CommandError, Parser
 
 # A command module defines `add_parser(commands)`, which sets the default `run`: arguments -> exit status.
-COMMANDS = (generate, schedulers, benchmark, verify, comfy)
+COMMANDS = (generate, info, schedulers, benchmark, verify, step_cost, convert, comfy)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from diffusers import ModelMixin
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from ..decoding import ImageTokenLayout
 from ..schedulers import AutoregressiveScheduler
@@ -88,7 +88,7 @@ def inspect_model(
     pipe = skeleton(folder, dtype)
     slot_bytes = _slot_bytes(pipe, dtype)
     return ModelInfo(
-        source=str(folder if source is None else source),
+        source="bundled model" if source is None else str(source),
         pipeline=type(pipe).__name__,
         parameters={
             name: sum(parameter.numel() for parameter in component.parameters())
@@ -135,6 +135,8 @@ def skeleton(folder: Path, dtype: torch.dtype = torch.float32) -> SJDAutoRegress
             model = inspect.signature(family).parameters["model"].annotation
             config = AutoConfig.from_pretrained(folder)
             parts = {"model": model._from_config(config, dtype=dtype)} | family.settings_of_folder(folder)
+            if (folder / "generation_config.json").is_file():  # holds the checkpoint's sampling defaults
+                parts["model"].generation_config = GenerationConfig.from_pretrained(folder)
     required = [
         name
         for name, parameter in inspect.signature(family).parameters.items()

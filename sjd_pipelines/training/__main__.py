@@ -5,6 +5,7 @@
     pixels       train the pixel decoder, or the encoder
     evaluate     draw held-out captions and score them
     export       write the bundled folder
+    restore      make a run's folder of an exported checkpoint, to train on
     all          transformer, pixels, evaluate and export, in this order
 
 The first command is needed only to change the glyphs: the sheet and its tokens are part of the package.
@@ -22,7 +23,7 @@ from pathlib import Path
 from ..schedulers import SCHEDULERS
 from .codes import build_table
 from .evaluation import evaluate
-from .export import BUNDLED, SAMPLING, export
+from .export import BUNDLED, SAMPLING, export, restore
 from .glyphs import make_sheet
 from .pixels import PixelRecipe, train_pixels
 from .transformer import TransformerRecipe, train_transformer, write_atomically
@@ -66,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     writing.add_argument("--folder", type=Path, required=True, help="the run's folder")
     writing.add_argument("--target", type=Path, default=BUNDLED)
     writing.add_argument("--results", type=Path, help="scores written by `evaluate`; default: those already in target")
+    restoring = commands.add_parser("restore")
+    restoring.add_argument("--folder", type=Path, required=True, help="the new run's folder")
+    restoring.add_argument("--source", type=Path, default=BUNDLED, help="default: the bundled checkpoint")
     everything = commands.add_parser("all")
     everything.add_argument("--folder", type=Path, required=True, help="the run's folder")
     everything.add_argument("--target", type=Path, default=BUNDLED)
@@ -106,6 +110,8 @@ def main(arguments: list[str] | None = None) -> None:
     elif command == "export":
         path = options.pop("results")
         print(export(results=json.loads(path.read_text()) if path else None, **options))
+    elif command == "restore":
+        print(restore(**options))
     else:
         run_all(**options)
 

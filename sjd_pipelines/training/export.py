@@ -6,15 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, JanusForConditionalGeneration, JanusImageProcessor, JanusProcessor
 
 from .architecture import build_config, build_model
 from .captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer
 from .glyphs import CELL, GRID
 from .model_card import model_card
-from .pixels import PixelRecipe
-from .transformer import AVERAGE_FILE
+from .pixels import DECODER_PARTS, ENCODER_PARTS, PixelRecipe
+from .transformer import AVERAGE_FILE, LOG_FILE, trained_parameters, write_atomically
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "emoji_janus"
 RESULTS_FILE = "results.json"
@@ -75,3 +76,31 @@ def export(folder: str | Path, target: str | Path = BUNDLED, results: dict | Non
     temporary.rename(target)
     shutil.rmtree(previous, ignore_errors=True)
     return target
+
+
+def restore(folder: str | Path, source: str | Path = BUNDLED) -> Path:
+    """Make a run's folder out of an exported checkpoint, so that its training can go on elsewhere.
+
+    Weights and progress come back; the optimizer starts anew.
+
+    Raises:
+        FileExistsError: the folder already holds a run.
+    """
+    folder, source = Path(folder), Path(source)
+    if (folder / AVERAGE_FILE).exists():
+        raise FileExistsError(f"{folder} already holds a run; choose another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    model = JanusForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
+    training = json.loads((source / RESULTS_FILE).read_text()).get(
+        "training", {"steps": 0, "images": 0, "seconds": 0.0}
+    )
+    progress = {"step": training["steps"], "images": training["images"], "seconds": training["seconds"]}
+    with (folder / LOG_FILE).open("w") as log:
+        log.write(json.dumps(progress) + "\n")
+    vqmodel = model.model.vqmodel
+    for side, parts in (("decoder", DECODER_PARTS), ("encoder", ENCODER_PARTS)):
+        weights = {name: p.detach().clone() for name, p in vqmodel.named_parameters() if name.startswith(parts)}
+        write_atomically(PixelRecipe(folder, side).weights_file, lambda path, held=weights: save_file(held, path))
+    weights = {name: p.detach().clone() for name, p in trained_parameters(model).items()}
+    write_atomically(folder / AVERAGE_FILE, lambda path: save_file(weights, path))
+    return folder

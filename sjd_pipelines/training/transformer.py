@@ -47,12 +47,12 @@ class TransformerRecipe:
     decay_minutes: float = 30.0
     batch_size: int = 8
     threads: int = 1
-    muon_rate: float = 6e-3
-    adam_rate: float = 3e-3
+    muon_rate: float = 2.5e-3
+    adam_rate: float = 1.5e-3
     warmup: int = 60
     average_decay: float = 0.998
     caption_weight: float = 0.05
-    singles_first: int = 12_000  # images before counts and relations join
+    singles_first: int = 18_000  # images before counts and relations join
     log_every: int = 25
     probe_every: int = 200
     probe_rows: int = 64
@@ -204,6 +204,14 @@ def train_transformer(recipe: TransformerRecipe, model: JanusForConditionalGener
         saved = load_file(folder / AVERAGE_FILE)
         average = [saved[name] for name in named]
         progress = state["progress"]
+
+    elif (folder / AVERAGE_FILE).exists():  # restored from an exported checkpoint
+        saved = load_file(folder / AVERAGE_FILE)
+        average = [saved[name] for name in named]
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, average)
+        last = json.loads((folder / LOG_FILE).read_text().splitlines()[-1])
+        progress = {name: last[name] for name in progress}
 
     def save() -> None:
         if rank == 0:

@@ -38,7 +38,7 @@ async def probe(request):
         resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     loaded = [type(one.model.model).__name__ for one in management.current_loaded_models if one.model is not None]
     kinds = [type(one).__name__ for one in gc.get_objects()]
-    alive = {kind: kinds.count(kind) for kind in ("CanvasCache", "Weights")}
+    alive = {kind: kinds.count(kind) for kind in ("CanvasCache", "SJDWeights")}
     return web.json_response({"loaded": loaded, "resident": resident} | alive)
 
 @PromptServer.instance.routes.get("/probe/evict")
@@ -126,13 +126,14 @@ class ComfyUI:
         return answer["prompt_id"]
 
     def wait(self, prompt_id: str, seconds: float = RUN_SECONDS) -> list[dict[str, Any]]:
-        """Everything the server said until that graph was done, cancelled or failed."""
+        """Everything the server said until that graph was done, cancelled or failed; how it ended is the last."""
         seen = []
         for event in self.follow(seconds):
+            if is_over(event, prompt_id):
+                break
             seen.append(event)
-            if event.get("data", {}).get("prompt_id") == prompt_id and event["type"] in ENDS:
-                return seen
-        raise AssertionError("unreachable")
+        endings = [event for event in seen if event["type"] in ENDS and event["data"]["prompt_id"] == prompt_id]
+        return [*seen, endings[-1]]
 
     def follow(self, seconds: float = RUN_SECONDS) -> Iterator[dict[str, Any]]:
         """What the server says, each with the time it was heard at as `heard`."""
@@ -156,6 +157,12 @@ class ComfyUI:
         for kind, body in self._socket.messages():
             event = json.loads(body) if kind == WebSocket.TEXT else {"type": "binary", "body": body}
             self.events.put(event | {"heard": time.monotonic()})
+
+
+def is_over(event: dict[str, Any], prompt_id: str) -> bool:
+    """Whether this says that a graph has left the queue; its history can be read from then on."""
+    data = event.get("data", {})
+    return event["type"] == "executing" and data["node"] is None and data["prompt_id"] == prompt_id
 
 
 class WebSocket:

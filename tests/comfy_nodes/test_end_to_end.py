@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from .comfyui import CHECKOUT, ENDS, ROOT
+from .comfyui import CHECKOUT, ENDS, ROOT, is_over
 from .graphs import to_prompt
 from .test_interface import FROZEN
 
@@ -144,29 +144,33 @@ def test_the_second_run_is_cached_and_a_repeated_one_equal(comfyui):
 def test_free_frees(comfyui):
     comfyui.run(graph("watched", seed=5, temperature=0.0))
     state = comfyui.get("/probe")
-    assert state["loaded"] == ["Weights"] * len(state["loaded"]) != []
+    assert state["loaded"] == ["SJDWeights"] * len(state["loaded"]) != []
     assert state["CanvasCache"] == 0
     after = forget_everything(comfyui)
     assert after["loaded"] == []
-    assert after["Weights"] == 0
+    assert after["SJDWeights"] == 0
 
 
 def test_a_second_model_can_take_the_place_of_the_first(comfyui):
-    comfyui.run(graph("watched", seed=5, temperature=0.0))
-    both = graph("watched", seed=5, temperature=0.0)
-    both |= {str(int(key) + 10): value for key, value in graph("quick").items()}
-    for key in ("13", "14", "15"):
-        values = both[key]["inputs"]
-        both[key]["inputs"] = {
-            name: [str(int(value[0]) + 10), value[1]] if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-    comfyui.run(both)
-    assert comfyui.get("/probe")["loaded"] == ["Weights"] * 2
+    def both(seed):
+        nodes = graph("watched", seed=seed, temperature=0.0)
+        for key, node in graph("quick", seed=seed).items():
+            links = {
+                name: [f"1{value[0]}", value[1]] for name, value in node["inputs"].items() if isinstance(value, list)
+            }
+            nodes[f"1{key}"] = {"class_type": node["class_type"], "inputs": node["inputs"] | links}
+        return nodes
+
+    _, outputs = comfyui.run(both(5))
+    expected = pixels(comfyui.pictures(outputs))
+    assert comfyui.get("/probe")["loaded"] == ["SJDWeights"] * 2
     comfyui.get("/probe/evict")
-    assert comfyui.get("/probe")["loaded"] == ["Weights"]
-    comfyui.run(graph("watched", seed=6, temperature=0.0))
-    assert comfyui.get("/probe")["loaded"] == ["Weights"] * 2
+    assert comfyui.get("/probe")["loaded"] == ["SJDWeights"]
+    comfyui.run(both(6))
+    assert comfyui.get("/probe")["loaded"] == ["SJDWeights"] * 2
+    forget_everything(comfyui)
+    _, outputs = comfyui.run(both(5))
+    assert pixels(comfyui.pictures(outputs)) == expected
 
 
 @pytest.mark.parametrize(
@@ -217,7 +221,7 @@ def test_twenty_queued_runs_with_three_cancels(comfyui):
                 comfyui.post("/interrupt", {})
         elif seed is not None and event["type"] in ENDS:
             ends[seed] = event["type"]
-        if len(ends) == len(seeds):
+        if len(ends) == len(seeds) and is_over(event, list(ids)[-1]):
             break
     cancelled = {103, 108, 115}
     assert {seed for seed, end in ends.items() if end == "execution_interrupted"} == cancelled
@@ -230,5 +234,5 @@ def test_twenty_queued_runs_with_three_cancels(comfyui):
     after = comfyui.get("/probe")
     print(f"resident {before['resident'] / 2**20:.0f} MiB before, {after['resident'] / 2**20:.0f} MiB after")
     assert after["CanvasCache"] == 0
-    assert after["Weights"] == before["Weights"] == 1
+    assert after["SJDWeights"] == before["SJDWeights"] == 1
     assert after["resident"] - before["resident"] < 64 * 2**20

@@ -14,6 +14,7 @@ FROZEN = {
     "SJDDecoderSequential": ([], ["DECODER"]),
     "SJDDecoderJacobi": (["window", "initialise"], ["DECODER"]),
     "SJDDecoderSeededJacobi": (["window", "initialise"], ["DECODER"]),
+    "SJDDecoderTreeJacobi": (["window", "branches", "depth", "initialise"], ["DECODER"]),
     "SJDDecoderSpeculative": (["window", "initialise"], ["DECODER"]),
     "SJDDecoderPlusPlus": (["window", "initialise", "confidence", "reuse_threshold"], ["DECODER"]),
     "SJDDecoderCoupled": (["window", "initialise", "coupling"], ["DECODER"]),

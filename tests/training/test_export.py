@@ -5,15 +5,19 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from sjd_pipelines.training import export as exporting
 from sjd_pipelines.training.captions import BOI, encode_caption
-from sjd_pipelines.training.evaluation import save_grid
 from sjd_pipelines.training.model_card import model_card
 from sjd_pipelines.training.pixels import PixelRecipe, picture_batch, reconstruction_loss, train_pixels
-from sjd_pipelines.training.transformer import AVERAGE_FILE, trained_parameters
+from sjd_pipelines.training.transformer import (
+    AVERAGE_FILE,
+    TransformerRecipe,
+    train_transformer,
+    trained_parameters,
+)
 
 
 def test_picture_batches():
@@ -83,6 +87,18 @@ def test_card_claims_nothing_unmeasured():
     assert "Nothing yet." in model_card({}, 1000, {"temperature": 1.0})
 
 
-def test_grid(tmp_path):
-    path = save_grid(torch.rand(5, 3, 8, 8), tmp_path / "grid.png", columns=3)
-    assert path.stat().st_size > 0
+def test_a_run_restored_from_an_export_trains_on(exported, tmp_path, tiny_model):
+    folder = exporting.restore(tmp_path / "again", exported)
+    saved = load_file(folder / AVERAGE_FILE)
+    for name, parameter in trained_parameters(tiny_model).items():
+        assert torch.allclose(saved[name], parameter, atol=1e-3), name
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        exporting.restore(folder, exported)
+    recipe = TransformerRecipe(folder, minutes=5, decay_minutes=0, batch_size=2, probe_rows=4, max_steps=2)
+    entry = train_transformer(recipe, tiny_model)
+    assert entry["step"] == 5 + 2
+    assert entry["images"] == 10 + 4
+    decoder = load_file(folder / "pixel_decoder.safetensors")
+    assert torch.allclose(
+        decoder["decoder.conv_in.weight"], tiny_model.model.vqmodel.decoder.conv_in.weight, atol=1e-3
+    )

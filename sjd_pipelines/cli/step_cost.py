@@ -1,0 +1,50 @@
+"""`sjd step-cost`: what each scheduler costs by itself, without a model."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from .arguments import positive
+from .files import check_writable, write_json
+from .tables import table
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "step-cost",
+        help="time drafting, verification and redrafting alone, on synthetic laws",
+        description="Time each scheduler's plan and step on synthetic laws of a large codebook, without a model.",
+    )
+    parser.add_argument("--scheduler", metavar="NAME", nargs="+", help="see `sjd schedulers`; default: all")
+    parser.add_argument("--window", metavar="W", type=positive, default=64, help="default: %(default)s")
+    parser.add_argument("--codebook-size", metavar="V", type=positive, default=16384, help="default: %(default)s")
+    parser.add_argument("--batch-size", metavar="B", type=positive, default=4, help="default: %(default)s")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the costs to this file as well")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        check_writable("--json", arguments.json)
+    from ..benchmark.step_cost import measure_step_costs
+    from .settings import scheduler_class
+
+    for name in arguments.scheduler or ():
+        scheduler_class(name)
+    costs = measure_step_costs(arguments.scheduler, arguments.window, arguments.codebook_size, arguments.batch_size)
+    if arguments.json:
+        write_json(arguments.json, [asdict(cost) for cost in costs])
+    rows = [
+        (
+            cost.name,
+            cost.label,
+            str(cost.window),
+            f"{cost.slots:.1f}",
+            f"{cost.tokens:.2f}",
+            f"{1000 * cost.plan:.2f}",
+            f"{1000 * cost.step:.2f}",
+        )
+        for cost in costs
+    ]
+    print(table(("name", "label", "window", "slots", "tokens/pass", "plan ms", "step ms"), rows, left=2))
+    return 0

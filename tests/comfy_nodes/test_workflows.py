@@ -1,0 +1,64 @@
+"""The workflows that come with the pack: nodes and values known, seeds fixed, a thumbnail each."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+FOLDER = Path(__file__).parents[2] / "workflows"
+WORKFLOWS = sorted(FOLDER.glob("*.json"))
+# Of ComfyUI itself and of its page.
+CORE = {"PreviewImage", "SaveImage", "PreviewAny", "ImageBatch", "MarkdownNote"}
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_there_is_one_for_each_use():
+    names = ["acceptance_map", "compare_with_sequential", "decoder_grid", "text_to_image"]
+    assert [path.stem for path in WORKFLOWS] == names
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_nodes_inputs_and_values_are_known(path, nodes):
+    workflow = read(path)
+    assert {node["type"] for node in workflow["nodes"]} <= set(nodes) | CORE
+    for node in workflow["nodes"]:
+        if node["type"] not in nodes:
+            continue
+        linked = [one["name"] for one in node["inputs"]]
+        inputs = nodes[node["type"]].define_schema().inputs
+        assert set(linked) <= {one.id for one in inputs}
+        values = iter(node["widgets_values"])
+        for one in inputs:
+            if one.id in linked:
+                continue
+            value = next(values)
+            if hasattr(one, "options"):
+                assert value in one.options
+            elif hasattr(one, "min"):
+                assert one.min <= value <= one.max
+            if getattr(one, "control_after_generate", False):
+                assert next(values) == "fixed"
+        assert list(values) == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_links_join_outputs_to_inputs_of_their_type(path):
+    workflow = read(path)
+    by_id = {node["id"]: node for node in workflow["nodes"]}
+    for number, source, slot, target, socket, io_type in workflow["links"]:
+        assert number in by_id[source]["outputs"][slot]["links"]
+        assert by_id[source]["outputs"][slot]["type"] == io_type
+        assert by_id[target]["inputs"][socket]["link"] == number
+        assert by_id[target]["inputs"][socket]["type"] in (io_type, "*")
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_thumbnails(path):
+    with Image.open(path.with_suffix(".jpg")) as picture:
+        assert picture.format == "JPEG"
+        assert min(picture.size) >= 128
+    assert path.with_suffix(".jpg").stat().st_size < 100_000
