@@ -82,7 +82,7 @@ CARDS: dict[str, Card] = {
         "SJDDecoderTreeJacobi",
         "SJD Decoder: Tree Jacobi",
         "Seeded Jacobi that also tries the runner-up where a choice was close: fewer passes still, and not a pixel "
-        "differs. Each pass works on more tokens, which pays off on GPUs.",
+        "differs. Each pass works on more tokens.",
         {
             "window": WINDOW,
             "branches": Setting(

@@ -42,7 +42,10 @@ class PositionNoise:
         self._row_keys = torch.stack([_mix(_mix(low) ^ high), _mix(_mix(high + _GOLDEN) ^ low)], -1).to(self.device)
         self._token_counters: dict[int, torch.Tensor] = {}
         self._num_positions = num_positions
-        self._first_draw: dict[Purpose, tuple[torch.Tensor, torch.Tensor]] = {}  # keys of all positions, [B, L] each
+        self._table: torch.Tensor | None = None  # [2, B, L]: keys of all positions
+        self._first_draw: dict[Purpose, torch.Tensor] = {}  # [2, B, L]: the same within a stream, at draw 0
+        if num_positions is not None:
+            self._table = self._position_keys(torch.arange(num_positions, device=self.device).expand(len(seeds), -1))
 
     def uniform(self, positions: torch.Tensor, purpose: Purpose, draw: int = 0) -> torch.Tensor:
         """One number per slot.
@@ -97,22 +100,25 @@ class PositionNoise:
         chosen = torch.arange(len(self.seeds))[rows.cpu()].tolist()
         return PositionNoise([self.seeds[row] for row in chosen], self.device, self._num_positions)
 
-    def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two 32-bit keys per slot, as int64 `[B, Q]`."""
-        if draw or self._num_positions is None:
-            return self._hash(positions, purpose, draw)
+    def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: int) -> torch.Tensor:
+        """Two 32-bit keys per slot, as int64 `[2, B, Q]`."""
+        if self._table is None:
+            return self._stream_keys(self._position_keys(positions), purpose, draw)
+        index = positions.expand(2, -1, -1)
+        if draw:
+            return self._stream_keys(self._table.gather(2, index), purpose, draw)
         if purpose not in self._first_draw:
-            every = torch.arange(self._num_positions, device=self.device).expand(len(self.seeds), -1)
-            self._first_draw[purpose] = self._hash(every, purpose, 0)
-        first, second = self._first_draw[purpose]
-        return first.gather(1, positions), second.gather(1, positions)
+            self._first_draw[purpose] = self._stream_keys(self._table, purpose, 0)
+        return self._first_draw[purpose].gather(2, index)
 
-    def _hash(self, positions: torch.Tensor, purpose: Purpose, draw: int) -> tuple[torch.Tensor, torch.Tensor]:
-        stream = (int(purpose) * 0x85EBCA6B + draw * 0xC2B2AE35) & _MASK32
-        slots = _mix((positions * _GOLDEN & _MASK32) ^ stream)  # [B, Q]
-        first = _mix(slots ^ self._row_keys[:, :1])
-        second = _mix((first + slots & _MASK32) ^ self._row_keys[:, 1:])
-        return first, second
+    def _position_keys(self, positions: torch.Tensor) -> torch.Tensor:
+        """Position and seed, mixed: `[B, Q]` -> `[2, B, Q]`."""
+        return _mix(_mix(positions * _GOLDEN) ^ self._row_keys.T[:, :, None])
+
+    def _stream_keys(self, keys: torch.Tensor, purpose: Purpose, draw: int) -> torch.Tensor:
+        """Keys of a position to keys of one stream and draw there."""
+        stream = int(purpose) * 0x85EBCA6B + draw * 0xC2B2AE35 & _MASK32
+        return _mix(keys ^ stream)
 
     def _counters(self, codebook_size: int) -> torch.Tensor:
         counters = self._token_counters.get(codebook_size)

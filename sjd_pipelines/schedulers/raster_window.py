@@ -50,6 +50,11 @@ class Slots:
         return race(self.target, noise)
 
     @cached_property
+    def residual_choice(self) -> torch.Tensor:
+        """`[B, W + 1]` int64: what each slot takes if its draft is rejected."""
+        return residual_sample(self.target, self.draft_law, self.positions, self.noise, self.state.passes)
+
+    @cached_property
     def likeliest(self) -> torch.Tensor:
         """`[B, W + 1]` int64: argmax p."""
         return self.target.argmax(-1)

@@ -8,7 +8,7 @@ from ..decoding.sampling import race
 from .base import check_choice, check_window
 from .drafting import INITIALISERS
 from .raster_window import RasterWindowScheduler, Slots, speculative_commit
-from .verification import residual_sample, speculative_accept
+from .verification import speculative_accept
 
 COUPLINGS = ("maximal", "gumbel")
 
@@ -71,10 +71,13 @@ class CoupledSJDScheduler(SJDScheduler):
     def shares_noise(self) -> bool:
         return self.config.coupling == "gumbel"
 
+    def commit(self, slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
+        if self.config.coupling == "gumbel":
+            return super().commit(slots, accepted)
+        return slots.at(slots.residual_choice, accepted)
+
     def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
         if self.config.coupling == "gumbel":
             return slots.seeded_choice
-        draft_law = torch.nn.functional.pad(slots.draft_law, (0, 0, 0, 1))  # no draft behind the window
-        tokens = residual_sample(slots.target, draft_law, slots.positions, slots.noise, slots.state.passes)
-        tokens[:, :-1] = torch.where(keep, slots.drafts, tokens[:, :-1])
-        return tokens
+        kept = torch.where(keep, slots.drafts, slots.residual_choice[:, :-1])
+        return torch.cat([kept, slots.residual_choice[:, -1:]], 1)

@@ -54,20 +54,22 @@ def residual(target: torch.Tensor, draft_law: torch.Tensor) -> torch.Tensor:
     Where rounding leaves nothing of it, p and q are equal and p itself is returned.
 
     Args:
-        target: `[..., V]` float32.
-        draft_law: `[..., V]` float32; zeros stand for a slot without a draft.
+        target: `[B, Q, V]` float32.
+        draft_law: `[B, D, V]` float32 of the first D <= Q slots; the slots behind them have no draft, and keep p.
 
     Returns:
-        `[..., V]` float32, not normalised.
+        `[B, Q, V]` float32, not normalised.
     """
-    remainder = (target - draft_law).clamp_(min=0)
+    drafted = draft_law.shape[1]
+    remainder = target.clone()
+    remainder[:, :drafted].sub_(draft_law).clamp_(min=0)
     return torch.where(remainder.sum(-1, keepdim=True) > 0, remainder, target)
 
 
 def residual_sample(
     target: torch.Tensor, draft_law: torch.Tensor, positions: torch.Tensor, noise: PositionNoise, draw: int
 ) -> torch.Tensor:
-    """Draw from the residual: `[B, Q, V]`, `[B, Q, V]`, `[B, Q]` -> `[B, Q]` int64.
+    """Draw from the residual: `[B, Q, V]`, `[B, D, V]`, `[B, Q]` -> `[B, Q]` int64.
 
     The noise has a stream of its own: it must be independent of the draft that was rejected.
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTE = "MarkdownNote"  # drawn by the page, unknown to the server
-WIDTH, ROW_HEIGHT, TEXT_HEIGHT, TITLE_HEIGHT = 300, 26, 70, 60
+WIDTH, ROW_HEIGHT, TEXT_HEIGHT, TITLE_HEIGHT = 300, 26, 80, 30
 
 
 @dataclass

@@ -1,16 +1,27 @@
-"""Writes workflows/*.json from the nodes of a running ComfyUI: `python make_workflows.py http://127.0.0.1:8188`."""
+"""Writes workflows/*.json from the nodes of a running ComfyUI, and thumbnails of what they draw there.
 
+`python tests/comfy_nodes/make_workflows.py http://127.0.0.1:8188`
+"""
+
+import io
 import json
 import sys
+import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
-from graphs import Node, to_page
+from graphs import Node, to_page, to_prompt
+from PIL import Image
+
+from sjd_pipelines.benchmark.pictures import contact_sheet
 
 FOLDER = Path(__file__).parents[2] / "workflows"
-PROMPT = "an apple left of a car on a blue background"
+PROMPT = "two apples on a blue background"
 SEED = 7
-IMAGE_HEIGHT = 340
+IMAGE_HEIGHT = 260
+THUMBNAIL = 400  # pixels
 
 TEXT_TO_IMAGE = {
     "model": Node("SJDModelLoader", 0),
@@ -131,11 +142,37 @@ WORKFLOWS = {
 
 
 def main(server: str) -> None:
-    with urllib.request.urlopen(f"{server}/object_info") as answer:
-        object_info = json.load(answer)
+    object_info = ask(f"{server}/object_info")
     for name, (nodes, note) in WORKFLOWS.items():
-        text = json.dumps(to_page(nodes, note, object_info), indent=1, ensure_ascii=False)
+        workflow = to_page(nodes, note, object_info)
+        text = json.dumps(workflow, indent=1, ensure_ascii=False)
         (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        pictures = draw(server, to_prompt(workflow, object_info))
+        sheet = contact_sheet(pictures, columns=3)
+        sheet = sheet.resize([side * THUMBNAIL // max(sheet.size) for side in sheet.size], Image.Resampling.LANCZOS)
+        sheet.save(FOLDER / f"{name}.jpg", quality=85)
+
+
+def draw(server: str, prompt: dict[str, Any]) -> list[Image.Image]:
+    """Run a graph; its pictures in the order of the nodes that show them."""
+    prompt_id = ask(f"{server}/prompt", {"prompt": prompt})["prompt_id"]
+    while prompt_id not in (history := ask(f"{server}/history/{prompt_id}")):
+        time.sleep(1)
+    outputs = history[prompt_id]["outputs"]
+    files = [file for node in sorted(outputs, key=int) for file in outputs[node].get("images", [])]
+    pictures = []
+    for file in files:
+        with urllib.request.urlopen(f"{server}/view?{urllib.parse.urlencode(file)}") as answer:
+            pictures.append(Image.open(io.BytesIO(answer.read())).convert("RGB"))
+    return pictures
+
+
+def ask(url: str, value: Any = None) -> Any:
+    """The JSON a server answers with."""
+    body = None if value is None else json.dumps(value).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def page(comfyui, tmp_path_factory):
-    for name, value in (("Comfy.TutorialCompleted", True), ("Comfy.Workflow.ShowMissingNodesWarning", True)):
+    for name, value in (("Comfy.TutorialCompleted", True), ("Comfy.Minimap.Visible", False)):
         comfyui.post(f"/settings/{name}", value)
     page = Page(tmp_path_factory.mktemp("chromium"))
     try:
