@@ -33,7 +33,7 @@ class SJDSampler(io.ComfyNode):
                     "prompt",
                     multiline=True,
                     dynamic_prompts=True,
-                    default="two apples on a blue background",
+                    default="a heart on a blue background",
                     tooltip="What to draw. The emoji model knows 48 objects, 10 backgrounds and counts to three; a "
                     "class-conditional LlamaGen wants the number of an ImageNet class.",
                 ),

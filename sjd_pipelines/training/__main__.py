@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     scoring.add_argument("--per-kind", type=int, default=200, help="pictures per kind; default: %(default)s")
     scoring.add_argument("--guidance-scale", type=float, default=SAMPLING["guidance_scale"])
     scoring.add_argument("--temperature", type=float, default=SAMPLING["temperature"])
+    scoring.add_argument("--top-p", type=float, default=SAMPLING["top_p"])
     scoring.add_argument("--seed", type=int, default=0)
     scoring.add_argument(
         "--schedulers", nargs="+", choices=SCHEDULERS, default=["autoregressive"], help="default: %(default)s"

@@ -19,7 +19,7 @@ from .pixels import picture_batch
 from .scenes import KINDS, place, render, sample_shading
 from .transformer import LOG_FILE, write_atomically
 
-BATCH = 20  # pictures drawn at once
+BATCH = 50  # pictures drawn at once
 
 
 @torch.no_grad()
@@ -64,6 +64,7 @@ def evaluate(
     per_kind: int = 200,
     guidance_scale: float = SAMPLING["guidance_scale"],
     temperature: float = SAMPLING["temperature"],
+    top_p: float = SAMPLING["top_p"],
     seed: int = 0,
     threads: int = 1,
     schedulers: tuple[str, ...] = ("autoregressive",),
@@ -82,7 +83,7 @@ def evaluate(
     torch.set_num_threads(threads)
     pipe = trained_pipeline(folder)
     scores, shown = ceilings(pipe.model, min(per_kind, 100), seed), []
-    sampling = {"guidance_scale": guidance_scale, "temperature": temperature}
+    sampling = {"guidance_scale": guidance_scale, "temperature": temperature, "top_p": top_p}
     for name in schedulers:
         pipe.scheduler = SCHEDULERS[name]()
         for kind in KINDS:

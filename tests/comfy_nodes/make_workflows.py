@@ -18,7 +18,7 @@ from PIL import Image
 from sjd_pipelines.benchmark.pictures import contact_sheet
 
 FOLDER = Path(__file__).parents[2] / "workflows"
-PROMPT = "two apples on a blue background"
+PROMPT = "a heart on a blue background"
 SEED = 7
 IMAGE_HEIGHT = 260
 THUMBNAIL = 400  # pixels

@@ -17,10 +17,17 @@ pytestmark = [
     pytest.mark.skipif(chromium() is None, reason="Chromium is not installed"),
 ]
 
+# No tour, nothing over the graph, text at every zoom.
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "LiteGraph.Canvas.LowQualityRenderingZoomThreshold": 0.1,
+}
+
 
 @pytest.fixture(scope="module")
 def page(comfyui, tmp_path_factory):
-    for name, value in (("Comfy.TutorialCompleted", True), ("Comfy.Minimap.Visible", False)):
+    for name, value in SETTINGS.items():
         comfyui.post(f"/settings/{name}", value)
     page = Page(tmp_path_factory.mktemp("chromium"))
     try:

@@ -1,0 +1,54 @@
+"""Branches save passes and change nothing else."""
+
+import pytest
+import torch
+
+from sjd_pipelines import AutoregressiveScheduler, SeededJacobiScheduler, TreeJacobiScheduler
+from sjd_pipelines.benchmark.toy import toy_pipeline
+
+PROMPTS = ["a red dog", "two blue cat on a red house", "car", "a dog"]
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """8 x 8 tokens, so that branches have room."""
+    pipe = toy_pipeline(side=8, codebook_size=32, logit_scale=1.5)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def run(pipe, scheduler):
+    pipe.scheduler = scheduler
+    seeds = [torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))]
+    return pipe(PROMPTS, guidance_scale=2.0, generator=seeds, output_type="latent")
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 16, 100])
+@pytest.mark.parametrize(("branches", "depth"), [(1, 1), (1, 4), (4, 1), (4, 6), (8, 12)])
+def test_every_tree_draws_the_sequential_picture(wide, window, branches, depth):
+    reference = run(wide, AutoregressiveScheduler())
+    tree = run(wide, TreeJacobiScheduler(window=window, branches=branches, depth=depth))
+    assert torch.equal(tree.tokens, reference.tokens)
+    assert max(max(row) for row in tree.statistics.committed_per_pass) <= window + 1
+
+
+def test_branches_save_passes(wide):
+    chain = run(wide, SeededJacobiScheduler(window=16)).statistics.forward_passes
+    tree = run(wide, TreeJacobiScheduler(window=16, branches=4, depth=6)).statistics.forward_passes
+    assert sum(tree) < 0.95 * sum(chain)
+
+
+def test_a_branch_that_leaves_its_keys_behind_is_caught(wide):
+    class Immobile(TreeJacobiScheduler):
+        def plan(self, state, noise):
+            state.moves = None
+            return super().plan(state, noise)
+
+    reference = run(wide, AutoregressiveScheduler())
+    assert not torch.equal(run(wide, Immobile(window=16, branches=4, depth=6)).tokens, reference.tokens)
+
+
+@pytest.mark.parametrize("setting", ["branches", "depth"])
+def test_bad_settings_are_refused(setting):
+    with pytest.raises(ValueError, match=rf"{setting} must be an integer of at least 1, got 0\."):
+        TreeJacobiScheduler(**{setting: 0})
