@@ -19,7 +19,7 @@ from .transformer import AVERAGE_FILE, LOG_FILE, trained_parameters, write_atomi
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "emoji_janus"
 RESULTS_FILE = "results.json"
-SAMPLING = {"do_sample": True, "guidance_scale": 2.0, "temperature": 1.0, "top_k": 0, "top_p": 0.9}
+SAMPLING = {"do_sample": True, "guidance_scale": 1.5, "temperature": 1.0, "top_k": 0, "top_p": 0.9}
 
 
 def load_trained(folder: str | Path) -> JanusForConditionalGeneration:
