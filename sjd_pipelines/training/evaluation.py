@@ -15,7 +15,7 @@ from ..pipelines import SJDJanusPipeline
 from ..schedulers import SCHEDULERS, SeededJacobiScheduler
 from .codes import scene_tokens
 from .export import SAMPLING, build_processor, load_trained
-from .pixels import picture_batch
+from .pixels import PixelRecipe, picture_batch
 from .scenes import KINDS, place, render, sample_shading
 from .transformer import LOG_FILE, write_atomically
 
@@ -100,7 +100,7 @@ def evaluate(
         "scores": scores,
         "sampling": sampling | {"seed": seed},
         "training": {"images": last["images"], "steps": last["step"], "seconds": last["seconds"]},
-        "encoder_accuracy": encoder_accuracy(pipe.model),
+        "encoder_accuracy": encoder_accuracy(pipe.model) if PixelRecipe(folder, "encoder").weights_file.exists() else None,
     }
 
 
