@@ -95,12 +95,15 @@ def evaluate(
             print(name, kind, {key: round(value, 3) for key, value in scores[f"{name}, {kind}"].items()}, flush=True)
     if grid is not None:
         write_atomically(Path(grid), lambda path: contact_sheet(shown, 8).save(path, format="PNG"))
+    encoder_trained = PixelRecipe(Path(folder), "encoder").weights_file.exists()
     last = json.loads((Path(folder) / LOG_FILE).read_text().splitlines()[-1])
     return {
         "scores": scores,
         "sampling": sampling | {"seed": seed},
         "training": {"images": last["images"], "steps": last["step"], "seconds": last["seconds"]},
-        "encoder_accuracy": encoder_accuracy(pipe.model) if PixelRecipe(folder, "encoder").weights_file.exists() else None,
+        "encoder_accuracy": encoder_accuracy(pipe.model)
+        if PixelRecipe(folder, "encoder").weights_file.exists()
+        else None,
     }
 
 
