@@ -101,9 +101,7 @@ def evaluate(
         "scores": scores,
         "sampling": sampling | {"seed": seed},
         "training": {"images": last["images"], "steps": last["step"], "seconds": last["seconds"]},
-        "encoder_accuracy": encoder_accuracy(pipe.model)
-        if PixelRecipe(folder, "encoder").weights_file.exists()
-        else None,
+        "encoder_accuracy": encoder_accuracy(pipe.model) if encoder_trained else None,
     }
 
 
