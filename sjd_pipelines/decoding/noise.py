@@ -95,11 +95,6 @@ class PositionNoise:
         """Standard Gumbel numbers, `-log` of `exponential` of the same address: `[B, Q, V]` float32."""
         return self.exponential(positions, purpose, codebook_size, draw).log().neg_()
 
-    def select(self, rows: torch.Tensor) -> "PositionNoise":
-        """The same noise for a subset of the images; `rows` `[B']` int64 or bool `[B]`."""
-        chosen = torch.arange(len(self.seeds))[rows.cpu()].tolist()
-        return PositionNoise([self.seeds[row] for row in chosen], self.device, self._num_positions)
-
     def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: int) -> torch.Tensor:
         """Two 32-bit keys per slot, as int64 `[2, B, Q]`."""
         if self._table is None:

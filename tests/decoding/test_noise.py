@@ -111,13 +111,6 @@ def test_keys_made_in_advance_are_the_same():
             )
 
 
-def test_select_keeps_the_numbers_of_the_chosen_images():
-    noise, positions = PositionNoise([4, 5, 6]), torch.arange(3).expand(3, -1)
-    chosen = noise.select(torch.tensor([True, False, True]))
-    assert chosen.seeds == [4, 6]
-    assert torch.equal(chosen.uniform(positions[:2], Purpose.ACCEPT), noise.uniform(positions, Purpose.ACCEPT)[[0, 2]])
-
-
 def test_global_random_state_is_untouched():
     before = torch.get_rng_state()
     PositionNoise([1]).exponential(torch.zeros(1, 1, dtype=torch.int64), Purpose.SAMPLE, 4)
