@@ -18,9 +18,10 @@ class CanvasCache(Cache):
     def __init__(self, length: int):
         super().__init__(layers=[])
         self.length = length
-        self._keys: list[torch.Tensor] = []  # per layer [B * length, heads, head_dim]
+        self._keys: list[torch.Tensor] = []  # per layer [B, heads, length, head_dim]
         self._values: list[torch.Tensor] = []
-        self._index: torch.Tensor | None = None  # [B * Q] int64, where this pass writes
+        self._slots: torch.Tensor | None = None  # [B, Q] int64, where this pass writes
+        self._index: torch.Tensor | None = None  # [B * heads * Q] int64: the same as rows of the flat memory
         self._extent = 0
 
     def place(self, slots: torch.Tensor, extent: int) -> None:
@@ -30,14 +31,15 @@ class CanvasCache(Cache):
             slots: `[B, Q]` int64, one slot per query token; distinct within a row.
             extent: slots 0 .. extent - 1 are read.
         """
-        self._index = self._flat(slots)
-        self._extent = extent
+        self._slots, self._index, self._extent = slots, None, extent
 
     def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
         """Copy keys and values between slots, `[B, M]` int64 each: an accepted branch takes its place."""
-        sources, targets = self._flat(sources), self._flat(targets)
+        heads = self._keys[0].shape[1]
+        sources, targets = self._rows(sources, heads), self._rows(targets, heads)
         for memory in self._keys + self._values:
-            memory.index_copy_(0, targets, memory.index_select(0, sources))
+            flat = memory.flatten(0, 2)  # [B, heads, length, dim] -> [B * heads * length, dim]
+            flat.index_copy_(0, targets, flat.index_select(0, sources))
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args, **kwargs
@@ -45,6 +47,8 @@ class CanvasCache(Cache):
         """Write `[B, heads, Q, head_dim]` keys and values; return views `[B, heads, extent, head_dim]`."""
         if layer_idx == len(self._keys):
             self._allocate(key_states, value_states)
+        if self._index is None:
+            self._index = self._rows(self._slots, key_states.shape[1])
         return (
             self._write_and_read(self._keys[layer_idx], key_states),
             self._write_and_read(self._values[layer_idx], value_states),
@@ -54,18 +58,16 @@ class CanvasCache(Cache):
         for memory, states in ((self._keys, key_states), (self._values, value_states)):
             batch, heads, _, dim = states.shape
             # Zeros, not empty memory: a masked slot still enters the product, and 0 * NaN is NaN.
-            memory.append(states.new_zeros(batch * self.length, heads, dim))
+            memory.append(states.new_zeros(batch, heads, self.length, dim))
 
     def _write_and_read(self, memory: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        # [B, heads, Q, dim] -> [B * Q, heads, dim]: one contiguous row per token
-        memory.index_copy_(0, self._index, states.transpose(1, 2).flatten(0, 1))
-        rows = memory.unflatten(0, (-1, self.length))[:, : self._extent]  # [B, extent, heads, dim]
-        return rows.transpose(1, 2)
+        memory.flatten(0, 2).index_copy_(0, self._index, states.flatten(0, 2))
+        return memory[:, :, : self._extent]
 
-    def _flat(self, slots: torch.Tensor) -> torch.Tensor:
-        """`[B, Q]` slots -> `[B * Q]` rows of the memory."""
-        offsets = torch.arange(slots.shape[0], device=slots.device)[:, None] * self.length
-        return (slots + offsets).flatten()
+    def _rows(self, slots: torch.Tensor, heads: int) -> torch.Tensor:
+        """`[B, Q]` slots -> `[B * heads * Q]` rows of a memory flattened to `[B * heads * length, dim]`."""
+        first = torch.arange(slots.shape[0] * heads, device=slots.device).view(-1, heads, 1) * self.length
+        return (first + slots[:, None]).flatten()
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Slots the next forward pass reads; positions are always given explicitly."""

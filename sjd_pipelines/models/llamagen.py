@@ -88,7 +88,7 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         Args:
             embeds: `[R, Q, D]` embedded condition or image tokens.
-            attention_mask: `[R, 1, Q, L]` bool, True where a query may look.
+            attention_mask: `[R, 1, Q, L]`, added to the scores: 0 where a query may look, -inf elsewhere (or bool).
             position_ids: `[R, Q]` int64 raster indices, `CONDITION` (-1) for the condition.
             cache: where keys and values are written and read; None attends among the queries alone.
 
