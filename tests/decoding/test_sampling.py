@@ -34,6 +34,21 @@ def test_top_p_keeps_the_smallest_sufficient_set():
     assert torch.equal(probabilities(LOGITS, top_p=1.0), law)
 
 
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])  # the mass is held by few tokens, by many, by nearly all
+def test_top_p_agrees_with_a_full_sort(temperature):
+    noise = PositionNoise([1]).gumbel(torch.arange(50)[None], Purpose.SAMPLE, 300)[0]
+    law = probabilities(noise, temperature)  # [50, 300]
+    ordered, order = law.sort(-1, descending=True)
+    kept = (ordered.cumsum(-1) - ordered < 0.8).gather(-1, order.argsort(-1))
+    cut = probabilities(noise, temperature, top_p=0.8)
+    assert torch.equal(cut > 0, kept)
+    assert torch.allclose(cut, law * kept / (law * kept).sum(-1, keepdim=True))
+
+
+def test_top_p_keeps_ties():
+    assert (probabilities(torch.zeros(3, 5), top_p=0.5) == 0.2).all()
+
+
 def test_top_p_follows_top_k():
     law = LOGITS[:2].softmax(-1)
     cut = probabilities(LOGITS, top_k=2, top_p=law[0].item() - 0.01)
