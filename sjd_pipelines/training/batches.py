@@ -11,30 +11,18 @@ import torch
 from .architecture import unconditional_prompt
 from .captions import caption, encode_caption
 from .codes import scene_tokens
-from .glyphs import GRID, OBJECTS
+from .glyphs import OBJECTS
 from .scenes import BACKGROUNDS, Scene, place, sample_light, sample_scene, sample_shading, scene_stream
 
 SINGLES_ONLY = (1.0, 0.0, 0.0)
-MIXED = (0.25, 0.35, 0.40)  # shares of single objects, counts and relations
+MIXED = (0.45, 0.25, 0.30)  # shares of single objects, counts and relations
 
 
-def example(scene: Scene, rng: np.random.Generator) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
-    """One caption (prompt ids) with one picture of the scene: image tokens, noise-free light and `halves`."""
+def example(scene: Scene, rng: np.random.Generator) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """One caption (prompt ids) with one picture of the scene: image tokens `[256]` and noise-free light `[256]`."""
     light = sample_light(rng)
     tokens = scene_tokens(scene, place(scene, rng), sample_shading(rng, light))
-    return encode_caption(caption(scene, rng)), tokens, light.reshape(-1), halves(scene)
-
-
-def halves(scene: Scene) -> np.ndarray:
-    """Where the object on the right or below stands, and the one on the left or above: `[2, 256]` bool.
-
-    Without a relation both are the whole picture.
-    """
-    if scene.relation is None:
-        return np.ones((2, GRID * GRID), dtype=bool)
-    first = np.arange(GRID) < GRID // 2
-    first = np.broadcast_to(first if scene.relation in ("left", "right") else first[:, None], (GRID, GRID))
-    return np.stack([~first, first]).reshape(2, -1)
+    return encode_caption(caption(scene, rng)), tokens, light.reshape(-1)
 
 
 class BatchStream:
@@ -52,22 +40,22 @@ class BatchStream:
     def __init__(self, batch_size: int, seed: int, caption_dropout: float = 0.1) -> None:
         self.batch_size, self.caption_dropout = batch_size, caption_dropout
         self.rng = np.random.default_rng(seed)
-        self.waiting: dict[int, list[tuple[list[int], np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
+        self.waiting: dict[int, list[tuple[list[int], np.ndarray, np.ndarray]]] = defaultdict(list)
 
-    def next(self, mix: tuple[float, float, float]) -> tuple[torch.Tensor, ...]:
-        """Prompts `[B, P]` and image tokens `[B, 256]` (int64), light `[B, 256]` (float32), `halves` `[B, 2, 256]`."""
+    def next(self, mix: tuple[float, float, float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns prompts `[B, P]` and image tokens `[B, 256]`, both int64, and the light `[B, 256]` float32."""
         for scene in scene_stream(self.rng, mix):
             row = example(scene, self.rng)
             queue = self.waiting[len(row[0])]
             queue.append(row)
             if len(queue) == self.batch_size:
                 break
-        prompts, *pictures = zip(*queue)
+        prompts, pictures, lights = zip(*queue)
         queue.clear()
         prompt = torch.tensor(prompts)
         dropped = torch.from_numpy(self.rng.random(self.batch_size) < self.caption_dropout)
         prompt = torch.where(dropped[:, None], unconditional_prompt(prompt), prompt)
-        return prompt, *(torch.from_numpy(np.stack(arrays)) for arrays in pictures)
+        return prompt, torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(lights))
 
 
 def probe(kind: str, count: int, seed: int) -> dict[str, torch.Tensor]:

@@ -51,7 +51,7 @@ class TransformerRecipe:
     adam_rate: float = 1.5e-3
     warmup: int = 60
     average_decay: float = 0.998
-    caption_weight: float = 0.1
+    caption_weight: float = 0.05
     singles_first: int = 18_000  # images before counts and relations join
     log_every: int = 25
     probe_every: int = 200
@@ -85,32 +85,30 @@ def training_loss(
     prompt: torch.Tensor,
     tokens: torch.Tensor,
     light: torch.Tensor,
-    halves: torch.Tensor,
     caption_weight: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted token loss plus caption loss, and the plain token loss for the log.
 
     Words are worth a few of the picture's hundred nats, at a handful of its tokens: too faint a signal to learn them
     from. Three things make it loud, none of which changes the law that is learned: soft background targets
-    (`token_law`), larger weights where words matter (`position_weights`), and the caption loss, in which the last two
-    tokens before BOI predict what is drawn: the histograms of glyph tokens in either of the two `halves` `[B, 2, N]`.
+    (`token_law`), larger weights where words matter (`position_weights`), and the caption loss, in which the last word
+    before the image predicts the histogram of glyph tokens.
 
     Returns:
         The loss to descend and the mean negative log-likelihood of the tokens (detached), both scalar float32 nats.
     """
     with torch.autocast("cpu", torch.bfloat16):
-        logits = image_logits(model, prompt, tokens, lead=2)
+        logits = image_logits(model, prompt, tokens, lead=1)
     logits = logits.float()
     choices, law = token_law(tokens, light)
-    log_law = torch.log_softmax(logits[:, 2:], dim=-1)  # [B, N, V]
+    log_law = torch.log_softmax(logits[:, 1:], dim=-1)  # [B, N, V]
     soft = -(law * log_law.gather(-1, choices)).sum(-1)  # [B, N]
     weights = position_weights(tokens)
     plain = -log_law.detach().gather(-1, tokens[..., None]).mean()
-    glyphs = ((tokens >= BACKGROUND_CODES)[:, None] & halves).float()  # [B, 2, N]
-    shares = glyphs / glyphs.sum(-1, keepdim=True)
-    histogram = torch.zeros_like(logits[:, :2]).scatter_add_(2, tokens[:, None].expand_as(shares), shares)
+    glyphs = (tokens >= BACKGROUND_CODES).float()  # [B, N]
+    histogram = torch.zeros_like(logits[:, 0]).scatter_add_(1, tokens, glyphs / glyphs.sum(1, keepdim=True))
     captioned = (prompt[:, 1] != PAD).float()
-    caption = -(histogram * torch.log_softmax(logits[:, :2], dim=-1)).sum(-1).mean(1)  # [B]
+    caption = F.cross_entropy(logits[:, 0], histogram, reduction="none")
     return (weights * soft).sum() / weights.sum() + caption_weight * (caption * captioned).mean(), plain
 
 

@@ -21,7 +21,7 @@ def test_law_is_the_frequency_of_the_drawn_levels():
 
 
 def test_glyph_tokens_are_certain():
-    _, tokens, light, _ = BatchStream(4, seed=0).next(MIXED)
+    _, tokens, light = BatchStream(4, seed=0).next(MIXED)
     choices, law = token_law(tokens, light)
     assert torch.allclose(law.sum(-1), torch.ones(tokens.shape))
     glyph = tokens >= BACKGROUND_CODES
@@ -31,7 +31,7 @@ def test_glyph_tokens_are_certain():
 
 
 def test_weights_depend_on_earlier_tokens_only():
-    _, tokens, *_ = BatchStream(4, seed=1).next(MIXED)
+    _, tokens, _ = BatchStream(4, seed=1).next(MIXED)
     weights = position_weights(tokens)
     assert (weights[:, 0] == FIRST_WEIGHT).all()
     assert set(weights[:, 1:].unique().tolist()) == {1.0, OPEN_WEIGHT}

@@ -37,7 +37,7 @@ def test_unconditional_prompt_keeps_the_frame():
 def test_teacher_forcing_is_the_generation_path(tiny_model):
     """Logits of whole pictures equal those of the library's token-by-token generation inputs."""
     tiny_model.eval()
-    prompt, tokens, *_ = BatchStream(2, seed=0).next(SINGLES_ONLY)
+    prompt, tokens, _ = BatchStream(2, seed=0).next(SINGLES_ONLY)
     with torch.no_grad():
         logits = image_logits(tiny_model, prompt, tokens)
         words = tiny_model.get_input_embeddings()(prompt)
@@ -52,7 +52,7 @@ def test_batches_have_one_caption_length_and_drop_some_captions():
     stream = BatchStream(8, seed=0, caption_dropout=0.5)
     dropped = 0
     for _ in range(20):
-        prompt, tokens, light, _ = stream.next(MIXED)
+        prompt, tokens, light = stream.next(MIXED)
         assert tokens.shape == light.shape == (8, 256)
         assert (prompt[:, 0] == BOS).all()
         assert (prompt[:, -1] == BOI).all()
