@@ -61,7 +61,11 @@ class DecodingState:
         laws: laws of drafts and of recent targets, where the scheduler needs them.
         passes: forward passes so far.
         window: drafts verified in the most recent pass.
+        windows: the same for every pass so far (raster windows only).
+        seconds: what the most recent pass took on an idle machine, set by whoever runs the loop; else all passes are
+            equal.
         counts: host copy of `committed`, read once per pass.
+        reaches: host copy of `drafted`, kept by raster windows.
         advances: tokens each image gained in the most recent pass (host).
     """
 
@@ -74,7 +78,10 @@ class DecodingState:
     laws: LawRing | None
     passes: int = 0
     window: int = 0
+    windows: list[int] = field(default_factory=list)
+    seconds: float = 1.0
     counts: list[int] = field(default_factory=list)
+    reaches: list[int] = field(default_factory=list)
     advances: list[int] = field(default_factory=list)
 
     @classmethod
@@ -101,6 +108,7 @@ class DecodingState:
             forced=forced,
             laws=LawRing(batch_size, law_slots, layout.vocabulary_size, device) if law_slots else None,
             counts=[0] * batch_size,
+            reaches=[0] * batch_size,
             advances=[0] * batch_size,
         )
 
@@ -122,6 +130,17 @@ class DecodingState:
     def finished(self) -> bool:
         return min(self.counts) >= self.layout.num_tokens
 
+    def advance(self, positions: torch.Tensor, gained: torch.Tensor) -> "DecodingState":
+        """Commit `gained` `[B]` tokens per row; the pass left a token at each of `positions` `[B, 1 + W]`."""
+        committed = (self.committed + gained).clamp(max=self.layout.num_tokens)
+        arrived = positions < committed[:, None]
+        stamps = self.accepted_at.gather(1, positions).masked_fill(arrived, self.passes)
+        self.accepted_at.scatter_(1, positions, stamps)
+        self.drafted = torch.maximum(self.drafted, positions[:, -1] + 1)
+        self.committed = committed
+        self.passes += 1
+        return self
+
     def synchronize(self) -> None:
         """Read the committed counts to the host: the one device-to-host copy of a pass."""
         counts = self.committed.tolist()
@@ -142,6 +161,8 @@ class DecodingStatistics:
         acceptance_map: `[B, rows, width]` int32: the pass that committed each token (-1: none; tail tokens left out).
         seconds: wall clock of the stages `encode`, `decode` and `pixels`, for the whole batch.
         interrupted: whether the run was stopped before every image was complete.
+        windows: drafts verified in each pass of the batch, of a raster window. With `window="auto"` they differ, and
+            under a lossless scheduler other windows draw another picture of the same seed.
     """
 
     scheduler: str
@@ -152,6 +173,7 @@ class DecodingStatistics:
     acceptance_map: torch.Tensor
     seconds: dict[str, float]
     interrupted: bool = False
+    windows: list[int] = field(default_factory=list)
 
     @classmethod
     def from_state(
@@ -172,4 +194,5 @@ class DecodingStatistics:
             acceptance_map=accepted_at[:, : layout.rows * layout.width].unflatten(1, (layout.rows, layout.width)),
             seconds=dict(seconds),
             interrupted=not state.finished,
+            windows=list(state.windows),
         )

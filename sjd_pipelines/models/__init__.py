@@ -1,5 +1,6 @@
 """Networks that no library has, and conversion of published checkpoints."""
 
+from .drafter import EagleDrafter
 from .llamagen import LLAMAGEN_SIZES, LlamaGenTransformer
 from .published import (
     image_size_of,
@@ -8,12 +9,16 @@ from .published import (
     read_published_file,
     write_published_file,
 )
+from .tiling import Tiling, decode_tiled
 from .vq import decode_codes, published_vq_weights, vq_model_from_published
 
 __all__ = [
     "LLAMAGEN_SIZES",
+    "EagleDrafter",
     "LlamaGenTransformer",
+    "Tiling",
     "decode_codes",
+    "decode_tiled",
     "image_size_of",
     "llamagen_from_published",
     "published_llamagen_weights",

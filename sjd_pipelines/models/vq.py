@@ -10,21 +10,15 @@ import torch
 from diffusers import VQModel
 from torch import nn
 
-from ..decoding import ImageTokenLayout
-
 Weights = dict[str, torch.Tensor]
 DIALECTS = ("llamagen", "taming")
 _CODES_USED = 65536  # length of the usage statistics in a LlamaGen file, which nothing reads at inference
 
 
-def decode_codes(vq_model: VQModel, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
-    """`[B, rows * columns]` codebook ids -> `[B, 3, H, W]` pixels in about [-1, 1].
-
-    One picture at a time: the activations of one large picture, not of a batch of them, have to fit into memory.
-    """
-    shape = (1, layout.rows, layout.columns, vq_model.quantize.embedding.embedding_dim)
-    pictures = [vq_model.decode(row, force_not_quantize=True, shape=shape).sample for row in tokens.split(1)]
-    return torch.cat(pictures)
+def decode_codes(vq_model: VQModel, grid: torch.Tensor) -> torch.Tensor:
+    """`[B, rows, columns]` codebook ids -> `[B, 3, H, W]` pixels in about [-1, 1]."""
+    shape = (*grid.shape, vq_model.quantize.embedding.embedding_dim)
+    return vq_model.decode(grid.flatten(), force_not_quantize=True, shape=shape).sample
 
 
 def vq_dialect(weights: Weights) -> str:

@@ -1,13 +1,19 @@
-"""LANTERN, LANTERN++ and Cool-SD: relaxed acceptance over latent neighbours, on Jacobi drafts."""
+"""LANTERN, LANTERN++ and Cool-SD: relaxed acceptance over latent neighbours, on Jacobi drafts or a draft model's."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
 
 from ..decoding.noise import Purpose
+from .adaptive_window import check_window_or_auto
 from .base import check_choice, check_count, check_number, check_window
 from .drafting import INITIALISERS
+from .eagle import EagleScheduler, TreeSlots
 from .raster_window import Slots, front_law, speculative_commit
 from .relaxation import annealed_factors, at_drafts, nearest_codes, neighbour_mass, relaxed_accept
+from .sibling_verification import Relaxation
 from .speculative_jacobi import SJDScheduler
 from .verification import residual_sample
 
@@ -15,14 +21,75 @@ RULES = ("multiplicative", "additive", "annealed")
 RESIDUALS = ("vanilla", "release")
 
 
-class LanternScheduler(SJDScheduler):
+class LanternRules:
+    """The settings that both schedulers share, and what they mean: functions of laws and drafts, whoever drew them."""
+
+    config: Mapping[str, Any]
+    _codebook: torch.Tensor | None = None
+    _table: torch.Tensor | None = None  # [V, neighbours + 1] int64
+
+    @staticmethod
+    def check_rules(rule: str, relaxation: float, neighbours: int, decay: float, residual: str) -> None:
+        """Raise `ValueError` for the first setting that is out of range."""
+        check_choice("rule", rule, RULES)
+        check_number("relaxation", relaxation, 0 if rule == "additive" else 1)
+        check_count("neighbours", neighbours)
+        check_number("decay", decay, 0)
+        check_choice("residual", residual, RESIDUALS)
+        if rule == "additive" and relaxation > 1:
+            raise ValueError(f"relaxation bounds a probability under rule='additive': at most 1, got {relaxation!r}.")
+        if rule == "annealed" and residual == "release":
+            raise ValueError("residual='release' is made of neighbours, which rule='annealed' has not.")
+
+    @property
+    def needs_codebook(self) -> bool:
+        return self.config["rule"] != "annealed"
+
+    def prepare_codebook(self, vectors: torch.Tensor) -> None:
+        known = self._codebook
+        if known is None or known.device != vectors.device or not torch.equal(known, vectors):
+            self._codebook = vectors
+            self._table = nearest_codes(
+                vectors, self.config["neighbours"] + 1
+            )  # the release's residual takes one more
+
+    def relaxed_mass(self, target: torch.Tensor, drafts: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
+        """What each draft is accepted with: `[B, W, V]`, `[B, W]`, `annealed` factors `[W]` -> `[B, W]`."""
+        mass = at_drafts(target, drafts)
+        if factors is not None:
+            return mass * factors
+        return mass + self._relief(target, drafts)
+
+    def taken_away(self, target: torch.Tensor, draft_law: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
+        """What the rejection of a draft takes from the target: `[B, W, V]` twice, `[B, W]` -> `[B, W, V]`."""
+        if self.config["residual"] == "vanilla":
+            return draft_law
+        relaxed = self._relief(target, drafts) > 0  # [B, W]
+        without_neighbours = draft_law.scatter(-1, self._table[drafts.clamp(max=len(self._table) - 1)], 0.0)
+        return torch.where(relaxed[..., None], without_neighbours, draft_law)
+
+    def annealed(self, window: int, device: torch.device) -> torch.Tensor | None:
+        """Factors `[W]` by place behind the last token; None unless the rule has them."""
+        if self.config["rule"] != "annealed":
+            return None
+        return annealed_factors(window, self.config["relaxation"], self.config["decay"], device)
+
+    def _relief(self, target: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
+        """Probability that the neighbours of each draft lend it: `[B, W, V]`, `[B, W]` -> `[B, W]`."""
+        bound = self.config["relaxation"]
+        if self.config["rule"] == "multiplicative":
+            bound = (bound - 1) * target.gather(-1, drafts[..., None])
+        return neighbour_mass(target, drafts, self._table[:, : self.config["neighbours"]], bound)
+
+
+class LanternScheduler(LanternRules, SJDScheduler):
     """A draft is accepted with the probability of its latent neighbours added to its own, up to a bound.
 
     Over one token the total variation from the target is the gain in acceptance, whatever the rule, as long as the
     residual is the vanilla one.
 
     Args:
-        window: drafts verified per pass, at least 1.
+        window: drafts verified per pass, at least 1, or "auto".
         initialise: as in `SJDScheduler`.
         rule: `multiplicative` bounds the sum by `relaxation` times the draft's own probability (LANTERN++), `additive`
             bounds the neighbours' share by `relaxation` (LANTERN), `annealed` has no neighbours and multiplies the
@@ -41,7 +108,7 @@ class LanternScheduler(SJDScheduler):
     @register_to_config
     def __init__(
         self,
-        window: int = 16,
+        window: int | str = 16,
         initialise: str = "law-above",
         rule: str = "multiplicative",
         relaxation: float = 2.0,
@@ -49,55 +116,72 @@ class LanternScheduler(SJDScheduler):
         decay: float = 0.7,
         residual: str = "vanilla",
     ):
-        check_window(window)
+        check_window_or_auto(window)
         check_choice("initialise", initialise, INITIALISERS)
-        check_choice("rule", rule, RULES)
-        check_number("relaxation", relaxation, 0 if rule == "additive" else 1)
-        check_count("neighbours", neighbours)
-        check_number("decay", decay, 0)
-        check_choice("residual", residual, RESIDUALS)
-        if rule == "additive" and relaxation > 1:
-            raise ValueError(f"relaxation bounds a probability under rule='additive': at most 1, got {relaxation!r}.")
-        if rule == "annealed" and residual == "release":
-            raise ValueError("residual='release' is made of neighbours, which rule='annealed' has not.")
-        self._codebook: torch.Tensor | None = None
-        self._table: torch.Tensor | None = None  # [V, neighbours + 1] int64
-
-    @property
-    def needs_codebook(self) -> bool:
-        return self.config.rule != "annealed"
-
-    def prepare_codebook(self, vectors: torch.Tensor) -> None:
-        known = self._codebook
-        if known is None or known.device != vectors.device or not torch.equal(known, vectors):
-            self._codebook = vectors
-            self._table = nearest_codes(vectors, self.config.neighbours + 1)  # the release's residual takes one more
+        self.check_rules(rule, relaxation, neighbours, decay, residual)
 
     def accept(self, slots: Slots) -> torch.Tensor:
         uniforms = slots.noise.uniform(slots.positions[:, :-1], Purpose.ACCEPT, slots.state.passes)
-        target = slots.target[:, :-1]
-        mass = at_drafts(target, slots.drafts)
-        if self.config.rule == "annealed":
-            mass = mass * annealed_factors(
-                slots.drafts.shape[1], self.config.relaxation, self.config.decay, mass.device
-            )
-        else:
-            mass = mass + self._relief(target, slots.drafts)
+        factors = self.annealed(slots.drafts.shape[1], slots.drafts.device)
+        mass = self.relaxed_mass(slots.target[:, :-1], slots.drafts, factors)
         return relaxed_accept(mass, at_drafts(slots.draft_law, slots.drafts), uniforms)
 
     def commit(self, slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
         if self.config.residual == "vanilla" or not slots.drafts.shape[1]:
             return speculative_commit(slots, accepted)
-        target, law = slots.at(slots.target, accepted), front_law(slots, accepted)  # [B, 1, V]
+        target = slots.at(slots.target, accepted)  # [B, 1, V]
         draft = slots.at(slots.drafts, accepted.clamp(max=slots.drafts.shape[1] - 1))  # [B, 1]
-        relaxed = self._relief(target, draft) > 0  # [B, 1]
-        without_neighbours = law.scatter(-1, self._table[draft.clamp(max=len(self._table) - 1)], 0.0)
-        law = torch.where(relaxed[..., None], without_neighbours, law)
+        law = self.taken_away(target, front_law(slots, accepted), draft)
         return residual_sample(target, law, slots.at(slots.positions, accepted), slots.noise, slots.state.passes)
 
-    def _relief(self, target: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
-        """Probability that the neighbours of each draft lend it: `[B, W, V]`, `[B, W]` -> `[B, W]`."""
-        bound = self.config.relaxation
-        if self.config.rule == "multiplicative":
-            bound = (bound - 1) * target.gather(-1, drafts[..., None])
-        return neighbour_mass(target, drafts, self._table[:, : self.config.neighbours], bound)
+
+class LanternEagleScheduler(LanternRules, EagleScheduler):
+    """LANTERN as its papers run it: the relaxed rules on the drafts of an EAGLE draft model.
+
+    Every sibling gets its neighbours' share of what the siblings before it have left of the target.
+
+    Args:
+        window: as in `EagleScheduler`, as are the next two.
+        depth: passes of the drafter before each pass of the target.
+        branches: guesses at one position at most.
+        rule: as in `LanternScheduler`, as are all that follow; `annealed` factors fall with the depth in the tree.
+        relaxation: at least 1, or for `additive` between 0 and 1.
+        neighbours: how many neighbours may count.
+        decay: how fast the factors of `annealed` fall per draft.
+        residual: `vanilla` or `release`.
+    """
+
+    label = "approximate"
+    paper = LanternScheduler.paper
+
+    @register_to_config
+    def __init__(
+        self,
+        window: int = 16,
+        depth: int = 6,
+        branches: int = 3,
+        rule: str = "multiplicative",
+        relaxation: float = 2.0,
+        neighbours: int = 10,
+        decay: float = 0.7,
+        residual: str = "vanilla",
+    ):
+        check_window(window)
+        check_count("depth", depth)
+        check_count("branches", branches)
+        self.check_rules(rule, relaxation, neighbours, decay, residual)
+
+    def relaxed_rule(self, slots: TreeSlots) -> Relaxation:
+        tree = slots.tree
+        factors = self.annealed(len(tree.levels), slots.target.device)
+        if factors is not None:
+            factors = factors[tree.depth[tree.inner]]  # [M]
+
+        def relax(
+            target: torch.Tensor, draft_law: torch.Tensor, sibling: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            drafts = sibling[..., 0]  # [B, M]
+            mass = self.relaxed_mass(target, drafts, factors)[..., None]
+            return mass, self.taken_away(target, draft_law, drafts)
+
+        return relax

@@ -5,6 +5,8 @@
     pixels       train the pixel decoder, or the encoder
     evaluate     draw held-out captions and score them
     export       write the bundled folder
+    drafter      train a draft model for a pipeline, the bundled one unless told otherwise
+    add-drafter  write a trained draft model into a pipeline's folder
     restore      make a run's folder of an exported checkpoint, to train on
     all          transformer, pixels, evaluate and export, in this order
 
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from ..schedulers import SCHEDULERS
 from .codes import build_table
+from .drafter import DrafterRecipe, export_drafter, train_drafter
 from .evaluation import evaluate
 from .export import BUNDLED, SAMPLING, export, restore
 from .glyphs import make_sheet
@@ -68,6 +71,10 @@ def build_parser() -> argparse.ArgumentParser:
     writing.add_argument("--folder", type=Path, required=True, help="the run's folder")
     writing.add_argument("--target", type=Path, default=BUNDLED)
     writing.add_argument("--results", type=Path, help="scores written by `evaluate`; default: those already in target")
+    add_recipe(commands.add_parser("drafter"), DrafterRecipe)
+    adding = commands.add_parser("add-drafter")
+    adding.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    adding.add_argument("--target", type=Path, default=BUNDLED, help="default: the bundled checkpoint")
     restoring = commands.add_parser("restore")
     restoring.add_argument("--folder", type=Path, required=True, help="the new run's folder")
     restoring.add_argument("--source", type=Path, default=BUNDLED, help="default: the bundled checkpoint")
@@ -111,6 +118,10 @@ def main(arguments: list[str] | None = None) -> None:
     elif command == "export":
         path = options.pop("results")
         print(export(results=json.loads(path.read_text()) if path else None, **options))
+    elif command == "drafter":
+        train_drafter(DrafterRecipe(**options))
+    elif command == "add-drafter":
+        print(export_drafter(**options))
     elif command == "restore":
         print(restore(**options))
     else:

@@ -1,4 +1,4 @@
-"""Scores a trained run on held-out captions and finds out what the judge can at most award."""
+"""Scores a trained run on held-out captions, beside what the judge can at most award."""
 
 from __future__ import annotations
 
@@ -9,40 +9,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..benchmark.fidelity import held_out_scenes, score_pictures
+from ..benchmark.contenders import at_defaults
+from ..benchmark.drawing import decode_pixels, draw, to_pictures
+from ..benchmark.fidelity import held_out_scenes
+from ..benchmark.journal import Journal
 from ..benchmark.pictures import contact_sheet
+from ..benchmark.prompt_fidelity import ceilings, measure_fidelity
 from ..pipelines import SJDJanusPipeline
 from ..schedulers import SCHEDULERS, SeededJacobiScheduler
-from .codes import scene_tokens
 from .export import SAMPLING, build_processor, load_trained
 from .pixels import PixelRecipe, picture_batch
-from .scenes import KINDS, place, render, sample_shading
+from .scenes import KINDS
 from .transformer import LOG_FILE, write_atomically
 
 BATCH = 50  # pictures drawn at once
-
-
-@torch.no_grad()
-def ceilings(model: torch.nn.Module, count: int, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Scores of true pictures: as rendered, and after tokens and pixel decoder. Nothing can score higher.
-
-    Args:
-        count: pictures per kind of scene.
-    """
-    rng = np.random.default_rng(seed)
-    scenes = [scene for kind in KINDS for _, scene in held_out_scenes(count, kind, seed)]
-    rendered, decoded = [], []
-    for scene in scenes:
-        placements, shading = place(scene, rng), sample_shading(rng)
-        rendered.append(render(scene, placements, shading))
-        tokens = torch.from_numpy(scene_tokens(scene, placements, shading))[None]
-        decoded.append((model.model.vqmodel.decode(tokens)[0].float() / 2 + 0.5).clamp(0, 1))
-    errors = [(d.permute(1, 2, 0) - torch.from_numpy(r)).square().mean() for d, r in zip(decoded, rendered)]
-    psnr = float(-10 * torch.stack(errors).log10().mean())
-    return {
-        "rendered (ceiling)": score_pictures(rendered, scenes),
-        "decoded from true tokens (ceiling)": score_pictures(decoded, scenes) | {"psnr": psnr},
-    }
 
 
 @torch.no_grad()
@@ -82,18 +62,21 @@ def evaluate(
     """
     torch.set_num_threads(threads)
     pipe = trained_pipeline(folder)
-    scores, shown = ceilings(pipe.model, min(per_kind, 100), seed), []
+    scores = ceilings(pipe, min(per_kind, 100), seed)
     sampling = {"guidance_scale": guidance_scale, "temperature": temperature, "top_p": top_p}
-    for name in schedulers:
-        pipe.scheduler = SCHEDULERS[name]()
+    for contender in at_defaults(schedulers):
+        (result,) = measure_fidelity(pipe, [contender], per_kind, Journal(), seed, BATCH, sampling)
+        scores |= {f"{contender.name}, {kind}": result["scores"][kind] for kind in KINDS}
         for kind in KINDS:
-            captions, scenes = zip(*held_out_scenes(per_kind, kind, seed))
-            pictures = draw(pipe, list(captions), seed, sampling)
-            scores[f"{name}, {kind}"] = score_pictures(pictures, scenes)
-            if name == schedulers[0]:
-                shown += pictures[:16]
-            print(name, kind, {key: round(value, 3) for key, value in scores[f"{name}, {kind}"].items()}, flush=True)
+            print(
+                contender.name, kind, {key: round(rate, 3) for key, rate in result["scores"][kind].items()}, flush=True
+            )
     if grid is not None:
+        shown = [
+            sample
+            for kind in KINDS
+            for sample in samples(pipe, schedulers[0], kind, min(per_kind, 16), seed, sampling)
+        ]
         write_atomically(Path(grid), lambda path: contact_sheet(shown, 8).save(path, format="PNG"))
     encoder_trained = PixelRecipe(Path(folder), "encoder").weights_file.exists()
     last = json.loads((Path(folder) / LOG_FILE).read_text().splitlines()[-1])
@@ -105,11 +88,9 @@ def evaluate(
     }
 
 
-def draw(pipe: SJDJanusPipeline, captions: list[str], seed: int, sampling: dict[str, float]) -> list[Image.Image]:
-    """One picture per caption; picture i has seed `seed + i`."""
-    pictures: list[Image.Image] = []
-    for start in range(0, len(captions), BATCH):
-        batch = captions[start : start + BATCH]
-        generators = [torch.Generator().manual_seed(seed + start + row) for row in range(len(batch))]
-        pictures += pipe(batch, generator=generators, **sampling).images
-    return pictures
+def samples(
+    pipe: SJDJanusPipeline, scheduler: str, kind: str, count: int, seed: int, sampling: dict[str, float]
+) -> list[Image.Image]:
+    """The first pictures that `measure_fidelity` judges."""
+    captions, _ = zip(*held_out_scenes(count, kind, seed))
+    return to_pictures(decode_pixels(pipe, draw(pipe, SCHEDULERS[scheduler](), captions, seed, sampling).tokens))

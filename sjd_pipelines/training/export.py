@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, JanusForConditionalGeneration, JanusImageProcessor, JanusProcessor
 
+from ..pipelines.loading import DRAFTER_FOLDER
 from .architecture import build_config, build_model
 from .captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer
 from .glyphs import CELL, GRID
@@ -55,7 +56,8 @@ def export(folder: str | Path, target: str | Path = BUNDLED, results: dict | Non
 
     Args:
         folder: of the training run.
-        results: scores and training facts for `results.json` and the model card; kept from `target` if left out.
+        results: scores and training facts for `results.json` and the model card; kept from `target` if left out, as
+            its draft model is.
     """
     target = Path(target)
     temporary, previous = target.with_name(target.name + ".tmp"), target.with_name(target.name + ".old")
@@ -69,6 +71,8 @@ def export(folder: str | Path, target: str | Path = BUNDLED, results: dict | Non
     )
     model.save_pretrained(temporary)
     build_processor().save_pretrained(temporary)
+    if (target / DRAFTER_FOLDER).exists():  # drafts stay valid, if less good, when the target has been trained on
+        shutil.copytree(target / DRAFTER_FOLDER, temporary / DRAFTER_FOLDER)
     (temporary / RESULTS_FILE).write_text(json.dumps(results or {}, indent=2) + "\n")
     (temporary / "README.md").write_text(model_card(results or {}, model.num_parameters(), SAMPLING))
     if target.exists():

@@ -78,7 +78,10 @@ def test_export_says_what_was_measured_and_replaces_the_old_folder(exported, tmp
     card = (exported / "README.md").read_text()
     assert "SIL" in card
     assert "| single | 2 | 100.0 % | - | - | - | 50.0 % |" in card
-    exporting.export(tmp_path, exported)  # keeps the results it finds
+    (exported / "drafter").mkdir()
+    (exported / "drafter" / "config.json").write_text("{}")
+    exporting.export(tmp_path, exported)  # keeps the results and the draft model it finds
+    assert (exported / "drafter" / "config.json").read_text() == "{}"
     assert json.loads((exported / exporting.RESULTS_FILE).read_text())["training"]["images"] == 10
     assert not list(tmp_path.glob("bundle.*"))
 

@@ -1,0 +1,141 @@
+"""The shape of a static draft tree: which sibling of which sibling is worth a slot."""
+
+import heapq
+from dataclasses import dataclass
+from functools import lru_cache
+from math import log
+
+import torch
+
+# Chance that a first sibling is accepted where its parent was, and what each sibling behind it has of the one before.
+FIRST_RANK, NEXT_RANK = 0.6, 0.3
+
+
+@dataclass(frozen=True)
+class Level:
+    """The step from one level of the tree to the next.
+
+    Attributes:
+        inner: `[M]` int64: the nodes of this level that have children.
+        branches: most children that one of them has.
+        parent: `[N]` int64: for each node of the next level the place of its parent in `inner`.
+        rank: `[N]` int64: which sibling it is.
+    """
+
+    inner: torch.Tensor
+    branches: int
+    parent: torch.Tensor
+    rank: torch.Tensor
+
+
+@dataclass(frozen=True)
+class DraftTree:
+    """Node 0 is the root, the last committed token; drafts follow level by level.
+
+    Attributes:
+        depth: `[1 + N]` int64, 0 for the root.
+        parent: `[1 + N]` int64, the root's is itself.
+        ancestors: `[1 + N, 1 + N]` bool, each node its own among them.
+        paths: `[1 + N, 1 + D]` int64: the nodes from the root to each one, which is repeated to the end.
+        levels: the steps between levels.
+        inner: `[M]` int64: all nodes with children.
+        children: `[M, K]` int64: their children in order; where there are fewer, the first again.
+        parent_of: `[N]` int64: for each draft the place of its parent in `inner`.
+        rank: `[N]` int64: which sibling each draft is.
+    """
+
+    depth: torch.Tensor
+    parent: torch.Tensor
+    ancestors: torch.Tensor
+    paths: torch.Tensor
+    levels: tuple[Level, ...]
+    inner: torch.Tensor
+    children: torch.Tensor
+    parent_of: torch.Tensor
+    rank: torch.Tensor
+
+    @property
+    def size(self) -> int:
+        """Nodes, the root included."""
+        return len(self.depth)
+
+    @property
+    def is_chain(self) -> bool:
+        return self.size == self.paths.shape[1]
+
+    @classmethod
+    def build(cls, paths: list[tuple[int, ...]], device: torch.device | str = "cpu") -> "DraftTree":
+        """Make a tree of `likeliest_paths`, or of those that are not too long."""
+        nodes = [(), *paths]
+        index = {path: node for node, path in enumerate(nodes)}
+        parent = [index[path[:-1]] for path in nodes]
+        depth = max(map(len, nodes))
+        chains = [[index[path[: min(step, len(path))]] for step in range(depth + 1)] for path in nodes]
+        inner = sorted({index[path[:-1]] for path in paths})
+        place = {node: number for number, node in enumerate(inner)}
+        branches = max((path[-1] + 1 for path in paths), default=1)
+        children = [[index.get((*nodes[node], rank), index[(*nodes[node], 0)]) for rank in range(branches)]
+                    for node in inner]  # fmt: skip
+        levels = []
+        for level in range(depth):
+            here = [node for node in inner if len(nodes[node]) == level]
+            order = {node: place for place, node in enumerate(here)}
+            below = [path for path in paths if len(path) == level + 1]
+            levels.append(
+                Level(
+                    inner=_integers(here, device),
+                    branches=1 + max(path[-1] for path in below),
+                    parent=_integers([order[index[path[:-1]]] for path in below], device),
+                    rank=_integers([path[-1] for path in below], device),
+                )
+            )
+        paths_of = _integers(chains, device)
+        every = torch.arange(len(nodes), device=device)
+        return cls(
+            depth=_integers([len(path) for path in nodes], device),
+            parent=_integers(parent, device),
+            ancestors=(paths_of[:, :, None] == every).any(1),
+            paths=paths_of,
+            levels=tuple(levels),
+            inner=_integers(inner, device),
+            children=_integers(children, device).view(len(inner), branches),
+            parent_of=_integers([place[index[path[:-1]]] for path in paths], device),
+            rank=_integers([path[-1] for path in paths], device),
+        )
+
+
+def likeliest_paths(size: int, depth: int, branches: int) -> list[tuple[int, ...]]:
+    """The best tree of `size` drafts: its nodes as the ranks on the way from the root, level by level.
+
+    Where acceptance depends on the rank alone, the likeliest nodes make the tree with the most accepted drafts
+    (Sequoia, Chen et al. 2024, arXiv 2402.12374; Medusa, Cai et al. 2024, arXiv 2401.10774).
+
+    Args:
+        size: drafts, at most.
+        depth: longest path, at least 1.
+        branches: most children of a node, at least 1.
+    """
+    heap = [(-log(FIRST_RANK), (0,))]
+    paths = []
+    while heap and len(paths) < size:
+        cost, path = heapq.heappop(heap)
+        paths.append(path)
+        if len(path) < depth:
+            heapq.heappush(heap, (cost - log(FIRST_RANK), (*path, 0)))
+        if path[-1] + 1 < branches:
+            heapq.heappush(heap, (cost - log(NEXT_RANK), (*path[:-1], path[-1] + 1)))
+    return sorted(paths, key=lambda path: (len(path), path))
+
+
+@lru_cache(maxsize=8)
+def draft_trees(size: int, depth: int, branches: int, device: torch.device) -> tuple[DraftTree, ...]:
+    """The tree of `likeliest_paths`, cut behind each of its levels: number of levels -> tree."""
+    paths = likeliest_paths(size, depth, branches)
+    return tuple(
+        DraftTree.build([path for path in paths if len(path) <= levels], device)
+        for levels in range(len(paths[-1]) + 1)
+    )
+
+
+def _integers(values: list, device: torch.device | str) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int64, device=device)

@@ -1,0 +1,240 @@
+"""Decoding with a draft model: a chain or a static tree of its guesses, verified in one forward pass."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from diffusers.configuration_utils import register_to_config
+
+from ..decoding.drafter import Drafter, DraftQuery
+from ..decoding.layout import ImageTokenLayout
+from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.sampling import race
+from ..decoding.state import DecodingState, Query
+from .base import DecodingScheduler, check_count, check_window
+from .draft_tree import DraftTree, draft_trees
+from .sibling_verification import Relaxation, draw_siblings, verify_siblings
+
+
+@dataclass
+class EagleState(DecodingState):
+    """Adds the tree of the running pass.
+
+    Attributes:
+        drafter: the draft model at work on this run; the pipeline sets it.
+        trees: by number of levels, from none on.
+        tree: that of this pass.
+        draft_laws: `[B, M, V]` float32: what the children of each inner node were drawn from.
+        encoded: `[B]` int64: tokens that have gone through the drafter with the target's own hidden states.
+        moves: pairs of canvas slots to copy before the next pass.
+    """
+
+    drafter: Drafter | None = None
+    trees: tuple[DraftTree, ...] = ()
+    tree: DraftTree | None = None
+    draft_laws: torch.Tensor | None = None
+    encoded: torch.Tensor | None = None
+    moves: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+@dataclass
+class TreeSlots:
+    """The slots of one pass as verification sees them.
+
+    Attributes:
+        target: `[B, 1 + N, V]` float32, the model's law behind each node.
+        positions: `[B, 1 + N]` int64 raster indices of the tokens behind the nodes.
+        siblings: `[B, M, K]` int64, the guesses behind each inner node.
+        tree: their topology.
+        state: the run before this pass is committed.
+        noise: position-addressed random numbers.
+    """
+
+    target: torch.Tensor
+    positions: torch.Tensor
+    siblings: torch.Tensor
+    tree: DraftTree
+    state: EagleState
+    noise: PositionNoise
+
+
+class EagleScheduler(DecodingScheduler):
+    """EAGLE: a draft model continues the picture, and the target keeps what it would have drawn itself.
+
+    Siblings are drawn without replacement and verified by exact recursive rejection. The pipeline needs a `drafter`.
+
+    Args:
+        window: drafts per pass, at least 1. They are spent on the tree that is likeliest to be accepted far.
+        depth: passes of the drafter before each pass of the target, which is how far a tree reaches; at least 1.
+        branches: guesses at one position at most; 1 makes the tree a chain.
+    """
+
+    label = "lossless"
+    paper = "Li et al. 2024, arXiv 2401.15077"
+    # Drafts and target share one noise vector per position.
+    shares_noise: ClassVar[bool] = False
+
+    @register_to_config
+    def __init__(self, window: int = 16, depth: int = 6, branches: int = 3):
+        check_window(window)
+        check_count("depth", depth)
+        check_count("branches", branches)
+
+    @property
+    def needs_drafter(self) -> bool:
+        return True
+
+    def margin(self, layout: ImageTokenLayout) -> int:
+        return max(self.window, self.config.depth) + 2
+
+    def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> EagleState:
+        state = EagleState.empty(layout, batch_size, self.margin(layout), 0, device)
+        depth, branches = min(self.config.depth, layout.num_tokens), min(self.config.branches, layout.codebook_size)
+        state.trees = draft_trees(self.window, depth, branches, state.canvas.device)
+        state.encoded = torch.zeros_like(state.committed)
+        return state
+
+    def plan(self, state: EagleState, noise: PositionNoise) -> Query:
+        # No hidden state, no drafts: the first pass has none. Near the end the slowest row decides how far a tree may
+        # reach; the last token of the image has its draft in any batch.
+        useful = state.layout.num_tokens - min(state.counts) if state.passes else 0
+        tree = state.tree = state.trees[min(useful, len(state.trees) - 1)]
+        state.window = tree.size - 1
+        root = state.committed[:, None] - 1
+        tokens = state.canvas.gather(1, root.clamp(min=0))
+        if tree.levels:
+            tokens = self._draft(tokens, state, noise)
+        nodes = torch.arange(tree.size, device=root.device)
+        return Query(tokens, root + tree.depth, _visible(state, nodes), root + nodes, state.moves)
+
+    def step(self, probabilities: torch.Tensor, query: Query, state: EagleState, noise: PositionNoise) -> EagleState:
+        tree, rows = state.tree, torch.arange(state.batch_size, device=query.token_ids.device)
+        positions = query.positions + 1
+        slots = TreeSlots(probabilities, positions, query.token_ids[:, tree.children], tree, state, noise)
+        accepted, left = self.verify(slots) if tree.levels else (probabilities[:, :0, 0].long(), probabilities)
+
+        # A node is reached if no node on its path was refused.
+        refused = torch.zeros_like(positions, dtype=probabilities.dtype)
+        refused[:, 1:] = accepted[:, tree.parent_of] != tree.rank
+        reached = refused @ tree.ancestors.T.to(refused.dtype) == 0  # [B, 1 + N]
+        gained = reached.sum(1)
+        end = (reached * torch.arange(tree.size, device=rows.device)).amax(1)  # [B], the furthest node
+        path = tree.paths[end]  # [B, 1 + D]
+
+        behind = positions.gather(1, end[:, None])  # [B, 1]
+        purpose = Purpose.SAMPLE if self.shares_noise else Purpose.RESIDUAL
+        token = race(left[rows, end][:, None], self._exponential(behind, purpose, state, noise))
+        drafts = query.token_ids.gather(1, path[:, 1:])
+        steps = torch.arange(path.shape[1], device=rows.device)
+        tokens = torch.where(steps < gained[:, None] - 1, torch.cat([drafts, token], 1), token)
+        committed = state.committed[:, None] + steps  # [B, 1 + D]
+        state.canvas.scatter_(1, committed, tokens)
+
+        # Keys, values and hidden states of the accepted path move to their positions.
+        targets = committed[:, :-1]
+        state.moves = None if tree.is_chain else (state.committed[:, None] - 1 + path[:, 1:], targets)
+        state.encoded = state.committed
+        return state.advance(committed, gained)
+
+    def verify(self, slots: TreeSlots) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which child of each inner node is accepted, `[B, M]` (K: none), and the laws of what follows, `[B, 1+N, V]`.
+
+        The law behind a node is that of its next token if none of its children is accepted.
+        """
+        tree, state = slots.tree, slots.state
+        # Nodes at one position may share numbers: of those, one path sees one only.
+        uniforms = slots.noise.exponential(
+            slots.positions[:, tree.inner], Purpose.ACCEPT, slots.siblings.shape[-1], state.passes
+        ).neg_()  # [B, M, K]
+        accepted, left = verify_siblings(
+            slots.target[:, tree.inner], state.draft_laws, slots.siblings, uniforms.exp_(), self.relaxed_rule(slots)
+        )
+        return accepted, slots.target.index_copy(1, tree.inner, left)
+
+    def relaxed_rule(self, slots: TreeSlots) -> Relaxation | None:
+        """What `verify_siblings` is to let pass beyond exact verification; None: nothing."""
+        return None
+
+    def _draft(self, root_token: torch.Tensor, state: EagleState, noise: PositionNoise) -> torch.Tensor:
+        """Let the drafter fill the tree: `[B, 1 + N]` tokens, the root's first."""
+        tree, root = state.tree, state.committed[:, None] - 1
+        tokens, laws = root_token, []
+        law = state.drafter.laws(self._catch_up(state))  # [B, 1, V]
+        for depth, level in enumerate(tree.levels, start=1):
+            if depth > 1:
+                law = state.drafter.laws(
+                    DraftQuery(
+                        token_ids=tokens[:, level.inner],
+                        positions=(root + depth - 1).expand(-1, len(level.inner)),
+                        visible=_visible(state, level.inner),
+                        slots=root + level.inner,
+                        parents=root + tree.parent[level.inner],
+                    )
+                )
+            # As in verification, siblings of different parents may share noise.
+            purpose = Purpose.SAMPLE if self.shares_noise else Purpose.INITIALISE
+            exponential = self._exponential(root + depth, purpose, state, noise)  # [B, 1, V]
+            siblings = draw_siblings(law, exponential, level.branches)  # [B, M, K]
+            tokens = torch.cat([tokens, siblings[:, level.parent, level.rank]], 1)
+            laws.append(law)
+        state.draft_laws = torch.cat(laws, 1)
+        return tokens
+
+    def _catch_up(self, state: EagleState) -> DraftQuery:
+        """The tokens committed since the drafter last ran, whose hidden states the target has computed."""
+        # A row that gained less than the furthest one needs fewer; its surplus is overwritten before it is seen.
+        positions = state.encoded[:, None] + torch.arange(max(state.advances), device=state.canvas.device)
+        extent = torch.arange(max(state.counts), device=positions.device)
+        return DraftQuery(
+            token_ids=state.canvas.gather(1, positions),
+            positions=positions,
+            visible=extent <= positions[..., None],
+            moves=state.moves,
+            wanted=(state.committed - state.encoded - 1).clamp(min=0)[:, None],
+        )
+
+    def _exponential(
+        self, positions: torch.Tensor, purpose: Purpose, state: EagleState, noise: PositionNoise
+    ) -> torch.Tensor:
+        """`[B, Q]` -> `[B, Q, V]`, fixed per position if noise is shared, else new in every pass."""
+        draw = 0 if self.shares_noise else state.passes
+        return noise.exponential(positions, purpose, state.layout.vocabulary_size, draw)
+
+
+class SeededEagleScheduler(EagleScheduler):
+    """EAGLE drafts drawn with the noise that the target will draw with: token-identical to `AutoregressiveScheduler`.
+
+    A guess holds if it equals argmax(p / noise). The drafter guesses argmax(q / noise) and the runners-up, which are
+    its siblings without replacement.
+
+    Args:
+        window: drafts per pass, at least 1. They are spent on the tree that is likeliest to be accepted far.
+        depth: passes of the drafter before each pass of the target, which is how far a tree reaches; at least 1.
+        branches: guesses at one position at most; 1 makes the tree a chain.
+    """
+
+    label = "exact"
+    paper = "this package; drafts after Li et al. 2024, arXiv 2401.15077"
+    shares_noise = True
+
+    @register_to_config
+    def __init__(self, window: int = 16, depth: int = 6, branches: int = 3):
+        check_window(window)
+        check_count("depth", depth)
+        check_count("branches", branches)
+
+    def verify(self, slots: TreeSlots) -> tuple[torch.Tensor, torch.Tensor]:
+        tree = slots.tree
+        exponential = self._exponential(slots.positions[:, tree.inner], Purpose.SAMPLE, slots.state, slots.noise)
+        choices = race(slots.target[:, tree.inner], exponential)  # [B, M]
+        match = slots.siblings == choices[..., None]  # [B, M, K]
+        return torch.where(match.any(-1), match.long().argmax(-1), match.shape[-1]), slots.target
+
+
+def _visible(state: EagleState, nodes: torch.Tensor) -> torch.Tensor:
+    """Committed tokens and ancestors of `nodes` `[Q]`: `[B, Q, S]` bool over canvas slots."""
+    tree, root = state.tree, state.committed[:, None] - 1
+    extent = max(state.counts) + tree.size - 1
+    offset = torch.arange(extent, device=root.device) - root  # [B, S], 0 at the root
+    table = torch.nn.functional.pad(tree.ancestors[nodes], (0, 1))  # [Q, 2 + N]: nothing is seen behind the tree
+    return table[:, offset.clamp(0, tree.size)].transpose(0, 1)

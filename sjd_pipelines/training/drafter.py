@@ -1,0 +1,286 @@
+"""Trains a draft model on the hidden states and laws of a pipeline, over its own roll-outs.
+
+The run is timed, as the transformer's is: warmup, plateau, linear decay. A saved run resumes and can be given more
+minutes; so can one whose target has been trained on in the meantime.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from ..decoding import Query
+from ..models import EagleDrafter
+from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.loading import BUNDLED_CHECKPOINT, DRAFTER_FOLDER
+from .batches import MIXED
+from .captions import caption
+from .codes import scene_tokens
+from .optimization import Optimizer, rate_factor, update_average
+from .scenes import place, sample_shading, scene_stream
+from .transformer import averaged_weights, write_atomically
+
+AVERAGE_FILE, STATE_FILE, LOG_FILE = "drafter.safetensors", "drafter_state.pt", "drafter.jsonl"
+HEADS, ROPE_THETA = 8, 100.0
+LARGEST_GUIDANCE = 4.0
+
+
+@dataclass
+class DrafterRecipe:
+    """How to train; times in minutes."""
+
+    folder: Path
+    model: str = ""  # a folder or hub id; empty is the bundled checkpoint
+    minutes: float = 15.0
+    decay_minutes: float = 5.0
+    batch_size: int = 4
+    threads: int = 2
+    muon_rate: float = 2.5e-3
+    adam_rate: float = 1.5e-3
+    warmup: int = 20
+    average_decay: float = 0.99
+    roll_out: int = 3  # drafts in a row that the loss looks at
+    feature_weight: float = 1.0
+    log_every: int = 10
+    save_minutes: float = 3.0
+    max_steps: int = 0  # 0: until the time is up
+    seed: int = 0
+
+
+class Recorder:
+    """Stands where a running drafter would and keeps the target's hidden states of the last pass."""
+
+    def observe(self, query: Query, hidden: torch.Tensor) -> None:
+        self.hidden = hidden
+
+
+@torch.no_grad()
+def teach(
+    pipe: SJDAutoRegressivePipeline, captions: list[str], tokens: torch.Tensor, guidance_scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the target thinks of whole pictures, teacher-forced.
+
+    Args:
+        pipe: the target.
+        captions: B of them.
+        tokens: `[B, N]` int64.
+        guidance_scale: more than 1.
+
+    Returns:
+        Hidden states `[2B, N, D]` (unconditional rows last) and guided logits `[B, N, V]`; entry n is that of the
+        slot before token n, whose law it is.
+    """
+    layout = pipe.image_layout(None, None)
+    encoded = pipe.encode_prompt(captions, None, True, 1, layout)
+    memory = pipe.prefill(encoded, layout, guidance_scale)
+    memory.drafter = Recorder()
+    positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) - 1
+    visible = torch.arange(tokens.shape[1], device=tokens.device) <= positions[..., None]
+    logits = pipe.forward(Query(tokens.roll(1, 1), positions, visible), memory)  # slot -1 ignores its token
+    return memory.drafter.hidden.float(), logits.float()
+
+
+def roll_out_mask(length: int, step: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """What token s sees when it is the draft number `step` (from 0) in a row: `[length, (step + 1) * length]` bool.
+
+    Keys come in as many streams as there were steps. Drafts of this roll-out are seen as their step made them, one
+    each; everything before them as step 0 did, from the target's hidden states.
+    """
+    at = torch.arange(length, device=device)
+    behind = at[:, None] - at  # [s, s']
+    streams = [behind >= step] + [behind == step - stream for stream in range(1, step + 1)]
+    return torch.cat(streams, 1)
+
+
+def roll_out(
+    drafter: EagleDrafter, hidden: torch.Tensor, embeds: torch.Tensor, columns: int, steps: int
+) -> Iterator[torch.Tensor]:
+    """The drafter's guesses when it goes on from its own: one `[R, N, D]` per step, valid from token `step` on.
+
+    Args:
+        drafter: the draft model.
+        hidden: `[R, N, D]`, the target's hidden states at the tokens before.
+        embeds: `[R, N, D]`, embeddings of the tokens.
+        columns: tokens per row of the picture.
+        steps: drafts in a row.
+    """
+    positions = torch.arange(hidden.shape[1], device=hidden.device).expand(hidden.shape[:2])
+    features, cache = hidden, DynamicCache()
+    for step in range(steps):
+        mask = roll_out_mask(hidden.shape[1], step, hidden.device)[None, None]
+        guess = drafter(features, embeds, mask, positions, columns, cache).float()
+        yield guess
+        features = torch.cat([hidden[:, :1], guess[:, :-1]], 1)
+
+
+def drafter_loss(
+    drafter: EagleDrafter,
+    pipe: SJDAutoRegressivePipeline,
+    captions: list[str],
+    tokens: torch.Tensor,
+    guidance_scale: float,
+    recipe: DrafterRecipe,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Soft cross-entropy to the target's guided law plus smooth L1 to its hidden states, the mean over the roll-out.
+
+    Returns:
+        The loss, and for the log the mean overlap of the laws (the chance that a draft is accepted) by step.
+    """
+    with torch.autocast(tokens.device.type, torch.bfloat16):
+        hidden, logits = teach(pipe, captions, tokens, guidance_scale)
+        embeds = pipe.embed_image_tokens(tokens[:, :-1]).detach().repeat(2, 1, 1)
+        columns = pipe.image_layout(None, None).width
+        law = logits[:, 1:].softmax(-1)
+        losses, overlaps = [], {}
+        for step, guess in enumerate(roll_out(drafter, hidden[:, :-1], embeds, columns, recipe.roll_out)):
+            log_draft = pipe.guided_logits(guess[:, step:], guidance_scale).float().log_softmax(-1)
+            entropy = -(law[:, step:] * log_draft).sum(-1).mean()
+            losses.append(entropy + recipe.feature_weight * F.smooth_l1_loss(guess[:, step:], hidden[:, 1 + step :]))
+            overlap = torch.minimum(law[:, step:], log_draft.detach().exp()).sum(-1)
+            overlaps[f"overlap_{step + 1}"] = overlap.mean().item()
+    return torch.stack(losses).mean(), overlaps
+
+
+def build_drafter(hidden_size: int, seed: int) -> EagleDrafter:
+    """A drafter that begins by repeating the last hidden state; the caller's random state is not touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        drafter = EagleDrafter(hidden_size, HEADS, 3 * hidden_size, ROPE_THETA)
+    with torch.no_grad():
+        drafter.fuse.weight[:, hidden_size:].copy_(torch.eye(hidden_size))
+        for projection in (drafter.layer.attention.to_out, drafter.layer.feed_forward.down):
+            projection.weight.zero_()
+    return drafter
+
+
+def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None = None) -> dict:
+    """Train (or go on training) until the time is up; returns the last log entry.
+
+    Writes the averaged weights, a resumable state and a JSON-lines log into `recipe.folder`.
+
+    Raises:
+        RuntimeError: the loss is not finite.
+    """
+    torch.set_num_threads(recipe.threads)
+    folder = Path(recipe.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pipe = pipe or SJDAutoRegressivePipeline.from_pretrained(recipe.model or None)
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False)
+    width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+    drafter = build_drafter(width, recipe.seed).train()
+    named = dict(drafter.named_parameters())
+    parameters = list(named.values())
+    optimizer = Optimizer(named, recipe.muon_rate, recipe.adam_rate)
+    average = [p.detach().clone() for p in parameters]
+    progress = {"step": 0, "images": 0, "seconds": 0.0}
+    if (folder / STATE_FILE).exists():
+        state = torch.load(folder / STATE_FILE, weights_only=True)
+        optimizer.load_state_dict(state["optimizer"])
+        saved = load_file(folder / AVERAGE_FILE)
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, [state["weights"][name] for name in named])
+            torch._foreach_copy_(average, [saved[name] for name in named])
+        progress = state["progress"]
+
+    def save() -> None:
+        write_atomically(folder / AVERAGE_FILE, lambda path: save_file(dict(zip(named, average)), path))
+        state = {"weights": {k: p.detach() for k, p in named.items()}, "optimizer": optimizer.state_dict()}
+        write_atomically(folder / STATE_FILE, lambda path: torch.save(state | {"progress": progress}, path))
+
+    def log(entry: dict) -> None:
+        with (folder / LOG_FILE).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()), flush=True)
+
+    rng = np.random.default_rng([recipe.seed, progress["step"]])
+    scenes = scene_stream(rng, MIXED)
+    start, before, first_step = time.monotonic(), progress["seconds"], progress["step"]
+    seconds, last_save, window, entry = 0.0, 0.0, [], {}
+    while seconds < recipe.minutes * 60 and not 0 < recipe.max_steps <= progress["step"] - first_step:
+        batch = [next(scenes) for _ in range(recipe.batch_size)]
+        captions = [caption(scene, rng) for scene in batch]
+        tokens = np.stack([scene_tokens(scene, place(scene, rng), sample_shading(rng)) for scene in batch])
+        # Guidance mixes the drafter's two guesses, whatever its strength.
+        guidance_scale = float(rng.uniform(1.01, LARGEST_GUIDANCE))
+        loss, overlaps = drafter_loss(drafter, pipe, captions, torch.from_numpy(tokens), guidance_scale, recipe)
+        loss.backward()
+        if not math.isfinite(loss.item()):
+            raise RuntimeError(f"The loss is {loss.item()} at step {progress['step']}; lower the learning rates.")
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        factor = rate_factor(
+            progress["step"] - first_step, recipe.warmup, recipe.minutes * 60 - seconds, recipe.decay_minutes * 60
+        )
+        optimizer.step(factor)
+        drafter.zero_grad()
+        update_average(average, parameters, progress["step"], recipe.average_decay)
+        window.append({"loss": loss.item()} | overlaps)
+        seconds = time.monotonic() - start
+        progress.update(
+            step=progress["step"] + 1, images=progress["images"] + recipe.batch_size, seconds=before + seconds
+        )
+        if progress["step"] % recipe.log_every == 0:
+            entry = progress | _means(window) | {"rate": factor}
+            window = []
+            log(entry)
+        if seconds - last_save > recipe.save_minutes * 60:
+            save()
+            last_save = seconds
+    with averaged_weights(parameters, average), torch.no_grad():
+        entry = progress | _probe(drafter, pipe, recipe)
+    log(entry)
+    save()
+    return entry
+
+
+def export_drafter(folder: str | Path, target: str | Path = BUNDLED_CHECKPOINT) -> Path:
+    """Write the averaged weights of a run, in float16, as the `drafter` folder of a pipeline's folder.
+
+    Raises:
+        FileNotFoundError: the run has saved nothing, or the target does not exist.
+    """
+    weights, target = load_file(Path(folder) / AVERAGE_FILE), Path(target)
+    if not target.is_dir():
+        raise FileNotFoundError(f"{target} is no folder; give the folder of the pipeline that the drafter is for.")
+    drafter = build_drafter(weights["norm.weight"].shape[0], seed=0)
+    drafter.load_state_dict(weights)
+    destination = target / DRAFTER_FOLDER
+    temporary, previous = destination.with_suffix(".tmp"), destination.with_suffix(".old")
+    for leftover in (temporary, previous):
+        shutil.rmtree(leftover, ignore_errors=True)
+    drafter.half().save_pretrained(temporary)
+    if destination.exists():
+        destination.rename(previous)
+    temporary.rename(destination)
+    shutil.rmtree(previous, ignore_errors=True)
+    return destination
+
+
+def _probe(drafter: EagleDrafter, pipe: SJDAutoRegressivePipeline, recipe: DrafterRecipe) -> dict[str, float]:
+    """Loss and overlaps of fixed scenes that training does not see, at guidance 1.5."""
+    rng = np.random.default_rng([recipe.seed, 2**32])
+    scenes = scene_stream(rng, MIXED)
+    entries = []
+    for _ in range(4):
+        batch = [next(scenes) for _ in range(recipe.batch_size)]
+        captions = [caption(scene, rng) for scene in batch]
+        tokens = np.stack([scene_tokens(scene, place(scene, rng), sample_shading(rng)) for scene in batch])
+        loss, overlaps = drafter_loss(drafter, pipe, captions, torch.from_numpy(tokens), 1.5, recipe)
+        entries.append({"loss": loss.item()} | overlaps)
+    return {f"probe_{name}": value for name, value in _means(entries).items()}
+
+
+def _means(entries: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(entry[name] for entry in entries) / len(entries) for name in entries[0]}

@@ -1,0 +1,227 @@
+"""Draft-model schedulers: exact by statistics, whatever the drafter is worth; broken twins are caught."""
+
+import pytest
+import torch
+
+from sjd_pipelines import (
+    AutoregressiveScheduler,
+    EagleScheduler,
+    ImageTokenLayout,
+    LanternEagleScheduler,
+    PositionNoise,
+    SeededEagleScheduler,
+)
+from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
+from sjd_pipelines.schedulers.sibling_verification import verify_siblings
+from sjd_pipelines.schedulers.verification import residual, speculative_accept
+
+SAMPLES = 6000
+PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
+TREES = [
+    {"window": 1},
+    {"window": 3, "branches": 1},
+    {"window": 3, "depth": 1},
+    {"window": 8, "depth": 3, "branches": 2},
+    {"window": 50},
+]
+
+
+@pytest.fixture(scope="module")
+def enumerable():
+    """Its drafter has random weights: lossless decoding must not care."""
+    return enumerable_pipeline()
+
+
+@pytest.mark.parametrize("tree", TREES, ids=str)
+def test_chains_and_trees_draw_from_the_law(enumerable, tree):
+    verdict = judge(enumerable, EagleScheduler(**tree), SAMPLES, seed=tree["window"])
+    assert verdict.passed, verdict
+    assert verdict.passes < 4
+
+
+@pytest.mark.parametrize("tree", TREES, ids=str)
+def test_seeded_drafts_give_the_sequential_picture(pipe, tree):
+    sampling = {"guidance_scale": 3.0, "output_type": "latent", "top_k": 9, "top_p": 0.9}
+    seeds = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    pipe.scheduler = AutoregressiveScheduler()
+    reference = pipe(PROMPTS, generator=seeds, **sampling).tokens
+    seeds = [torch.Generator().manual_seed(seed) for seed in range(4)]
+    pipe.scheduler = SeededEagleScheduler(**tree)
+    output = pipe(PROMPTS, generator=seeds, **sampling)
+    assert torch.equal(output.tokens, reference)
+    assert len(set(output.statistics.forward_passes)) > 1  # rows advance on their own
+    assert sum(output.statistics.forward_passes) < 4 * 16
+
+
+class IndependentSiblings(EagleScheduler):
+    """Tests every sibling against the untouched laws, and takes the first that passes."""
+
+    def verify(self, slots):
+        tree = slots.tree
+        target, laws = slots.target[:, tree.inner], slots.state.draft_laws
+        uniforms = slots.noise.exponential(slots.positions[:, tree.inner], 2, slots.siblings.shape[-1], 0).neg().exp()
+        keep = torch.stack(
+            [
+                speculative_accept(target, laws, slots.siblings[..., rank], uniforms[..., rank])
+                for rank in range(slots.siblings.shape[-1])
+            ],
+            -1,
+        )
+        accepted = torch.where(keep.any(-1), keep.long().argmax(-1), keep.shape[-1])
+        return accepted, slots.target.index_copy(1, tree.inner, residual(target, laws))
+
+
+class DraftedTwice(EagleScheduler):
+    """Forgets that a sibling was drawn without the ones before it."""
+
+    def verify(self, slots):
+        tree, laws = slots.tree, slots.state.draft_laws
+        target, accepted, count = slots.target[:, tree.inner], None, slots.siblings.shape[-1]
+        uniforms = slots.noise.exponential(slots.positions[:, tree.inner], 2, count, 0).neg().exp()
+        for rank in range(count):
+            here = slots.siblings[..., rank : rank + 1]
+            passed, target = verify_siblings(target, laws, here, uniforms[..., rank : rank + 1])
+            passed = torch.where(passed == 0, rank, count)
+            accepted = passed if accepted is None else torch.minimum(accepted, passed)
+        return accepted, slots.target.index_copy(1, tree.inner, target)
+
+
+class TargetInsteadOfResidual(EagleScheduler):
+    """Draws the token behind a rejection from p."""
+
+    def verify(self, slots):
+        return super().verify(slots)[0], slots.target
+
+
+class KeysStay(EagleScheduler):
+    """Leaves keys, values and hidden states of an accepted branch where they are."""
+
+    def plan(self, state, noise):
+        state.moves = None
+        return super().plan(state, noise)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        IndependentSiblings(window=8, depth=3, branches=3),
+        DraftedTwice(window=8, depth=3, branches=3),
+        TargetInsteadOfResidual(window=3, branches=1),
+        KeysStay(window=8, depth=3, branches=3),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_broken_twins_are_caught(enumerable, broken):
+    verdict = judge(enumerable, broken, 2 * SAMPLES, seed=3)
+    assert not verdict.passed, verdict
+
+
+RULES = {
+    "multiplicative": {"relaxation": 3.0},
+    "additive": {"rule": "additive", "relaxation": 0.3},
+    "annealed": {"rule": "annealed", "relaxation": 2.0},
+}
+
+
+CHAIN = {"window": 3, "depth": 3, "branches": 1}
+
+
+@pytest.fixture(scope="module")
+def lossless_passes(enumerable):
+    return judge(enumerable, EagleScheduler(**CHAIN), SAMPLES, seed=4).passes
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_relaxed_rules_buy_passes_with_bias(enumerable, lossless_passes, rule):
+    relaxed = judge(enumerable, LanternEagleScheduler(**CHAIN, **RULES[rule]), SAMPLES, seed=4)
+    assert relaxed.total_variation > relaxed.limit
+    assert relaxed.passes < lossless_passes
+
+
+@pytest.mark.parametrize("tree", TREES, ids=str)
+@pytest.mark.parametrize("rule", [{"relaxation": 1.0}, {"rule": "additive", "relaxation": 0.0}], ids=str)
+def test_no_relaxation_is_eagle_bit_for_bit(pipe, tree, rule):
+    sampling = {"guidance_scale": 3.0, "output_type": "latent"}
+    outputs = []
+    for scheduler in (EagleScheduler(**tree), LanternEagleScheduler(**tree, **rule)):
+        pipe.scheduler = scheduler
+        outputs.append(pipe(PROMPTS, generator=torch.Generator().manual_seed(1), **sampling))
+    assert torch.equal(outputs[0].tokens, outputs[1].tokens)
+    assert torch.equal(outputs[0].statistics.acceptance_map, outputs[1].statistics.acceptance_map)
+
+
+class Witness(LanternEagleScheduler):
+    """Records the laws that meet in verification."""
+
+    def verify(self, slots):
+        self.seen.append((slots, slots.state.draft_laws))
+        return super().verify(slots)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_realised_total_variation_is_the_gain_in_acceptance(pipe, rule):
+    """Over one token, enumerated over every draft, with the laws of a draft model on a real run."""
+    pipe.scheduler = Witness(window=4, depth=4, branches=1, **RULES[rule])
+    pipe.scheduler.seen = []
+    pipe(PROMPTS, generator=torch.Generator().manual_seed(1), guidance_scale=3.0, output_type="latent")
+    compared = 0
+    for slots, q in pipe.scheduler.seen:
+        p, relax = slots.target[:, slots.tree.inner], pipe.scheduler.relaxed_rule(slots)
+        codes = torch.arange(p.shape[-1]).expand(p.shape)
+        mass = torch.stack([relax(p, q, codes[..., code, None])[0][..., 0] for code in range(p.shape[-1])], -1)
+        accepted = torch.minimum(mass, q)  # [B, M, V]: q times the chance of acceptance
+        left = (p - q).clamp(min=0)
+        left = left / left.sum(-1, keepdim=True)
+        outcome = accepted + (1 - accepted.sum(-1, keepdim=True)) * left
+        distance = 0.5 * (outcome - p).abs().sum(-1)
+        gain = accepted.sum(-1) - torch.minimum(p, q).sum(-1)
+        assert torch.allclose(distance, gain, atol=1e-5)
+        compared += int((gain > 0.01).sum())
+    assert compared > 10
+
+
+class TableDrafter:
+    """A drafter that knows the target: the law of a token depends on the one before it alone."""
+
+    def __init__(self, table):
+        self.table, self.calls = table, 0
+
+    def laws(self, query):
+        self.calls += 1
+        tokens = query.token_ids if query.wanted is None else query.token_ids.gather(1, query.wanted)
+        return self.table[tokens]
+
+
+@pytest.mark.parametrize("cls", [EagleScheduler, SeededEagleScheduler])
+def test_a_perfect_drafter_is_always_believed(cls):
+    layout = ImageTokenLayout(4, 4, 8)
+    table = torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    scheduler = cls(window=5, depth=5, branches=1)
+    noise = PositionNoise([3, 4, 5])
+    state = scheduler.start(layout, 3)
+    state.drafter = TableDrafter(table)
+    while not state.finished:
+        query = scheduler.plan(state, noise)
+        state = scheduler.step(table[query.token_ids], query, state, noise)
+        state.synchronize()
+    assert state.passes == 4  # one without drafts, then six tokens each: 1 + 6 + 6 + 3
+    assert state.drafter.calls == 5 + 5 + 3
+
+
+def test_no_drafter_no_work(pipe):
+    drafter = pipe.drafter
+    pipe.register_modules(drafter=None)
+    try:
+        for cls in (EagleScheduler, SeededEagleScheduler, LanternEagleScheduler):
+            pipe.scheduler = cls()
+            with pytest.raises(ValueError, match=rf"{cls.__name__} needs a draft model and this pipeline has none"):
+                pipe("a red dog")
+    finally:
+        pipe.register_modules(drafter=drafter)
+
+
+@pytest.mark.parametrize("setting", ["window", "depth", "branches"])
+@pytest.mark.parametrize("cls", [EagleScheduler, SeededEagleScheduler, LanternEagleScheduler])
+def test_bad_settings_are_refused(cls, setting):
+    with pytest.raises(ValueError, match=rf"{setting} must be an integer of at least 1, got 0\."):
+        cls(**{setting: 0})
