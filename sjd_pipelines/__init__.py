@@ -11,7 +11,7 @@ from .decoding import (
     Purpose,
     Query,
 )
-from .models import LlamaGenTransformer
+from .models import EagleDrafter, LlamaGenTransformer
 from .pipelines import (
     SJDAutoRegressivePipeline,
     SJDChameleonPipeline,
@@ -23,15 +23,20 @@ from .pipelines import (
 from .schedulers import (
     SCHEDULERS,
     AutoregressiveScheduler,
+    CorrectedJacobiScheduler,
     CoupledSJDScheduler,
     DecodingScheduler,
+    EagleScheduler,
     GroupedSJDScheduler,
     JacobiScheduler,
+    LanternEagleScheduler,
     LanternScheduler,
     ParallelJacobiScheduler,
     RasterWindowScheduler,
     RowParallelScheduler,
+    SeededEagleScheduler,
     SeededJacobiScheduler,
+    SJDPACScheduler,
     SJDPlusPlusScheduler,
     SJDScheduler,
     TreeJacobiScheduler,
@@ -41,7 +46,7 @@ from .version import __version__
 
 # diffusers records a component's module in model_index.json, imports nothing on its own, and looks its base class up
 # as an attribute of that module. Recording the package itself keeps saved folders loadable when files move.
-for _component in (*SCHEDULERS.values(), LlamaGenTransformer):
+for _component in (*SCHEDULERS.values(), EagleDrafter, LlamaGenTransformer):
     _component.__module__ = __name__
 del _component
 
@@ -49,13 +54,17 @@ __all__ = [
     "SCHEDULERS",
     "AutoregressiveScheduler",
     "CanvasCache",
+    "CorrectedJacobiScheduler",
     "CoupledSJDScheduler",
     "DecodingScheduler",
     "DecodingState",
     "DecodingStatistics",
+    "EagleDrafter",
+    "EagleScheduler",
     "GroupedSJDScheduler",
     "ImageTokenLayout",
     "JacobiScheduler",
+    "LanternEagleScheduler",
     "LanternScheduler",
     "LlamaGenTransformer",
     "ModelMixin",
@@ -70,12 +79,14 @@ __all__ = [
     "SJDEmu3Pipeline",
     "SJDJanusPipeline",
     "SJDLlamaGenPipeline",
+    "SJDPACScheduler",
     "SJDPipelineOutput",
     "SJDPlusPlusScheduler",
     "SJDScheduler",
     "SchedulerMixin",
-    "TreeJacobiScheduler",
+    "SeededEagleScheduler",
     "SeededJacobiScheduler",
+    "TreeJacobiScheduler",
     "ZipARScheduler",
     "__version__",
 ]

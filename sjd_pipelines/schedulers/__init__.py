@@ -2,12 +2,15 @@
 
 from .autoregressive import AutoregressiveScheduler
 from .base import DecodingScheduler
+from .corrected_jacobi import CorrectedJacobiScheduler
+from .eagle import EagleScheduler, SeededEagleScheduler
 from .grouped import GroupedSJDScheduler
 from .jacobi import JacobiScheduler, SeededJacobiScheduler
-from .lantern import LanternScheduler
+from .lantern import LanternEagleScheduler, LanternScheduler
 from .parallel_jacobi import ParallelJacobiScheduler
 from .raster_window import RasterWindowScheduler
 from .row_parallel import RowParallelScheduler
+from .sjd_pac import SJDPACScheduler
 from .sjd_plus_plus import SJDPlusPlusScheduler
 from .speculative_jacobi import CoupledSJDScheduler, SJDScheduler
 from .tree_jacobi import TreeJacobiScheduler
@@ -22,10 +25,15 @@ SCHEDULERS: dict[str, type[DecodingScheduler]] = {
     "sjd": SJDScheduler,
     "sjd++": SJDPlusPlusScheduler,
     "coupled-sjd": CoupledSJDScheduler,
+    "sjd-pac": SJDPACScheduler,
     "gsd": GroupedSJDScheduler,
     "lantern": LanternScheduler,
     "zipar": ZipARScheduler,
     "pjd": ParallelJacobiScheduler,
+    "eagle": EagleScheduler,
+    "seeded-eagle": SeededEagleScheduler,
+    "lantern-eagle": LanternEagleScheduler,
+    "corrected-jacobi": CorrectedJacobiScheduler,
 }
 
 __all__ = [

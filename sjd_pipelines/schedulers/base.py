@@ -15,7 +15,8 @@ from ..decoding.state import DecodingState, Query
 class DecodingScheduler(SchedulerMixin, ConfigMixin):
     """Base of every scheduler. A run is `start`, then `plan`, forward pass and `step` until the image is complete.
 
-    A scheduler with `needs_codebook` is given the codebook by `prepare_codebook` before `start`.
+    A scheduler with `needs_codebook` is given the codebook by `prepare_codebook` before `start`, one with
+    `needs_drafter` finds a draft model at `state.drafter`.
     """
 
     order = 1
@@ -35,6 +36,11 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     @property
     def needs_codebook(self) -> bool:
         """Whether `prepare_codebook` must be called before `start`."""
+        return False
+
+    @property
+    def needs_drafter(self) -> bool:
+        """Whether `state.drafter` must be set before the first `plan`."""
         return False
 
     def prepare_codebook(self, vectors: torch.Tensor) -> None:

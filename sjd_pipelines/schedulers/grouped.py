@@ -4,7 +4,8 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from ..decoding.noise import Purpose
-from .base import check_choice, check_count, check_number, check_window
+from .adaptive_window import check_window_or_auto
+from .base import check_choice, check_count, check_number
 from .drafting import INITIALISERS
 from .raster_window import Slots
 from .relaxation import group_masses, relaxed_accept
@@ -18,7 +19,7 @@ class GroupedSJDScheduler(SJDScheduler):
     residual of single tokens, as in the paper.
 
     Args:
-        window: drafts verified per pass, at least 1.
+        window: drafts verified per pass, at least 1, or "auto".
         initialise: as in `SJDScheduler`.
         group_size: tokens per group at most; 1 is `SJDScheduler`.
         gap: members differ from the draft by less than this probability.
@@ -32,13 +33,13 @@ class GroupedSJDScheduler(SJDScheduler):
     @register_to_config
     def __init__(
         self,
-        window: int = 16,
+        window: int | str = 16,
         initialise: str = "law-above",
         group_size: int = 10,
         gap: float = 0.15,
         distance: float | None = 1.0,
     ):
-        check_window(window)
+        check_window_or_auto(window)
         check_choice("initialise", initialise, INITIALISERS)
         check_count("group_size", group_size)
         check_number("gap", gap, 0)

@@ -3,7 +3,8 @@
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .base import check_choice, check_window
+from .adaptive_window import check_window_or_auto
+from .base import check_choice
 from .drafting import INITIALISERS
 from .raster_window import RasterWindowScheduler, Slots
 from .verification import exact_match
@@ -15,7 +16,7 @@ class JacobiScheduler(RasterWindowScheduler):
     Equals greedy sequential decoding whatever the temperature of the call.
 
     Args:
-        window: drafts verified per pass, at least 1.
+        window: drafts verified per pass, at least 1, or "auto".
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
     """
 
@@ -25,8 +26,8 @@ class JacobiScheduler(RasterWindowScheduler):
     stores_laws = False
 
     @register_to_config
-    def __init__(self, window: int = 16, initialise: str = "repeat-above"):
-        check_window(window)
+    def __init__(self, window: int | str = 16, initialise: str = "repeat-above"):
+        check_window_or_auto(window)
         check_choice("initialise", initialise, INITIALISERS)
 
     def choices(self, slots: Slots) -> torch.Tensor:
@@ -50,15 +51,15 @@ class SeededJacobiScheduler(JacobiScheduler):
     its noise and on the tokens before it alone. No draft law and no residual are needed, so any guess is allowed.
 
     Args:
-        window: drafts verified per pass, at least 1.
+        window: drafts verified per pass, at least 1, or "auto".
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
     """
 
     paper = "predictive sampling, Wiggers & Hoogeboom 2020, arXiv 2002.09928"
 
     @register_to_config
-    def __init__(self, window: int = 16, initialise: str = "law-above"):
-        check_window(window)
+    def __init__(self, window: int | str = 16, initialise: str = "law-above"):
+        check_window_or_auto(window)
         check_choice("initialise", initialise, INITIALISERS)
 
     def choices(self, slots: Slots) -> torch.Tensor:

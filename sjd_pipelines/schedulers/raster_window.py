@@ -15,6 +15,7 @@ from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
 from ..decoding.state import DecodingState, Query
+from .adaptive_window import AUTO, WINDOWS, WindowPolicy
 from .base import DecodingScheduler
 from .drafting import INITIALISERS, FreshSlots, one_hot
 from .verification import leading, residual_sample
@@ -72,6 +73,8 @@ class RasterWindowScheduler(DecodingScheduler):
     shares_noise: ClassVar[bool] = False
     # Verification compares drafts with the law they were drawn from.
     stores_laws: ClassVar[bool] = True
+    # What `start` returns.
+    state_type: ClassVar[type[DecodingState]] = DecodingState
 
     @abstractmethod
     def accept(self, slots: Slots) -> torch.Tensor:
@@ -85,6 +88,16 @@ class RasterWindowScheduler(DecodingScheduler):
     def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
         """New guesses for every slot: `[B, W + 1]` int64. Their law must be `slots.target`."""
 
+    @property
+    def window(self) -> int:
+        """Drafts verified per pass; with `window="auto"` the most there can be."""
+        return WINDOWS[-1] if self._adapts else self.config.window
+
+    @cached_property
+    def window_policy(self) -> WindowPolicy:
+        """Chooses the window of each pass if `window` is "auto"; what it learns stays for the next picture."""
+        return WindowPolicy()
+
     def margin(self, layout: ImageTokenLayout) -> int:
         return min(self.window, layout.num_tokens)
 
@@ -94,7 +107,9 @@ class RasterWindowScheduler(DecodingScheduler):
         if window and (self.stores_laws or self._initial.startswith(("sample", "law"))):
             # The window, as many slots again for the surplus of `_initialise`, and the neighbours it looks up.
             law_slots = 2 * window + 2 + (layout.width if self._initial.endswith("above") else 0)
-        return DecodingState.empty(layout, batch_size, window + 1, law_slots, device)
+        if self._adapts:
+            self.window_policy.start(layout.num_tokens, (batch_size, torch.device(device)))
+        return self.state_type.empty(layout, batch_size, window + 1, law_slots, device)
 
     def plan(self, state: DecodingState, noise: PositionNoise) -> Query:
         """Top up the window and say what the next forward pass computes.
@@ -103,12 +118,14 @@ class RasterWindowScheduler(DecodingScheduler):
             A query of Q = 1 + W slots: the last committed token, then the drafts.
         """
         # Near the end the window shrinks to what the slowest row can use; no row loses a slot of the image.
-        window = min(self.window, state.layout.num_tokens - min(state.counts))
+        window = min(self._next_window(state), state.layout.num_tokens - min(state.counts))
         # Slots up to the old window's end hold redrafts; the host knows how many enter without asking the device.
-        fresh = max(state.advances) + window - state.window - (1 if state.passes else 0)
+        fresh = max(count + window - reach for count, reach in zip(state.counts, state.reaches))
         if fresh > 0 and window > 0:
             self._initialise(state, noise, fresh)
         state.window = window
+        state.windows.append(window)
+        state.reaches = [max(reach, count + window + 1) for count, reach in zip(state.counts, state.reaches)]
 
         anchors = state.committed[:, None] - 1
         positions = anchors + torch.arange(window + 1, device=anchors.device)  # [B, 1 + W]
@@ -147,18 +164,20 @@ class RasterWindowScheduler(DecodingScheduler):
         if state.laws is not None:
             state.laws.write(slots.positions, probabilities)
 
-        return self._advance(state, slots.positions, accepted + 1)
+        return state.advance(slots.positions, accepted + 1)
 
-    def _advance(self, state: DecodingState, positions: torch.Tensor, gained: torch.Tensor) -> DecodingState:
-        """Commit `gained` `[B]` tokens per row; the pass left a token at each of `positions` `[B, 1 + W]`."""
-        committed = (state.committed + gained).clamp(max=state.layout.num_tokens)
-        arrived = positions < committed[:, None]
-        stamps = state.accepted_at.gather(1, positions).masked_fill(arrived, state.passes)
-        state.accepted_at.scatter_(1, positions, stamps)
-        state.drafted = positions[:, -1] + 1
-        state.committed = committed
-        state.passes += 1
-        return state
+    @property
+    def _adapts(self) -> bool:
+        return self.config.get("window") == AUTO
+
+    def _next_window(self, state: DecodingState) -> int:
+        if not self._adapts:
+            return self.window
+        policy, total = self.window_policy, state.layout.num_tokens
+        if state.passes:
+            growing = sum(count - gain < total for count, gain in zip(state.counts, state.advances))
+            policy.observe(state.window, state.seconds, sum(state.advances) / growing)
+        return policy.choose()
 
     @property
     def _initial(self) -> str:

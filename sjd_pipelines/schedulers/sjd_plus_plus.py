@@ -3,7 +3,8 @@
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .base import check_choice, check_number, check_window
+from .adaptive_window import check_window_or_auto
+from .base import check_choice, check_number
 from .drafting import INITIALISERS
 from .raster_window import Slots
 from .relaxation import confident
@@ -18,7 +19,7 @@ class SJDPlusPlusScheduler(SJDScheduler):
     The paper's measure of confidence and its threshold are not public; both are settings here.
 
     Args:
-        window: drafts verified per pass, at least 1.
+        window: drafts verified per pass, at least 1, or "auto".
         initialise: as in `SJDScheduler`.
         confidence: `ratio` of the new probability of a draft to its old one, or the new `probability` itself.
         reuse_threshold: drafts of a higher confidence stay; `probability` above 1 is `SJDScheduler`.
@@ -30,12 +31,12 @@ class SJDPlusPlusScheduler(SJDScheduler):
     @register_to_config
     def __init__(
         self,
-        window: int = 16,
+        window: int | str = 16,
         initialise: str = "law-above",
         confidence: str = "ratio",
         reuse_threshold: float = 0.5,
     ):
-        check_window(window)
+        check_window_or_auto(window)
         check_choice("initialise", initialise, INITIALISERS)
         check_choice("confidence", confidence, CONFIDENCES)
         check_number("reuse_threshold", reuse_threshold, 0)

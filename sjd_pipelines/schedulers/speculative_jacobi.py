@@ -5,7 +5,8 @@ from diffusers.configuration_utils import register_to_config
 
 from ..decoding.noise import Purpose
 from ..decoding.sampling import race
-from .base import check_choice, check_window
+from .adaptive_window import check_window_or_auto
+from .base import check_choice
 from .drafting import INITIALISERS
 from .raster_window import RasterWindowScheduler, Slots, speculative_commit
 from .verification import speculative_accept
@@ -17,7 +18,7 @@ class SJDScheduler(RasterWindowScheduler):
     """SJD (Teng et al. 2024, arXiv 2410.01699): speculative acceptance, residual resampling, fresh redrafts.
 
     Args:
-        window: drafts verified per pass, at least 1.
+        window: drafts verified per pass, at least 1, or "auto".
         initialise: how a slot that enters the window is guessed. The paper's choices are `random`, `repeat-left`,
             `repeat-above`, `sample-left` and `sample-above`, which hold the guess to be certain; `uniform`,
             `law-left` and `law-above` store the law the guess was really drawn from.
@@ -27,8 +28,8 @@ class SJDScheduler(RasterWindowScheduler):
     paper = "Teng et al. 2024, arXiv 2410.01699"
 
     @register_to_config
-    def __init__(self, window: int = 16, initialise: str = "law-above"):
-        check_window(window)
+    def __init__(self, window: int | str = 16, initialise: str = "law-above"):
+        check_window_or_auto(window)
         check_choice("initialise", initialise, INITIALISERS)
 
     def accept(self, slots: Slots) -> torch.Tensor:
@@ -54,7 +55,7 @@ class CoupledSJDScheduler(SJDScheduler):
     noise fixed at the position.
 
     Args:
-        window: drafts verified per pass, at least 1.
+        window: drafts verified per pass, at least 1, or "auto".
         initialise: as in `SJDScheduler`.
         coupling: `maximal` or `gumbel`.
     """
@@ -62,8 +63,8 @@ class CoupledSJDScheduler(SJDScheduler):
     paper = "So et al. 2025, arXiv 2510.24211"
 
     @register_to_config
-    def __init__(self, window: int = 16, initialise: str = "law-above", coupling: str = "maximal"):
-        check_window(window)
+    def __init__(self, window: int | str = 16, initialise: str = "law-above", coupling: str = "maximal"):
+        check_window_or_auto(window)
         check_choice("initialise", initialise, INITIALISERS)
         check_choice("coupling", coupling, COUPLINGS)
 

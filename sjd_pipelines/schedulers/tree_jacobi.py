@@ -158,7 +158,7 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         sources = (state.committed + window + chosen * depth)[:, None] + steps
         state.moves = (torch.where(hit[:, None] & (steps <= followed[:, None]), sources, targets), targets)
         state.continued = Branches(branches.index, branches.positions, torch.cat([branches.tokens[..., :1], side], -1))
-        return self._advance(state, positions, gained)
+        return state.advance(positions, gained)
 
     def _grow(self, state: TreeState) -> Branches:
         """Choose where to branch off, and guess what follows."""

@@ -1,0 +1,212 @@
+"""SJD-PAC: coupled speculative Jacobi decoding with several guesses for the positions right behind the front.
+
+Proactive drafting is the tree, adaptive continuation the maximal coupling of redrafts with old drafts (Kang et al.
+2026, arXiv 2603.18599). The paper's release tests siblings independently and takes the longest path, which is biased;
+here the first sibling that passes is taken and the target shrinks with each that does not.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch.nn.functional import pad
+
+from ..decoding.layout import ImageTokenLayout
+from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.sampling import race
+from ..decoding.state import DecodingState, Query
+from .adaptive_window import check_window_or_auto
+from .base import check_choice, check_count
+from .drafting import INITIALISERS
+from .sibling_verification import draw_siblings, verify_siblings
+from .speculative_jacobi import SJDScheduler
+from .verification import leading, residual, speculative_accept
+
+LARGEST_LEVEL = 1024  # siblings on the last level of a tree
+
+
+class SiblingTree:
+    """A full tree of `branches` siblings per node; the first siblings are the main chain, the others scratch nodes.
+
+    Nodes are numbered level by level: 0 is the last committed token, and node n has the children K n + 1 .. K n + K.
+
+    Args:
+        branches: K, siblings per node.
+        depth: D, levels behind the committed token.
+        device: where the tables are.
+
+    Attributes:
+        level: `[T]` int64 of each node.
+        scratch: `[T]` int64: number of each node among the scratch nodes, -1 on the main chain.
+        sibling: `[S]` int64: the node's number among its siblings, for scratch nodes.
+        scratch_level: `[S]` int64: `level` of the scratch nodes.
+        ancestry: `[S, D + S + 1]` bool: which main chain levels (first D columns) and scratch nodes are on the path
+            to each scratch node, itself included; the last column is False.
+    """
+
+    def __init__(self, branches: int, depth: int, device: torch.device | str = "cpu"):
+        self.branches, self.depth = branches, depth
+        parents = torch.arange(self.nodes(depth)).sub(1).div(branches, rounding_mode="floor")
+        level = torch.cat([torch.full((branches**step,), step) for step in range(depth + 1)])
+        chain = torch.tensor([self.nodes(step - 1) for step in range(depth + 1)])  # first of each level
+        scratch = torch.ones_like(level).index_fill(0, chain, 0)
+        nodes = scratch.nonzero()[:, 0]
+        scratch = torch.where(scratch > 0, scratch.cumsum(0) - 1, -1)
+        column = torch.where(scratch < 0, level - 1, depth + scratch)
+        ancestry = torch.zeros(len(nodes), depth + len(nodes) + 1, dtype=torch.bool)
+        index = torch.arange(len(nodes))
+        ancestor = nodes
+        for _ in range(depth):
+            below = ancestor > 0  # the committed token has no column
+            ancestry[index[below], column[ancestor[below]]] = True
+            ancestor = parents[ancestor].clamp(min=0)
+        self.level, self.scratch, self.ancestry = level.to(device), scratch.to(device), ancestry.to(device)
+        self.sibling, self.scratch_level = ((nodes - 1) % branches).to(device), level[nodes].to(device)
+
+    def nodes(self, depth: int) -> int:
+        """How many nodes the tree has down to a level, the committed token included."""
+        return sum(self.branches**level for level in range(depth + 1))
+
+    def scratch_nodes(self, depth: int) -> int:
+        """How many of them are scratch nodes."""
+        return self.nodes(depth) - depth - 1
+
+
+@dataclass
+class SiblingState(DecodingState):
+    """Adds the tree of the pass that is running.
+
+    Attributes:
+        tree: its shape; the levels in use are those of `siblings`.
+        siblings: `[B, D, K]` int64: guesses for the first positions of the window, the main chain's first.
+        moves: pairs of canvas slots to copy before the next pass.
+    """
+
+    tree: SiblingTree | None = None
+    siblings: torch.Tensor | None = None
+    moves: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+class SJDPACScheduler(SJDScheduler):
+    """Maximal coupling (`CoupledSJDScheduler`) plus a tree of siblings behind the last committed token.
+
+    The first `depth` positions of the window have `branches` guesses each, drawn without replacement from the law of
+    the position, and every combination of them is verified: branches + ... + branches ** depth slots, of which
+    `depth` are the window's own. The laws are those that the last pass left, so the tree costs no pass of its own.
+
+    Args:
+        window: drafts on the main chain, at least 1, or "auto".
+        branches: guesses per position in the tree, at least 1; 1 is `CoupledSJDScheduler`.
+        depth: positions in the tree, at least 1; `branches ** depth` is at most 1024. The paper counts the committed
+            token too: its D = 3 is 2 here.
+        initialise: as in `SJDScheduler`.
+    """
+
+    paper = "Kang et al. 2026, arXiv 2603.18599; recursive rejection as in Jeon et al. 2024, arXiv 2402.14160"
+    state_type = SiblingState
+
+    @register_to_config
+    def __init__(self, window: int | str = 32, branches: int = 4, depth: int = 2, initialise: str = "law-above"):
+        check_window_or_auto(window)
+        check_count("branches", branches)
+        check_count("depth", depth)
+        check_choice("initialise", initialise, INITIALISERS)
+        if branches**depth > LARGEST_LEVEL:
+            raise ValueError(f"branches ** depth must be at most {LARGEST_LEVEL}, got {branches**depth}.")
+
+    def margin(self, layout: ImageTokenLayout) -> int:
+        tree = self._tree(layout)
+        return super().margin(layout) + tree.scratch_nodes(tree.depth)
+
+    def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> SiblingState:
+        state = super().start(layout, batch_size, device)
+        state.tree = self._tree(layout, device)
+        return state
+
+    def plan(self, state: SiblingState, noise: PositionNoise) -> Query:
+        """Returns a query of the window's slots and, behind them, the scratch nodes of the tree."""
+        main = super().plan(state, noise)
+        tree, window, front = state.tree, state.window, state.committed[:, None]
+        depth = min(tree.depth, window)
+        count = tree.scratch_nodes(depth)
+        near = main.positions[:, 1 : depth + 1]  # [B, D]
+        first = main.token_ids[:, 1 : depth + 1, None]
+        state.siblings = first
+        if tree.branches > 1:
+            # Given the first sibling, the others have its law without it; fresh noise keeps them independent of it.
+            exponential = noise.exponential(near, Purpose.SAMPLE, state.layout.vocabulary_size, state.passes)
+            others = state.laws.read(near).scatter(-1, first, 0.0)
+            state.siblings = torch.cat([first, draw_siblings(others, exponential, tree.branches - 1)], -1)
+
+        level = tree.scratch_level[:count]
+        nodes = torch.arange(count, device=front.device)
+        behind = torch.arange(main.visible.shape[-1] + count, device=front.device) - front  # [B, S]
+        on_chain, on_scratch = behind < depth, (behind >= window) & (behind < window + count)
+        column = torch.where(on_chain, behind.clamp(min=0), tree.ancestry.shape[1] - 1)
+        column = torch.where(on_scratch, behind - window + tree.depth, column)
+        path = tree.ancestry[:count][:, column].transpose(0, 1)  # [B, count, S]
+        return Query(
+            token_ids=torch.cat([main.token_ids, state.siblings[:, level - 1, tree.sibling[:count]]], 1),
+            positions=torch.cat([main.positions, front + level - 1], 1),
+            visible=torch.cat([pad(main.visible, (0, count)), path | (behind < 0)[:, None]], 1),
+            slots=torch.cat([main.positions, front + window + nodes], 1),
+            moves=state.moves,
+        )
+
+    def step(
+        self, probabilities: torch.Tensor, query: Query, state: SiblingState, noise: PositionNoise
+    ) -> SiblingState:
+        tree, window, siblings = state.tree, state.window, state.siblings
+        branches, depth, draw = tree.branches, siblings.shape[1], state.passes
+        rows = torch.arange(len(siblings), device=siblings.device)[:, None]
+        positions = query.positions[:, : window + 1] + 1  # [B, 1 + W]
+        drafts, draft_law = query.token_ids[:, 1 : window + 1], state.laws.read(positions[:, :-1])
+        # A number per position and sibling: of all the nodes that use it only one is on the path that is taken.
+        chain_uniforms = noise.uniform(positions[:, :-1], Purpose.ACCEPT, draw * branches)  # [B, W]
+        others = [noise.uniform(positions[:, :depth], Purpose.ACCEPT, draw * branches + k) for k in range(1, branches)]
+        uniforms = torch.stack([chain_uniforms[:, :depth], *others], -1)  # [B, D, K]
+
+        inner = tree.level[: tree.nodes(depth - 1)]
+        slot = torch.where(tree.scratch < 0, tree.level, window + 1 + tree.scratch)  # [T]: where each node is
+        accepted, rest = self.verify(
+            probabilities[:, slot[: len(inner)]], draft_law[:, inner], siblings[:, inner], uniforms[:, inner]
+        )
+        nodes = [torch.zeros_like(rows).expand(len(siblings), 1)]
+        for _ in range(depth):
+            # Where no sibling passes, the first one's node is as near as any to the token drawn instead.
+            nodes.append(branches * nodes[-1] + 1 + accepted.gather(1, nodes[-1]) % branches)
+        nodes = torch.cat(nodes, 1)  # [B, D + 1]: the path, the committed token first
+        sibling = accepted.gather(1, nodes[:, :-1])  # [B, D]
+        passed = sibling < branches
+
+        # The slot whose output speaks for each position of the window: the tree's path, then the main chain.
+        index = torch.arange(window + 1, device=rows.device).expand(len(siblings), -1)
+        target = probabilities[rows, torch.cat([slot[nodes], index[:, depth + 1 :]], 1)]  # [B, 1 + W, V]
+        keep = speculative_accept(
+            target[:, depth:-1], draft_law[:, depth:], drafts[:, depth:], chain_uniforms[:, depth:]
+        )
+        guesses = siblings.gather(2, sibling.clamp(max=branches - 1)[..., None])[..., 0]  # [B, D]
+        guesses = torch.cat([guesses, drafts[:, depth:]], 1)
+        rest = torch.cat([rest[rows, nodes[:, :-1]], residual(target[:, depth:], draft_law[:, depth:])], 1)
+        tokens = race(rest, noise.exponential(positions, Purpose.RESIDUAL, rest.shape[-1], draw))
+        tokens[:, :-1] = torch.where(torch.cat([passed, keep], 1), guesses, tokens[:, :-1])
+        # The main chain goes on behind its own node of the last level alone.
+        keep[:, :1] &= tree.scratch[nodes[:, -1:]] < 0
+        gained = leading(torch.cat([passed, keep], 1)) + 1  # [B]
+
+        state.canvas.scatter_(1, positions, tokens)
+        state.laws.write(positions, target)
+        targets = positions[:, :depth]
+        scratch = tree.scratch[nodes[:, 1:]]
+        taken = (scratch >= 0) & (index[:, 1 : depth + 1] < gained[:, None])
+        state.moves = (torch.where(taken, state.committed[:, None] + window + scratch, targets), targets)
+        return state.advance(positions, gained)
+
+    def verify(
+        self, target: torch.Tensor, draft_law: torch.Tensor, siblings: torch.Tensor, uniforms: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`verify_siblings` on all inner nodes of the tree at once."""
+        return verify_siblings(target, draft_law, siblings, uniforms)
+
+    def _tree(self, layout: ImageTokenLayout, device: torch.device | str = "cpu") -> SiblingTree:
+        return SiblingTree(min(self.config.branches, layout.codebook_size), self.config.depth, device)

@@ -1,0 +1,122 @@
+"""The tree of siblings keeps the law, and saves passes."""
+
+import pytest
+import torch
+
+from sjd_pipelines import CoupledSJDScheduler, SJDPACScheduler
+from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
+from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.schedulers.sjd_pac import SiblingTree
+from sjd_pipelines.schedulers.verification import residual, speculative_accept
+
+SAMPLES = 6000
+PROMPTS = ["a red dog", "two blue cat on a red house", "car", "a dog"]
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return enumerable_pipeline()
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """8 x 8 tokens, so that a tree is small beside the image."""
+    pipe = toy_pipeline(side=8, codebook_size=32, logit_scale=1.5)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def run(pipe, scheduler):
+    pipe.scheduler = scheduler
+    seeds = [torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))]
+    return pipe(PROMPTS, guidance_scale=2.0, generator=seeds, output_type="latent")
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 8])
+@pytest.mark.parametrize(("branches", "depth"), [(2, 3), (4, 2)])
+def test_trees_draw_from_the_law(toy, window, branches, depth):
+    verdict = judge(toy, SJDPACScheduler(window=window, branches=branches, depth=depth), SAMPLES, seed=window)
+    assert verdict.passed, verdict
+
+
+@pytest.mark.parametrize("initialise", ["random", "law-left"])
+def test_no_initialisation_biases_the_tree(toy, initialise):
+    verdict = judge(toy, SJDPACScheduler(window=3, branches=3, initialise=initialise), SAMPLES, seed=7)
+    assert verdict.passed, verdict
+
+
+class IndependentSiblings(SJDPACScheduler):
+    """Tests siblings independently and goes down the first that passes, as the release goes down the longest path."""
+
+    def verify(self, target, draft_law, siblings, uniforms):
+        count = siblings.shape[-1]
+        laws = (law[..., None, :].expand(*siblings.shape, -1).flatten(0, 1) for law in (target, draft_law))
+        keep = speculative_accept(*laws, siblings.flatten(0, 1), uniforms.flatten(0, 1)).unflatten(0, target.shape[:2])
+        return torch.where(keep.any(-1), keep.long().argmax(-1), count), residual(target, draft_law)
+
+
+class StaleLaw(SJDPACScheduler):
+    """Keeps the old laws of the main chain beside its redrafts."""
+
+    def step(self, probabilities, query, state, noise):
+        positions = query.positions[:, 1 : state.window + 1]
+        old = state.laws.read(positions)
+        state = super().step(probabilities, query, state, noise)
+        state.laws.write(positions, old)
+        return state
+
+
+@pytest.mark.parametrize("broken", [IndependentSiblings, StaleLaw], ids=lambda cls: cls.__name__)
+def test_broken_twins_are_caught(toy, broken):
+    verdict = judge(toy, broken(window=3, branches=3, depth=2), 2 * SAMPLES, seed=3)
+    assert not verdict.passed, verdict
+
+
+def test_one_branch_is_coupled_sjd(wide):
+    coupled = run(wide, CoupledSJDScheduler(window=9))
+    single = run(wide, SJDPACScheduler(window=9, branches=1, depth=3))
+    assert torch.equal(coupled.tokens, single.tokens)
+    assert coupled.statistics.forward_passes == single.statistics.forward_passes
+
+
+@pytest.mark.parametrize("window", [1, 2, 16, 100])
+@pytest.mark.parametrize(("branches", "depth"), [(2, 4), (50, 1)])
+def test_batch_equals_singles(wide, window, branches, depth):
+    scheduler = SJDPACScheduler(window=window, branches=branches, depth=depth)
+    batch = run(wide, scheduler)
+    assert max(max(row) for row in batch.statistics.committed_per_pass) <= window + 1
+    for row in (0, 3):
+        seed = torch.Generator().manual_seed(row)
+        single = wide(PROMPTS[row], guidance_scale=2.0, generator=seed, output_type="latent")
+        assert torch.equal(single.tokens[0], batch.tokens[row])
+        assert single.statistics.forward_passes[0] == batch.statistics.forward_passes[row]
+
+
+def test_siblings_save_passes(wide):
+    chain = run(wide, CoupledSJDScheduler(window=16)).statistics.forward_passes
+    tree = run(wide, SJDPACScheduler(window=16)).statistics.forward_passes
+    assert sum(tree) < 0.95 * sum(chain)
+
+
+def test_every_node_of_the_tree_sees_its_own_path():
+    tree = SiblingTree(branches=2, depth=3)
+    assert tree.scratch.tolist() == [-1, -1, 0, -1, 1, 2, 3, -1, 4, 5, 6, 7, 8, 9, 10]
+    assert tree.level.tolist() == [0, 1, 1, 2, 2, 2, 2, *[3] * 8]
+    # Node 12 is the second child of node 5, the first child of node 2, a child of the committed token.
+    row = tree.ancestry[tree.scratch[12]].nonzero()[:, 0].tolist()
+    assert row == [3 + tree.scratch[node] for node in (2, 5, 12)]
+    # Node 8 is the second child of node 3, on the main chain as node 1 is.
+    assert tree.ancestry[tree.scratch[8]].nonzero()[:, 0].tolist() == [0, 1, 3 + tree.scratch[8]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"branches": 0}, r"branches must be an integer of at least 1, got 0\."),
+        ({"depth": 0}, r"depth must be an integer of at least 1, got 0\."),
+        ({"branches": 8, "depth": 4}, r"branches \*\* depth must be at most 1024, got 4096\."),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SJDPACScheduler(**settings)
