@@ -4,7 +4,6 @@ import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from packaging.version import Version
+from torch.nn import functional
 
 from ..decoding import (
     CanvasCache,
@@ -25,59 +25,29 @@ from ..decoding import (
     guide,
     probabilities,
 )
+from ..models import Tiling, decode_tiled
 from ..schedulers import DecodingScheduler
-from .inputs import check_call, check_generators
+from .drafting import RunningDrafter
+from .inputs import check_call, check_generators, check_text_only
 from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
-
-
-@dataclass
-class EncodedPrompt:
-    """Prompt rows as the transformer reads them: R = B without guidance, 2B with it (conditional rows first).
-
-    Attributes:
-        embeds: `[R, P, D]`; the output behind the last one predicts the first image token.
-        visible: `[R, P]` bool, False for padding.
-        position_ids: `[R, P]` int64; image token p stands p + 1 behind the last one. None counts the visible tokens
-            of each row from 0.
-    """
-
-    embeds: torch.Tensor
-    visible: torch.Tensor
-    position_ids: torch.Tensor | None = None
-
-    def __post_init__(self):
-        if self.position_ids is None:
-            self.position_ids = (self.visible.long().cumsum(-1) - 1).clamp(min=0)
-
-
-@dataclass
-class PromptMemory:
-    """The prefilled prompt and what a window needs of it."""
-
-    cache: CanvasCache
-    last_embed: torch.Tensor  # [R, 1, D]: last prompt token, fed as position -1
-    visible: torch.Tensor  # [R, P] bool
-    last_position: torch.Tensor  # [R, 1] int64
-    guidance_scale: float
-
-    @property
-    def guided(self) -> bool:
-        return self.guidance_scale > 1
+from .prompts import EncodedPrompt, PromptMemory, attention_bias
 
 
 class SJDAutoRegressivePipeline(DiffusionPipeline):
     """Text to image with a discrete autoregressive model and a swappable decoding scheduler.
 
     `SJDAutoRegressivePipeline.from_pretrained(...)` finds the model family and returns its subclass. A family defines
-    `encode_prompt`, `image_layout`, `embed_image_tokens`, `run_transformer`, `image_logits`,
-    `codebook_vectors`, `decode_tokens` and `sampling_defaults`; everything else is here.
+    `embed_prompt`, `image_layout`, `image_sizes`, `embed_image_tokens`, `run_transformer`, `image_logits`,
+    `codebook_vectors`, `decode_grid` and `sampling_defaults`; everything else is here.
     """
 
     model_cpu_offload_seq = "model"
+    _optional_components = ["drafter"]
     _callback_tensor_inputs = ["canvas", "committed", "acceptance_map"]
 
     scheduler: DecodingScheduler
+    _tiling: Tiling | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path | None = None, **kwargs: Any):
@@ -199,6 +169,11 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             known = ", ".join(self._callback_tensor_inputs)
             raise ValueError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)} not in {known}.")
         layout = self.image_layout(height, width)
+        if self.scheduler.needs_drafter and self.drafter is None:
+            raise ValueError(
+                f"{type(self.scheduler).__name__} needs a draft model and this pipeline has none; pass `drafter`, or "
+                "choose another scheduler."
+            )
 
         self._guidance_scale = guidance_scale
         self._interrupt = False
@@ -218,15 +193,32 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             self.scheduler.prepare_codebook(self.codebook_vectors())
         state = self.scheduler.start(layout, batch_size, device)
         noise = PositionNoise(seeds, device, state.canvas.shape[1])
+        forced = state.forced
+
+        def warp(logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:  # [B, Q, V] -> the law sampled from
+            if forced is not None:
+                logits = force(logits, forced[positions + 1], layout.codebook_size)
+            return probabilities(logits, temperature, top_k, top_p)
+
+        if self.scheduler.needs_drafter:
+            state.drafter = memory.drafter = RunningDrafter(
+                self.drafter,
+                memory.image_embeds,
+                lambda hidden, positions: warp(self.guided_logits(hidden, guidance_scale), positions),
+                length=layout.num_tokens + self.scheduler.margin(layout),
+                columns=layout.width,
+            )
+        # What passes cost relative to each other: on a CPU without the time that other processes take. This thread has
+        # a share in every operation, so that its own time is that of the pass.
+        pass_clock = time.thread_time if device.type == "cpu" else time.perf_counter
         with self.progress_bar(total=batch_size * layout.num_tokens) as bar:
             while not state.finished and not self.interrupt:
+                begin = pass_clock()
                 query = self.scheduler.plan(state, noise)
-                logits = self.forward(query, memory)
-                if state.forced is not None:
-                    logits = force(logits, state.forced[query.positions + 1], layout.codebook_size)
-                law = probabilities(logits, temperature, top_k, top_p)
+                law = warp(self.forward(query, memory), query.positions)
                 state = self.scheduler.step(law, query, state, noise)
                 state.synchronize()
+                state.seconds = pass_clock() - begin
                 bar.update(sum(state.advances))
                 if callback_on_step_end is not None:
                     tensors = {
@@ -254,9 +246,30 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             return images, tokens, statistics
         return SJDPipelineOutput(images=images, tokens=tokens, statistics=statistics)
 
+    def enable_vae_tiling(self, tile: int = 32, overlap: int = 8) -> None:
+        """Decode a picture of more than `tile` x `tile` tokens in overlapping tiles, with the memory of one tile.
+
+        For pictures whose pixels do not fit beside the model: decoders look at the whole of what they decode, so
+        that a tiled picture differs a little in tone from one decoded at once.
+
+        Args:
+            tile: tokens per side.
+            overlap: tokens that neighbouring tiles share.
+
+        Raises:
+            ValueError: a tile of less than two tokens, or an overlap that is not between 1 and half a tile.
+        """
+        self._tiling = Tiling(tile, overlap)
+
+    def disable_vae_tiling(self) -> None:
+        """Decode every picture at once again."""
+        self._tiling = None
+
     def prepare_prompts(self, prompt: str | list[str]) -> list[str]:
-        """One text per row of the batch."""
-        return [prompt] if isinstance(prompt, str) else prompt
+        """One text per row of the batch. Raises `ValueError` where a text asks for a picture to be read."""
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        check_text_only(prompts, self.image_placeholder)
+        return prompts
 
     def prepare_seeds(self, generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> list[int]:
         """One 63-bit seed per picture. The global random state is neither read nor moved."""
@@ -279,29 +292,40 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             cache.place(slots, length - 1)
             causal = slots[:, :, None] >= slots[:, None, :]  # [R, P - 1, P - 1]
             itself = slots[:, :, None] == slots[:, None, :]  # a padding token sees itself: no empty softmax
-            mask = causal & prompt.visible[:, None, :-1] | itself
-            self.run_transformer(prompt.embeds[:, :-1], mask[:, None], position_ids[:, :-1], cache)
-        return PromptMemory(cache, prompt.embeds[:, -1:], prompt.visible, position_ids[:, -1:], guidance_scale)
+            mask = attention_bias(causal & prompt.visible[:, None, :-1] | itself, prompt.embeds.dtype)
+            self.run_transformer(prompt.embeds[:, :-1], mask, position_ids[:, :-1], cache)
+        image_embeds = self.embed_image_tokens(torch.arange(layout.vocabulary_size, device=prompt.embeds.device))
+        return PromptMemory(
+            cache, image_embeds, prompt.embeds[:, -1:], prompt.visible, position_ids[:, -1:], guidance_scale
+        )
 
     def forward(self, query: Query, memory: PromptMemory) -> torch.Tensor:
         """Run the transformer on one query: `[B, Q]` tokens -> `[B, Q, V]` guided image logits."""
-        prompt_length = memory.visible.shape[1]
-        copies = 2 if memory.guided else 1
-        embeds = self.embed_image_tokens(query.token_ids).repeat(copies, 1, 1)  # [R, Q, D]
-        positions = query.positions.repeat(copies, 1)  # [R, Q]
+        prompt_length, copies = memory.visible.shape[1], 2 if memory.guided else 1
+
+        def rows(values: torch.Tensor) -> torch.Tensor:  # [B, ...] -> [R, ...]
+            return torch.cat([values] * copies) if copies > 1 else values
+
+        positions = rows(query.positions)  # [R, Q]
+        embeds = rows(functional.embedding(query.token_ids, memory.image_embeds))  # [R, Q, D]
         embeds = torch.where(positions[..., None] < 0, memory.last_embed, embeds)
-        visible = query.visible.repeat(copies, 1, 1)  # [R, Q, S]
-        prompt_visible = memory.visible[:, None].expand(-1, visible.shape[1], -1)  # [R, Q, P]
-        mask = torch.cat([prompt_visible, visible], -1)[:, None]  # [R, 1, Q, P + S]
+        prompt_visible = memory.visible[:, None].expand(-1, positions.shape[1], -1)  # [R, Q, P]
+        mask = attention_bias(torch.cat([prompt_visible, rows(query.visible)], -1), embeds.dtype)  # [R, 1, Q, P + S]
         if query.moves is not None:
-            memory.cache.move(*(slots.repeat(copies, 1) + prompt_length for slots in query.moves))
-        slots = positions if query.slots is None else query.slots.repeat(copies, 1)
+            memory.cache.move(*(rows(slots) + prompt_length for slots in query.moves))
+        slots = positions if query.slots is None else rows(query.slots)
         memory.cache.place(slots + prompt_length, mask.shape[-1])
         hidden = self.run_transformer(embeds, mask, memory.last_position + 1 + positions, memory.cache)
+        if memory.drafter is not None:
+            memory.drafter.observe(query, hidden)
+        return self.guided_logits(hidden, memory.guidance_scale)
+
+    def guided_logits(self, hidden: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+        """Final hidden states `[R, Q, D]` -> `[B, Q, V]` image logits, the target's as well as a drafter's."""
         logits = self.image_logits(hidden)
-        if memory.guided:
+        if guidance_scale > 1:
             conditional, unconditional = logits.float().chunk(2)
-            logits = guide(conditional, unconditional, memory.guidance_scale)
+            logits = guide(conditional, unconditional, guidance_scale)
         return logits
 
     def onload(self, *components: torch.nn.Module) -> None:
@@ -323,7 +347,11 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     def image_sizes(self) -> list[tuple[int, int]]:
         """Heights and widths in pixels that the model was trained for, its default first."""
 
-    @abstractmethod
+    @property
+    def image_placeholder(self) -> str | None:
+        """What stands for a picture in a prompt of this family's understanding mode, which is out of scope."""
+        return None
+
     def encode_prompt(
         self,
         prompt: list[str],
@@ -332,7 +360,24 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         num_images_per_prompt: int,
         layout: ImageTokenLayout | None = None,
     ) -> EncodedPrompt:
-        """Text to transformer inputs, guidance rows included; some state the size of `layout` (None: the default)."""
+        """Text to transformer inputs, guidance rows included.
+
+        Args:
+            prompt: P texts.
+            negative_prompt: P texts for the guidance rows; None is the family's own unconditional branch.
+            guided: whether there are guidance rows.
+            num_images_per_prompt: pictures of each prompt, which stand side by side.
+            layout: some families state the picture's size in the prompt; None is the default size.
+        """
+        layout = self.image_layout(None, None) if layout is None else layout
+        encoded = self.embed_prompt(prompt, negative_prompt, guided, layout)
+        return encoded.repeat_images(len(prompt), num_images_per_prompt)
+
+    @abstractmethod
+    def embed_prompt(
+        self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, layout: ImageTokenLayout
+    ) -> EncodedPrompt:
+        """As `encode_prompt`, one row per prompt and one per guidance prompt behind them."""
 
     @abstractmethod
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
@@ -342,7 +387,7 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     def run_transformer(
         self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: CanvasCache
     ) -> torch.Tensor:
-        """`[R, Q, D]`, `[R, 1, Q, L]` bool, `[R, Q]` -> `[R, Q, D]` final hidden states."""
+        """`[R, Q, D]`, `[R, 1, Q, L]` bias, `[R, Q]` -> `[R, Q, D]` final hidden states."""
 
     @abstractmethod
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -352,11 +397,16 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     def codebook_vectors(self) -> torch.Tensor:
         """`[V, E]`: the codebook as `decode_tokens` looks it up, so that near vectors are alike in the picture."""
 
-    @abstractmethod
     def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
-        """`[B, rows * columns]` codebook ids -> `[B, 3, H, W]` in [-1, 1]."""
+        """`[B, rows * columns]` codebook ids -> `[B, 3, H, W]` in about [-1, 1].
 
+        One picture at a time: the activations of one large picture, or of one tile, have to fit into memory.
+        """
+        grids = tokens.unflatten(1, (layout.rows, layout.columns)).split(1)  # each [1, rows, columns]
+        if self._tiling is None:
+            return torch.cat([self.decode_grid(grid) for grid in grids])
+        return torch.cat([decode_tiled(self.decode_grid, grid, self._tiling) for grid in grids])
 
-def repeat_images(rows: torch.Tensor, prompts: int, images: int) -> torch.Tensor:
-    """`[C * prompts, ...]` -> `[C * prompts * images, ...]`, each prompt's pictures side by side."""
-    return rows.unflatten(0, (-1, prompts)).repeat_interleave(images, 1).flatten(0, 1)
+    @abstractmethod
+    def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
+        """`[B, r, c]` codebook ids, a picture or a tile of one -> `[B, 3, H, W]` in about [-1, 1]."""

@@ -12,7 +12,8 @@ logger = logging.get_logger(__name__)
 def clean_caption(caption: str) -> str:
     """Lower case, without links, markup, CJK characters, file names and stray punctuation.
 
-    Without `beautifulsoup4` and `ftfy` a caption is only lower-cased and stripped, which is the same for plain words.
+    Without the extra `captions` (beautifulsoup4 and ftfy) a caption is only lower-cased and stripped, which is the
+    same for plain words.
     """
     if not _can_clean():
         return caption.lower().strip()
@@ -25,5 +26,5 @@ def clean_caption(caption: str) -> str:
 def _can_clean() -> bool:
     available = find_spec("bs4") is not None and find_spec("ftfy") is not None
     if not available:
-        logger.warning("Captions are only lower-cased: install beautifulsoup4 and ftfy to clean them as in training.")
+        logger.warning("Captions are only lower-cased: install sjd-pipelines[captions] to clean them as in training.")
     return available

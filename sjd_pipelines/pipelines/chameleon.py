@@ -6,18 +6,20 @@ diffusers' `VQModel` here, nor image logits, which its own forward pass suppress
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from diffusers import VQModel
 from transformers import AutoTokenizer, ChameleonForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..decoding import CanvasCache, ImageTokenLayout
-from ..models import decode_codes
+from ..models import EagleDrafter, decode_codes
 from ..schedulers import DecodingScheduler, SeededJacobiScheduler
-from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
-from .chameleon_recipes import IMAGE_END, RECIPES, ROW_END, image_vocabulary_ids, recipe_of_folder
+from .autoregressive import SJDAutoRegressivePipeline
+from .chameleon_recipes import IMAGE_END, IMAGE_PLACEHOLDER, RECIPES, ROW_END, image_vocabulary_ids, recipe_of_folder
 from .chameleon_weights import load_language_model, load_vq_model
+from .language_model import final_hidden_states
+from .prompts import EncodedPrompt
 from .vocabulary import ImageVocabulary
 
 
@@ -31,6 +33,7 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         scheduler: decides which tokens to draft, verify and commit.
         recipe: `anole` or `lumina-mgpt`.
         resolution: side in pixels of the square whose area the model's pictures have.
+        drafter: guesses for the schedulers that need a draft model, else None.
     """
 
     model_cpu_offload_seq = "model->vq_model"
@@ -43,11 +46,15 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         scheduler: DecodingScheduler,
         recipe: str = "anole",
         resolution: int = 512,
+        # diffusers before 0.36 does not read `X | None` from a signature.
+        drafter: Optional[EagleDrafter] = None,  # noqa: UP045
     ):
         super().__init__()
         if recipe not in RECIPES:
             raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; got {recipe!r}.")
-        self.register_modules(model=model, vq_model=vq_model, tokenizer=tokenizer, scheduler=scheduler)
+        self.register_modules(
+            model=model, vq_model=vq_model, tokenizer=tokenizer, scheduler=scheduler, drafter=drafter
+        )
         self.register_to_config(recipe=recipe, resolution=resolution)
         self.recipe = RECIPES[recipe]
 
@@ -107,23 +114,15 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
             return ImageTokenLayout(rows, columns, codes, 2, row_end=codes + 1, tail=(codes,))
         return ImageTokenLayout(rows, columns, codes, 1, tail=(codes,))
 
-    def prepare_prompts(self, prompt: str | list[str]) -> list[str]:
-        prompts = super().prepare_prompts(prompt)
-        if any(isinstance(text, str) and "<image>" in text for text in prompts):
-            raise ValueError("<image> in a prompt: pictures as input are out of scope, this pipeline draws from text.")
-        return prompts
+    @property
+    def image_placeholder(self) -> str:
+        return IMAGE_PLACEHOLDER
 
-    def encode_prompt(
-        self,
-        prompt: list[str],
-        negative_prompt: list[str] | None,
-        guided: bool,
-        num_images_per_prompt: int,
-        layout: ImageTokenLayout | None = None,
+    def embed_prompt(
+        self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, layout: ImageTokenLayout
     ) -> EncodedPrompt:
         self.onload(self.model)
         words, start = self.model.config.vocabulary_map, self.tokenizer.bos_token_id
-        layout = self.image_layout(None, None) if layout is None else layout
         header = [words[name] for name in self.recipe.header(layout)]
         rows = [self._prompt_ids(text, layout) + header for text in prompt]
         if guided and negative_prompt is not None:
@@ -134,11 +133,7 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         ids = torch.tensor([[start] * (length - len(row)) + row for row in rows], device=self._execution_device)
         lengths = torch.tensor([len(row) for row in rows], device=ids.device)
         visible = torch.arange(length, device=ids.device) >= length - lengths[:, None]  # [R, P], left-padded
-        embeds = self.model.get_input_embeddings()(ids)
-        return EncodedPrompt(
-            repeat_images(embeds, len(prompt), num_images_per_prompt),
-            repeat_images(visible, len(prompt), num_images_per_prompt),
-        )
+        return EncodedPrompt(self.model.get_input_embeddings()(ids), visible)
 
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
         return self.model.get_input_embeddings()(self._vocabulary.ids(token_ids))
@@ -146,13 +141,7 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
     def run_transformer(
         self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: CanvasCache
     ) -> torch.Tensor:
-        return self.model.model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        return final_hidden_states(self.model.model, embeds, mask, position_ids, cache)
 
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._vocabulary.logits(hidden, self.model.lm_head)
@@ -160,8 +149,8 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
     def codebook_vectors(self) -> torch.Tensor:
         return self.vq_model.quantize.embedding.weight.detach().to(self._execution_device)
 
-    def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
-        return decode_codes(self.vq_model, tokens, layout)
+    def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
+        return decode_codes(self.vq_model, grid)
 
     @cached_property
     def _vocabulary(self) -> ImageVocabulary:

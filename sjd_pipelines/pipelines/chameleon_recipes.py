@@ -11,6 +11,7 @@ from ..decoding import ImageTokenLayout
 
 IMAGE_START, IMAGE_END = "<racm3:break>", "<eoss>"
 ROW_END = "<reserved08799>"
+IMAGE_PLACEHOLDER = "<image>"  # where a prompt that asks about a picture has it
 PATCH = 32  # pixels per unit of Lumina-mGPT's size tokens
 PIXELS_PER_TOKEN = 16
 MAX_RATIO = 4.0
@@ -67,7 +68,8 @@ def lumina_sizes(resolution: int) -> list[tuple[int, int]]:
 
 
 RECIPES = {
-    # The defaults of Anole's own text-to-image script, which restarts at the picture with the begin token.
+    # Chameleon's own image options (guidance 3, temperature 0.7, top-p 0.9), with which Anole's text-to-image script
+    # runs; its unconditional branch restarts at the picture, behind the begin token.
     "anole": Recipe(
         prompt=lambda text, layout: text,
         header=lambda layout: [IMAGE_START],
@@ -76,6 +78,7 @@ RECIPES = {
         image_sizes=lambda resolution: [(resolution, resolution)],
         sampling={"guidance_scale": 3.0, "temperature": 0.7, "top_k": 0, "top_p": 0.9},
     ),
+    # The settings of the examples in Lumina-mGPT's README (cfg 4.0, image_top_k 2000); SJD's papers use guidance 3.
     "lumina-mgpt": Recipe(
         prompt=_lumina_prompt,
         header=_lumina_header,

@@ -2,15 +2,18 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from transformers import AutoTokenizer, Emu3ForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..decoding import CanvasCache, ImageTokenLayout
+from ..models import EagleDrafter
 from ..schedulers import DecodingScheduler, SeededJacobiScheduler
-from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
+from .autoregressive import SJDAutoRegressivePipeline
+from .language_model import final_hidden_states
 from .loading import load_transformers_model
+from .prompts import EncodedPrompt
 from .vocabulary import ImageVocabulary
 
 # The words that the authors add to every prompt, and the prompt of their unconditional branch.
@@ -31,6 +34,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         tokenizer: with the special tokens that frame a picture.
         scheduler: decides which tokens to draft, verify and commit.
         image_area: pixels of a picture whose size is not given.
+        drafter: guesses for the schedulers that need a draft model, else None.
     """
 
     def __init__(
@@ -39,9 +43,11 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         tokenizer: PreTrainedTokenizerBase,
         scheduler: DecodingScheduler,
         image_area: int = 720 * 720,
+        # diffusers before 0.36 does not read `X | None` from a signature.
+        drafter: Optional[EagleDrafter] = None,  # noqa: UP045
     ):
         super().__init__()
-        self.register_modules(model=model, tokenizer=tokenizer, scheduler=scheduler)
+        self.register_modules(model=model, tokenizer=tokenizer, scheduler=scheduler, drafter=drafter)
         self.register_to_config(image_area=image_area)
 
     @classmethod
@@ -92,22 +98,14 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
             raise ValueError(f"{height}x{width} needs {layout.num_tokens} tokens; this model's context is {context}.")
         return layout
 
-    def prepare_prompts(self, prompt: str | list[str]) -> list[str]:
-        prompts = super().prepare_prompts(prompt)
-        if any(isinstance(text, str) and "<image>" in text for text in prompts):
-            raise ValueError("<image> in a prompt: pictures as input are out of scope, this pipeline draws from text.")
-        return prompts
+    @property
+    def image_placeholder(self) -> str:
+        return self.tokenizer.image_token
 
-    def encode_prompt(
-        self,
-        prompt: list[str],
-        negative_prompt: list[str] | None,
-        guided: bool,
-        num_images_per_prompt: int,
-        layout: ImageTokenLayout | None = None,
+    def embed_prompt(
+        self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, layout: ImageTokenLayout
     ) -> EncodedPrompt:
         self.onload(self.model)
-        layout = self.image_layout(None, None) if layout is None else layout
         texts = [text + POSITIVE_SUFFIX for text in prompt]
         if guided:
             texts += [NEGATIVE_PROMPT] * len(prompt) if negative_prompt is None else negative_prompt
@@ -117,11 +115,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         inputs = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt").to(
             self._execution_device
         )
-        embeds = self.model.get_input_embeddings()(inputs.input_ids)
-        return EncodedPrompt(
-            repeat_images(embeds, len(prompt), num_images_per_prompt),
-            repeat_images(inputs.attention_mask.bool(), len(prompt), num_images_per_prompt),
-        )
+        return EncodedPrompt(self.model.get_input_embeddings()(inputs.input_ids), inputs.attention_mask.bool())
 
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
         return self.model.get_input_embeddings()(self._vocabulary.ids(token_ids))
@@ -129,13 +123,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
     def run_transformer(
         self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: CanvasCache
     ) -> torch.Tensor:
-        return self.model.model.text_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        return final_hidden_states(self.model.model.text_model, embeds, mask, position_ids, cache)
 
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._vocabulary.logits(hidden, self.model.lm_head)
@@ -143,10 +131,8 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
     def codebook_vectors(self) -> torch.Tensor:
         return self.model.model.vqmodel.quantize.embedding.weight.detach().to(self._execution_device)
 
-    def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
-        grids = tokens.unflatten(1, (layout.rows, layout.columns))  # [B, rows * columns] -> [B, rows, columns]
-        # One picture at a time, because the activations of a 720 x 720 picture are large.
-        return torch.cat([self.model.model.vqmodel.decode(grid) for grid in grids.split(1)])
+    def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
+        return self.model.model.vqmodel.decode(grid)
 
     @property
     def _pixels_per_token(self) -> int:

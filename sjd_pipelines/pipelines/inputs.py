@@ -41,6 +41,16 @@ def check_generators(generator: torch.Generator | list[torch.Generator] | None, 
         raise ValueError(f"generator: got {len(generator)} for {batch_size} pictures; pass one, or one per picture.")
 
 
+def check_text_only(prompts: list[str], image_placeholder: str | None) -> None:
+    """Raise `ValueError` if a prompt holds the family's placeholder of a picture."""
+    if image_placeholder is None or not isinstance(prompts, list):
+        return
+    if any(isinstance(text, str) and image_placeholder in text for text in prompts):
+        raise ValueError(
+            f"{image_placeholder} in a prompt: pictures as input are out of scope, these pipelines draw from text."
+        )
+
+
 def _check_prompts(prompts: list[str], negative_prompt: str | list[str] | None) -> None:
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
         raise ValueError(

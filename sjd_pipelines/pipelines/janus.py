@@ -1,15 +1,18 @@
 """Janus and Janus-Pro (Wu et al. 2024, Chen et al. 2025) around transformers' `JanusForConditionalGeneration`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from ..decoding import CanvasCache, ImageTokenLayout
+from ..models import EagleDrafter
 from ..schedulers import DecodingScheduler, SeededJacobiScheduler
-from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
+from .autoregressive import SJDAutoRegressivePipeline
+from .language_model import final_hidden_states
 from .loading import load_transformers_model
+from .prompts import EncodedPrompt
 
 
 class SJDJanusPipeline(SJDAutoRegressivePipeline):
@@ -19,6 +22,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         model: language model, generation head and VQ decoder, unmodified.
         processor: tokenizer and chat template.
         scheduler: decides which tokens to draft, verify and commit.
+        drafter: guesses for the schedulers that need a draft model, else None.
     """
 
     def __init__(
@@ -26,9 +30,11 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         model: JanusForConditionalGeneration,
         processor: JanusProcessor,
         scheduler: DecodingScheduler,
+        # diffusers before 0.36 does not read `X | None` from a signature.
+        drafter: Optional[EagleDrafter] = None,  # noqa: UP045
     ):
         super().__init__()
-        self.register_modules(model=model, processor=processor, scheduler=scheduler)
+        self.register_modules(model=model, processor=processor, scheduler=scheduler, drafter=drafter)
 
     @classmethod
     def load_transformers_folder(
@@ -60,13 +66,12 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         layout, scale = self.image_layout(None, None), self._pixels_per_token
         return [(layout.rows * scale, layout.columns * scale)]
 
-    def encode_prompt(
-        self,
-        prompt: list[str],
-        negative_prompt: list[str] | None,
-        guided: bool,
-        num_images_per_prompt: int,
-        layout: ImageTokenLayout | None = None,
+    @property
+    def image_placeholder(self) -> str:
+        return self.processor.image_token
+
+    def embed_prompt(
+        self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, layout: ImageTokenLayout
     ) -> EncodedPrompt:
         self.onload(self.model)
         texts = [self.format_prompt(text) for text in prompt]
@@ -81,11 +86,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
             # As in the original, the pads that replace the words are attended.
             visible = visible.repeat(2, 1)
         ids, visible = ids.to(self._execution_device), visible.to(self._execution_device)
-        embeds = self.model.get_input_embeddings()(ids)
-        return EncodedPrompt(
-            repeat_images(embeds, len(prompt), num_images_per_prompt),
-            repeat_images(visible, len(prompt), num_images_per_prompt),
-        )
+        return EncodedPrompt(self.model.get_input_embeddings()(ids), visible)
 
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
         return self.model.prepare_embeddings_for_image_generation(token_ids)
@@ -93,13 +94,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
     def run_transformer(
         self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: CanvasCache
     ) -> torch.Tensor:
-        return self.model.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        return final_hidden_states(self.model.model.language_model, embeds, mask, position_ids, cache)
 
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.model.generation_head(hidden)
@@ -109,8 +104,11 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         codebook = self.model.model.vqmodel.quantize.embedding.weight.detach()
         return torch.nn.functional.normalize(codebook.to(self._execution_device), dim=-1)
 
-    def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
-        return self.model.decode_image_tokens(tokens).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
+    def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
+        # What the model's `decode_image_tokens` does for a whole picture, for a tile of any size.
+        vq_model = self.model.model.vqmodel
+        codes = torch.nn.functional.normalize(vq_model.quantize.embedding(grid), dim=-1)  # [B, r, c, E]
+        return vq_model.decoder(vq_model.post_quant_conv(codes.permute(0, 3, 1, 2)))
 
     @property
     def _pixels_per_token(self) -> int:

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import (
+    EagleDrafter,
     LlamaGenTransformer,
     decode_codes,
     image_size_of,
@@ -18,8 +19,9 @@ from ..models import (
 )
 from ..models.llamagen import CONDITION
 from ..schedulers import DecodingScheduler, SeededJacobiScheduler
-from .autoregressive import EncodedPrompt, SJDAutoRegressivePipeline, repeat_images
+from .autoregressive import SJDAutoRegressivePipeline
 from .captions import clean_caption
+from .prompts import EncodedPrompt
 
 TEXT_ENCODER = "google/flan-t5-xl"
 
@@ -35,10 +37,11 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         scheduler: decides which tokens to draft, verify and commit.
         text_encoder: T5 encoder of a text-conditional model, else None.
         tokenizer: its tokenizer, else None.
+        drafter: guesses for the schedulers that need a draft model, else None.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vq_model"
-    _optional_components = ["text_encoder", "tokenizer"]
+    _optional_components = ["text_encoder", "tokenizer", "drafter"]
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         # diffusers before 0.36 does not read `X | None` from a signature.
         text_encoder: Optional[T5EncoderModel] = None,  # noqa: UP045
         tokenizer: Optional[PreTrainedTokenizerBase] = None,  # noqa: UP045
+        drafter: Optional[EagleDrafter] = None,  # noqa: UP045
     ):
         super().__init__()
         self.register_modules(
@@ -56,6 +60,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
             scheduler=scheduler,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
+            drafter=drafter,
         )
 
     @classmethod
@@ -133,21 +138,12 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
             return [str(self._class_index(label)) for label in prompts]
         return super().prepare_prompts(prompt)
 
-    def encode_prompt(
-        self,
-        prompt: list[str],
-        negative_prompt: list[str] | None,
-        guided: bool,
-        num_images_per_prompt: int,
-        layout: ImageTokenLayout | None = None,
+    def embed_prompt(
+        self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, layout: ImageTokenLayout
     ) -> EncodedPrompt:
         encode = self._encode_classes if self.class_conditional else self._encode_captions
         embeds, visible = encode(prompt, negative_prompt, guided)
-        return EncodedPrompt(
-            repeat_images(embeds, len(prompt), num_images_per_prompt),
-            repeat_images(visible, len(prompt), num_images_per_prompt),
-            torch.full((len(embeds) * num_images_per_prompt, embeds.shape[1]), CONDITION, device=embeds.device),
-        )
+        return EncodedPrompt(embeds, visible, torch.full(visible.shape, CONDITION, device=visible.device))
 
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
         return self.transformer.token_embedding(token_ids)
@@ -163,8 +159,8 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
     def codebook_vectors(self) -> torch.Tensor:
         return self.vq_model.quantize.embedding.weight.detach().to(self._execution_device)
 
-    def decode_tokens(self, tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
-        return decode_codes(self.vq_model, tokens, layout)
+    def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
+        return decode_codes(self.vq_model, grid)
 
     @property
     def _pixels_per_token(self) -> int:

@@ -6,8 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
+
+from ..models import EagleDrafter
 
 BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "bundled" / "emoji_janus"
 
@@ -19,6 +22,9 @@ FAMILIES: dict[str, tuple[str, str]] = {
 }
 # Published as single files; its folders are always in diffusers layout.
 LLAMAGEN = ("sjd_pipelines.pipelines.llamagen", "SJDLlamaGenPipeline")
+
+# Beside the files of a transformers folder, as diffusers lays components out.
+DRAFTER_FOLDER = "drafter"
 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -36,7 +42,11 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
         return family.load_diffusers_folder(folder, **kwargs)
     if not any(folder.glob("*.safetensors")):
         raise OSError(f"{folder} has no .safetensors weights; pickled weights are not loaded, convert them first.")
-    return family.load_transformers_folder(folder, **kwargs)
+    pipe = family.load_transformers_folder(folder, **kwargs)
+    if (folder / DRAFTER_FOLDER).is_dir():
+        drafter = load_drafter(folder / DRAFTER_FOLDER, pipe.dtype)
+        pipe.register_modules(drafter=drafter.to(pipe._execution_device))
+    return pipe
 
 
 def load_single_file(cls: type, file: str | Path, kwargs: dict[str, Any]):
@@ -106,8 +116,7 @@ def load_transformers_model(cls: type, folder: Path, **kwargs: Any) -> Any:
 def load_available_weights(cls: type, folder: Path, **kwargs: Any) -> tuple[Any, set[str]]:
     """A transformers model, and the names of its weights that the files lack or hold in another shape."""
     model, report = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **kwargs)
-    # transformers 5 reports the shapes of a mismatched weight along with its name
-    mismatched = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
+    mismatched = {name for name, *_ in report["mismatched_keys"]}  # their shapes are reported as well
     return model, mismatched.union(report["missing_keys"])
 
 
@@ -116,6 +125,13 @@ def check_complete(folder: Path, absent: set[str]) -> None:
     if absent:
         some = sorted(absent)[:3]
         raise ValueError(f"{folder} lacks {len(absent)} weights of the model its config describes: {some}.")
+
+
+def load_drafter(folder: Path, dtype: torch.dtype) -> EagleDrafter:
+    """The draft model in a folder of its own; raises `ValueError` where a weight is missing or of another shape."""
+    drafter, report = EagleDrafter.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)
+    check_complete(folder, set(report["missing_keys"]))
+    return drafter.to(dtype).eval()
 
 
 def _import(module: str, name: str) -> type:

@@ -65,3 +65,24 @@ def test_quantised_language_model(families, tmp_path):
     assert type(quantised.model.model.text_model.layers[0].mlp.up_proj).__name__ == "Linear8bitLt"
     output = quantised(PROMPTS, **OPTIONS)
     assert output.images.shape == (2, 6, 6, 3)
+
+
+def test_weights_quantised_by_torchao(families, tmp_path):
+    """Weights that are tensors of a class of their own."""
+    pytest.importorskip("torchao")
+    from torchao.quantization import Int8WeightOnlyConfig
+    from transformers import TorchAoConfig
+
+    pipe = member(families, "emu3")
+    pipe.model.save_pretrained(tmp_path)
+    pipe.tokenizer.save_pretrained(tmp_path)
+    quantised = SJDAutoRegressivePipeline.from_pretrained(
+        tmp_path,
+        image_area=36,
+        quantization_config=TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=["vqmodel"]),
+        device_map="cpu",
+    )
+    quantised.set_progress_bar_config(disable=True)
+    weight = quantised.model.model.text_model.layers[0].mlp.up_proj.weight
+    assert type(weight).__module__.startswith("torchao")
+    assert quantised(PROMPTS, **OPTIONS).images.shape == (2, 6, 6, 3)

@@ -18,6 +18,7 @@ from sjd_pipelines import (
 )
 from sjd_pipelines.benchmark.exactness import sampling_noise, total_variation
 from sjd_pipelines.decoding import force, probabilities
+from sjd_pipelines.schedulers import SCHEDULERS
 
 FAMILIES = ["captions", "classes", "emu3", "anole", "lumina"]
 TEXTS = ["a red dog", "two blue cat on a red house", "car"]
@@ -82,6 +83,7 @@ def small_member(families, name):
         "captions": lambda: families["llamagen"](side=2, codes=4),
         "classes": lambda: families["llamagen"](classes=5, side=2, codes=4),
         "emu3": lambda: families["emu3"](side=2, codes=4),
+        "anole": lambda: families["chameleon"]("anole", resolution=32, codes=4),
         "lumina": lambda: families["chameleon"]("lumina-mgpt", resolution=32, codes=4),
     }
     return makers[name](), "3" if name == "classes" else TEXTS[0]
@@ -104,15 +106,25 @@ def picture_law(pipe, prompt, guidance_scale, top_k):
     return law.double().gather(-1, tokens[..., None])[..., 0].prod(-1)
 
 
-@pytest.mark.parametrize("name", ["captions", "classes", "emu3", "lumina"])
-def test_lossless_schedulers_draw_from_the_law(families, name):
+def sampling_schedulers(every):
+    """One of each kind of verification, or all that are exact or lossless, sample, and need no draft model."""
+    if not every:
+        return [SJDScheduler(window=3), CoupledSJDScheduler(window=3), SeededJacobiScheduler(window=3)]
+    classes = [cls for cls in SCHEDULERS.values() if cls.label != "approximate" and cls is not JacobiScheduler]
+    schedulers = [cls(window=3) if "window" in cls().config else cls() for cls in classes]
+    return [scheduler for scheduler in schedulers if not scheduler.needs_drafter]
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_lossless_schedulers_draw_from_the_law(families, name, every):
     pipe, prompt = small_member(families, name)
     samples, sampling = 1000, {"guidance_scale": 2.0, "top_k": 3}
     law = picture_law(pipe, prompt, **sampling)
     assert law.sum() == pytest.approx(1)
     _, limit = sampling_noise(law, samples, seed=0)
     weights = 4 ** torch.arange(3, -1, -1)
-    for scheduler in [SJDScheduler(window=3), CoupledSJDScheduler(window=3), SeededJacobiScheduler(window=3)]:
+    for scheduler in sampling_schedulers(every):
         pipe.scheduler = scheduler
         output = pipe(
             prompt,

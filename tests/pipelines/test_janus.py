@@ -32,9 +32,8 @@ def test_greedy_tokens_equal_the_library(pipe, guidance_scale):
 def test_unguided_greedy_tokens_equal_an_uncached_loop(pipe):
     # The library's own generate cannot run at guidance 1.
     tokens = pipe(PROMPTS[0], temperature=0, guidance_scale=1.0, output_type="latent").tokens
-    ids = pipe.processor(text=pipe.format_prompt(PROMPTS[0]), generation_mode="image", return_tensors="pt")[
-        "input_ids"
-    ]
+    text = [pipe.format_prompt(PROMPTS[0])]
+    ids = pipe.processor(text=text, generation_mode="image", return_tensors="pt")["input_ids"]
     embeds = pipe.model.get_input_embeddings()(ids)
     expected = []
     with torch.no_grad():
@@ -87,3 +86,11 @@ def test_negative_prompt_takes_the_unconditional_rows(pipe):
         pipe("a red dog", negative_prompt="a red dog", **common).tokens,
         pipe("a red dog", **common | {"guidance_scale": 1.0}).tokens,
     )
+
+
+def test_pictures_and_conversations_as_input_are_refused(pipe):
+    with pytest.raises(ValueError, match="<image> in a prompt: pictures as input are out of scope"):
+        pipe(["a red dog", "<image> in blue"])
+    for conversation in ([{"role": "user", "content": "a red dog"}], [["a red dog", "now in blue"]]):
+        with pytest.raises(ValueError, match="pictures and conversations as input are out of scope"):
+            pipe(conversation)

@@ -1,0 +1,103 @@
+"""A draft model at work: what it remembers of the target's hidden states and of its own."""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+from ..decoding import CanvasCache, Query
+from ..decoding.drafter import DraftQuery
+from ..models import EagleDrafter
+
+# How much of a guess' error is expected again where the token itself has changed since the review: in the state that
+# the next guess builds on, and in the law. Measured on the bundled checkpoint; with its own token unchanged, all of it.
+CARRIED_STATE, CARRIED_LAW = 0.75, 0.25
+NO_TOKEN = -1
+
+
+class RunningDrafter:
+    """The `Drafter` of one batch. Hidden states live at the slot of their token, as keys and values do.
+
+    Args:
+        network: the draft model.
+        image_embeds: `[V, D]`, the target's embedding of every image token.
+        law: `(hidden [R, M, D], positions [B, M]) -> [B, M, V]`, the target's head, guidance and warping.
+        length: canvas slots per row.
+        columns: tokens per row of the picture, row ends included.
+    """
+
+    def __init__(
+        self,
+        network: EagleDrafter,
+        image_embeds: torch.Tensor,
+        law: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        length: int,
+        columns: int,
+    ):
+        self.network, self.image_embeds, self.law = network, image_embeds, law
+        self.length, self.columns = length, columns
+        self.cache = CanvasCache(length)
+        self.features: torch.Tensor | None = None  # [R, 1 + length, D], from slot -1 on
+        self.errors: torch.Tensor | None = None  # the same: what a guess lacked of the target's state, where reviewed
+        self.reviewed: torch.Tensor | None = None  # [B, 1 + length], the token it was reviewed with
+
+    def observe(self, query: Query, hidden: torch.Tensor) -> None:
+        """Keep the target's final hidden states `[R, Q, D]` of one pass."""
+        if self.features is None:
+            self.features = hidden.new_zeros(len(hidden), 1 + self.length, hidden.shape[-1])
+        self._write(query.positions if query.slots is None else query.slots, hidden)
+
+    def laws(self, query: DraftQuery) -> torch.Tensor:
+        """`[B, M, V]`, see `Drafter`."""
+        if query.moves is not None:
+            sources, targets = query.moves
+            self._write(targets, self._read(sources))
+        slots = query.positions if query.slots is None else query.slots
+        hidden = self._guess(query, slots)
+        state = hidden
+        if self.errors is not None:
+            error = _pick(self.errors, self._rows(slots) + 1)
+            changed = self._rows(self.reviewed.gather(1, slots + 1) != query.token_ids)[..., None]
+            state = hidden + torch.where(changed, CARRIED_STATE, 1.0) * error
+            hidden = hidden + torch.where(changed, CARRIED_LAW, 1.0) * error
+        self._write(slots, state)
+        positions = query.positions
+        if query.wanted is not None:
+            hidden, positions = _pick(hidden, self._rows(query.wanted)), positions.gather(1, query.wanted)
+        return self.law(hidden, positions)
+
+    def review(self, query: DraftQuery) -> None:
+        if self.errors is None:
+            self.errors = torch.zeros_like(self.features)
+            self.reviewed = query.token_ids.new_full((len(query.token_ids), 1 + self.length), NO_TOKEN)
+        slots = query.positions if query.slots is None else query.slots
+        errors = self._read(slots) - self._guess(query, slots)
+        self.reviewed.scatter_(1, slots + 1, query.token_ids)
+        self.errors.scatter_(1, (self._rows(slots) + 1)[..., None].expand_as(errors), errors)
+
+    def _guess(self, query: DraftQuery, slots: torch.Tensor) -> torch.Tensor:
+        """`[R, Q, D]`: hidden states as the network guesses them."""
+        features = self._read(slots - 1 if query.parents is None else query.parents)
+        embeds = self._rows(functional.embedding(query.token_ids, self.image_embeds))
+        self.cache.place(self._rows(slots), query.visible.shape[-1])
+        mask = self._rows(query.visible)[:, None]  # [R, 1, Q, S]
+        return self.network(features, embeds, mask, self._rows(query.positions), self.columns, self.cache)
+
+    def _rows(self, values: torch.Tensor) -> torch.Tensor:
+        """`[B, ...]` -> `[R, ...]`, conditional rows first, then the unconditional ones if there are any."""
+        copies = len(self.features) // len(values)
+        return torch.cat([values] * copies) if copies > 1 else values
+
+    def _read(self, slots: torch.Tensor) -> torch.Tensor:
+        """`[B, Q]` -> `[R, Q, D]`."""
+        return _pick(self.features, self._rows(slots) + 1)
+
+    def _write(self, slots: torch.Tensor, hidden: torch.Tensor) -> None:
+        """`[B, Q]`, `[R, Q, D]`."""
+        index = self._rows(slots) + 1
+        self.features.scatter_(1, index[..., None].expand_as(hidden), hidden)
+
+
+def _pick(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`[R, L, D]`, `[R, Q]` -> `[R, Q, D]`."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
