@@ -17,27 +17,6 @@ TOKENS = 16
 SIDE = 8  # pixels
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "toy"
-    toy_pipeline(4, 64).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture
-def sjd(capsys, tmp_path, monkeypatch):
-    """Run a command in an empty folder: exit status, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*argv):
-        capsys.readouterr()
-        status = main([str(argument) for argument in argv])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 def files():
     return sorted(path.name for path in Path().iterdir())
 
@@ -54,13 +33,6 @@ class ThreePassScheduler(SeededJacobiScheduler):
         if state.passes == 3:
             raise KeyboardInterrupt
         return super().plan(state, noise)
-
-
-class BrokenScheduler(SeededJacobiScheduler):
-    """Claims to be exact and commits the likeliest token."""
-
-    def commit(self, slots, accepted):
-        return slots.at(slots.likeliest, accepted)
 
 
 def test_version_from_the_module():
@@ -115,12 +87,13 @@ def test_statistics(sjd, model):
     for record in records:
         assert set(record) == {
             "prompt", "seed", "scheduler", "label", "tokens", "forward_passes", "seconds", "committed_per_pass",
-            "acceptance_map",
+            "windows", "acceptance_map",
         }  # fmt: skip
         assert (record["scheduler"], record["label"], record["tokens"]) == ("sjd", "lossless", TOKENS)
         assert set(record["seconds"]) == {"encode", "decode", "pixels"}
         assert sum(record["committed_per_pass"]) == TOKENS
-        assert len(record["committed_per_pass"]) == record["forward_passes"] <= TOKENS
+        assert len(record["committed_per_pass"]) == len(record["windows"]) == record["forward_passes"] <= TOKENS
+        assert max(record["windows"]) == 4
         assert [len(row) for row in record["acceptance_map"]] == [4] * 4
         assert max(map(max, record["acceptance_map"])) == record["forward_passes"] - 1
 
@@ -148,6 +121,18 @@ def test_the_window_alone_changes_the_checkpoints_scheduler(sjd, tmp_path_factor
     assert max(record["committed_per_pass"]) <= 4
 
 
+def test_the_window_may_be_left_to_speed(sjd, model):
+    sjd("generate", "car", "--model", model, "--seed", 1, "-o", "one.png")
+    run = ("generate", "car", "--model", model, "--seed", 1, "--scheduler", "seeded-jacobi", "--stats", "stats.json")
+    status, _, err = sjd(*run, "--window", "auto", "-o", "auto.png", "--quiet")
+    assert (status, err) == (0, "")
+    assert Path("auto.png").read_bytes() == Path("one.png").read_bytes()
+    (record,) = json.loads(Path("stats.json").read_text())
+    assert max(record["windows"]) <= TOKENS // 2
+    status, _, err = sjd(*run[:6], "--scheduler", "pjd", "--window", "auto", "-o", "auto.png")
+    assert (status, err) == (2, "sjd: error: scheduler pjd: window must be an integer of at least 1, got 'auto'.\n")
+
+
 BAD_INPUT = {
     ("generate", " "): "prompt 1 is empty.",
     ("generate", "car", ""): "prompt 2 is empty.",
@@ -167,7 +152,9 @@ BAD_INPUT = {
         "scheduler sjd has no setting 'speed'; it has window, initialise."
     ),
     ("generate", "car", "--scheduler", "sjd", "--set", "window"): "--set window: must have the form KEY=VALUE.",
-    ("generate", "car", "--scheduler", "sjd", "--set", "window=big"): "--set window=big: window must be of type int.",
+    ("generate", "car", "--scheduler", "sjd", "--set", "window=big"): (
+        "scheduler sjd: window must be an integer of at least 1 or 'auto', got 'big'."
+    ),
     ("generate", "car", "--scheduler", "sjd", "--window", "2", "--set", "window=3"): (
         "--set window=3: window is given twice."
     ),
@@ -195,7 +182,7 @@ BAD_INPUT = {
     ("benchmark", "--schedulers", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
     ("benchmark", "--windows", "4", "0"): "argument --windows: must be an integer of at least 1, got '0'",
     ("benchmark", "--json", "missing/a.json"): "--json: the folder missing does not exist.",
-    ("verify", "--scheduler", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
+    ("verify", "--schedulers", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
     ("verify", "--samples", "0"): "argument --samples: must be an integer of at least 1, got '0'",
 }  # fmt: skip
 
@@ -266,29 +253,3 @@ def test_schedulers(sjd):
     }
     _, out, _ = sjd("schedulers")
     assert [line.split()[0] for line in out.splitlines()[2:]] == list(SCHEDULERS)
-
-
-def test_benchmark(sjd, model):
-    what = ("--model", model, "--schedulers", "autoregressive", "sjd", "--windows", 1, 4, "--prompts", 2)
-    status, out, err = sjd("benchmark", *what, "--repeats", 1, "--library", "--json", "speed.json")
-    assert (status, err) == (0, "")
-    report = json.loads(Path("speed.json").read_text())
-    assert report["facts"]["model"] == "toy"
-    rows = [(row["name"], row["window"]) for row in report["results"]]
-    assert rows == [("autoregressive", 0), ("library", None), ("sjd", 1), ("sjd", 4)]
-    assert [line.split()[0] for line in out.splitlines()[-4:]] == [name for name, _ in rows]
-    status, _, err = sjd("benchmark", *what, "--library", "--guidance-scale", 1)
-    assert status == 2
-    assert err == "sjd: error: The library draws with guidance above 1 only, got guidance_scale 1.0.\n"
-
-
-def test_verify(sjd, monkeypatch):
-    status, out, _ = sjd("verify", "--scheduler", "seeded-jacobi", "sjd", "--samples", 500, "--json", "verdicts.json")
-    assert status == 0
-    verdicts = json.loads(Path("verdicts.json").read_text())
-    assert {verdict["scheduler"] for verdict in verdicts} == {"SeededJacobiScheduler", "SJDScheduler"}
-    assert len(out.splitlines()) == 2 + len(verdicts)
-    monkeypatch.setitem(SCHEDULERS, "broken", BrokenScheduler)
-    status, out, _ = sjd("verify", "--scheduler", "broken", "--samples", 500)
-    assert status == 1
-    assert "BROKEN" in out

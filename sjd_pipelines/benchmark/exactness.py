@@ -1,5 +1,6 @@
 """Holds every scheduler to its label: its images against the enumerated law of a toy model."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
@@ -9,6 +10,7 @@ import torch
 from ..decoding import ImageTokenLayout, Query, probabilities
 from ..pipelines import SJDAutoRegressivePipeline
 from ..schedulers import SCHEDULERS, AutoregressiveScheduler, DecodingScheduler, JacobiScheduler
+from ..schedulers.adaptive_window import AUTO, takes_auto
 from .toy import toy_pipeline
 
 PROMPT = "a red dog"
@@ -23,7 +25,7 @@ class Verdict:
     Attributes:
         scheduler: class name.
         label: `exact`, `lossless` or `approximate`.
-        window: drafts per pass (0: sequential).
+        window: drafts per pass (0: sequential), or "auto".
         total_variation: between the sampled images and the enumerated law.
         noise_floor: total variation expected of that many samples of the law itself.
         limit: 99.99 % quantile of the same.
@@ -35,7 +37,7 @@ class Verdict:
 
     scheduler: str
     label: str
-    window: int
+    window: int | str
     total_variation: float
     noise_floor: float
     limit: float
@@ -46,7 +48,7 @@ class Verdict:
 
 def verify(
     names: list[str] | None = None,
-    windows: tuple[int, ...] = WINDOWS,
+    windows: Sequence[int | str] = WINDOWS,
     samples: int = 20_000,
     seed: int = 0,
 ) -> list[dict]:
@@ -55,21 +57,24 @@ def verify(
     verdicts = []
     for name in names or list(SCHEDULERS):
         cls = SCHEDULERS[name]
-        for window in windows if has_window(cls) else (0,):
-            scheduler = cls(window=window) if window else cls()
+        for window in windows_of(cls, windows) or (None,):
+            scheduler = cls() if window is None else cls(window=window)
             verdicts.append(asdict(judge(pipe, scheduler, samples, seed)))
     return verdicts
 
 
-def enumerable_pipeline(seed: int = 0) -> SJDAutoRegressivePipeline:
-    """2 x 2 tokens from a codebook of 4: 256 images, 81 of them possible after top-k 3."""
-    pipe = toy_pipeline(side=2, codebook_size=4, seed=seed, logit_scale=0.6, layers=1)
+def enumerable_pipeline(seed: int = 0, side: int = 2, codebook_size: int = 4) -> SJDAutoRegressivePipeline:
+    """By default 2 x 2 tokens from a codebook of 4: 256 images, 81 of them possible after top-k 3."""
+    pipe = toy_pipeline(side=side, codebook_size=codebook_size, seed=seed, logit_scale=0.6, layers=1)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def has_window(cls: type[DecodingScheduler]) -> bool:
-    return "window" in cls().config
+def windows_of(cls: type[DecodingScheduler], windows: Iterable[int | str]) -> list[int | str]:
+    """Those of `windows` that a scheduler takes: none without such a setting, "auto" only where it is meant."""
+    if "window" not in cls().config:
+        return []
+    return [window for window in windows if window != AUTO or takes_auto(cls)]
 
 
 def judge(pipe: SJDAutoRegressivePipeline, scheduler: DecodingScheduler, samples: int, seed: int) -> Verdict:
@@ -86,7 +91,7 @@ def judge(pipe: SJDAutoRegressivePipeline, scheduler: DecodingScheduler, samples
     return Verdict(
         scheduler=type(scheduler).__name__,
         label=scheduler.label,
-        window=scheduler.window,
+        window=scheduler.config.get("window", scheduler.window),
         total_variation=distance,
         noise_floor=floor,
         limit=limit,

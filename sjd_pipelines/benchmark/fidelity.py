@@ -182,10 +182,14 @@ def score_pictures(images: Sequence, scenes: Sequence[Scene]) -> dict[str, float
     """
     if len(images) != len(scenes) or not scenes:
         raise ValueError(f"Need as many pictures as scenes, and at least one; got {len(images)} and {len(scenes)}.")
-    scores = [score_picture(image, scene) for image, scene in zip(images, scenes)]
+    return rates([score_picture(image, scene) for image, scene in zip(images, scenes)])
+
+
+def rates(scores: Sequence[dict[str, bool]]) -> dict[str, float]:
+    """How often each score holds among the pictures that have it, and `n`, the number of pictures."""
     names = sorted({name for score in scores for name in score})
-    rates = {name: [score[name] for score in scores if name in score] for name in names}
-    return {"n": len(scenes)} | {name: sum(values) / len(values) for name, values in rates.items()}
+    values = {name: [score[name] for score in scores if name in score] for name in names}
+    return {"n": len(scores)} | {name: sum(given) / len(given) for name, given in values.items()}
 
 
 def held_out_scenes(n: int, kind: str = "single", seed: int = 0) -> list[tuple[str, Scene]]:

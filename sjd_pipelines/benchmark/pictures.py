@@ -1,5 +1,7 @@
-"""Pictures of runs: a contact sheet, and the frames of pictures as they form."""
+"""Pictures of runs: a contact sheet, the frames of pictures as they form, and pictures as text."""
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +17,7 @@ GREY = 0.0  # in [-1, 1], as pixels leave the model
 FRAMES = 60
 FRAME_MILLISECONDS = 80
 LAST_FRAME_MILLISECONDS = 2000
+JPEG_QUALITY = 92
 GAP = 4  # pixels between the pictures of a contact sheet
 
 
@@ -84,6 +87,13 @@ def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = GAP)
         row, column = divmod(index, columns)
         sheet.paste(picture, (column * (width + gap), row * (height + gap)))
     return sheet
+
+
+def data_uri(picture: Image.Image, kind: str = "JPEG") -> str:
+    """A picture as a `data:` address, JPEG or PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, quality=JPEG_QUALITY)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def save_animation(frames: Sequence[Image.Image], path: Any) -> None:

@@ -1,11 +1,12 @@
 """Schedulers against the clock: same weights, prompts and seeds, one process, interleaved.
 
 Every contender draws every batch of prompts in turn, in an order that rotates, so that whatever else the machine does
-meets all of them alike. A speed-up is the median of ratios of runs that stand next to each other. Time is measured
-from the prompt to the last token; pixels, the same work for everyone, are timed once and reported apart.
+meets all of them alike. A speed-up is the median of ratios of runs of the same batch in the same round. Time is
+measured from the prompt to the last token; pixels, the same work for everyone, are timed once and reported apart.
+
+Every run is saved as it ends, and a benchmark that was interrupted goes on with the next one.
 """
 
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,35 +14,19 @@ from dataclasses import asdict, dataclass, field
 from statistics import mean, median
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 
 from ..pipelines import SJDAutoRegressivePipeline
-from ..schedulers import AutoregressiveScheduler, DecodingScheduler
-from ..version import __version__
-from .fidelity import held_out_scenes, score_pictures
-from .library import check_library, library_tokens
+from ..schedulers import AutoregressiveScheduler
+from .contenders import Contender
+from .drawing import benchmark_scenes, decode_pixels, draw, score_run
+from .fidelity import rates
+from .journal import Journal
+from .library import check_library
+from .machine import pipeline_facts, wait_for
 
-SCENE_KINDS = ("single", "count", "relation")
-TRANSFORMER_CALLS = ("embed_image_tokens", "run_transformer", "image_logits")
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One row of the table.
-
-    Attributes:
-        name: what to call it.
-        scheduler: None is the library's own `generate`.
-    """
-
-    name: str
-    scheduler: DecodingScheduler | None
-
-    @property
-    def label(self) -> str:
-        return self.scheduler.label if self.scheduler else "lossless"
+TRANSFORMER_CALLS = ("run_transformer", "image_logits")
+WARM_UP_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -101,12 +86,12 @@ class SpeedResult:
         library_speedup: library seconds / these seconds, paired; None if the library did not run.
         overhead: share of the decode loop spent outside the transformer; None for the library.
         fidelity: rate of each score of the judge; None if not asked for.
-        samples: seconds per picture of every timed batch, in the order they ran.
+        samples: seconds per picture of every timed batch, repeat by repeat.
     """
 
     name: str
     label: str
-    window: int | None
+    window: int | str | None
     settings: dict[str, Any]
     tokens: int
     passes: float
@@ -121,10 +106,19 @@ class SpeedResult:
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """A whole benchmark: facts about the machine, the method's numbers, and a result per contender."""
+    """A whole benchmark.
+
+    Attributes:
+        facts: about the machine.
+        method: how it was measured.
+        skipped: contenders that this pipeline cannot run, and why.
+        pixel_seconds: per picture, from tokens to pixels.
+        results: one per contender.
+    """
 
     facts: dict[str, Any]
     method: dict[str, Any]
+    skipped: dict[str, str]
     pixel_seconds: float
     results: list[SpeedResult]
 
@@ -132,18 +126,11 @@ class SpeedReport:
         return asdict(self)
 
 
-@dataclass
-class _Measurement:
-    """What accumulates per contender."""
-
-    seconds: list[float] = field(default_factory=list)
-    passes: list[int] = field(default_factory=list)
-    tokens: list[torch.Tensor] = field(default_factory=list)
-    overhead: float | None = None
-
-
 def measure_speed(
-    pipe: SJDAutoRegressivePipeline, config: SpeedConfig, progress: Callable[[int, int], None] | None = None
+    pipe: SJDAutoRegressivePipeline,
+    config: SpeedConfig,
+    progress: Callable[[int, int], None] | None = None,
+    journal: Journal | None = None,
 ) -> SpeedReport:
     """Run the benchmark. The pipeline gets its own scheduler back.
 
@@ -151,17 +138,27 @@ def measure_speed(
         pipe: any family; its progress bar should be off.
         config: what to measure.
         progress: called as `progress(done, total)` after each batch.
+        journal: keeps every run; default in memory.
 
     Raises:
-        ValueError: the library baseline cannot run with this model or guidance.
+        ValueError: the library baseline cannot run with this model or guidance, or the journal is of another
+            benchmark.
     """
     sampling = pipe.sampling_defaults() | config.sampling
-    contenders = [Contender("autoregressive", AutoregressiveScheduler()), *config.contenders]
+    skipped = {contender.name: reason for contender in config.contenders if (reason := contender.missing(pipe))}
+    contenders = [Contender("autoregressive", AutoregressiveScheduler())]
     if config.library:
         check_library(pipe, sampling["guidance_scale"])
-        contenders.insert(1, Contender("library", None))
+        contenders.append(Contender("library", None))
+    contenders += [contender for contender in config.contenders if contender.name not in skipped]
     scenes = benchmark_scenes(config.prompts, config.seed)
     captions = [caption for caption, _ in scenes]
+    facts = {"model": config.model} | pipeline_facts(pipe)
+    own = ("prompts", "repeats", "batch_size", "seed", "library", "fidelity")
+    method = {name: getattr(config, name) for name in own} | {"captions": captions, "sampling": sampling}
+    journal = journal or Journal()
+    journal.begin({"facts": facts, "method": method, "contenders": {c.key: c.label for c in contenders}})
+
     starts = range(0, config.prompts, config.batch_size)
     total = len(contenders) * (1 + config.repeats * len(starts))
     done = 0
@@ -172,64 +169,36 @@ def measure_speed(
         if progress is not None:
             progress(done, total)
 
-    measurements = [_Measurement() for _ in contenders]
-    before = pipe.scheduler
-    try:
-        for contender, measurement in zip(contenders, measurements):
-            _run(pipe, contender, captions[: config.batch_size], config.seed, sampling)  # warm-up
-            measurement.overhead = _overhead(pipe, contender, captions[: config.batch_size], config.seed, sampling)
-            advance()
-        for repeat in range(config.repeats):
-            for batch, start in enumerate(starts):
-                prompts = captions[start : start + config.batch_size]
-                for index in _rotated(len(contenders), repeat + batch):
-                    seconds, tokens, passes = _run(pipe, contenders[index], prompts, config.seed + start, sampling)
-                    measurements[index].seconds.append(seconds / len(prompts))
-                    if repeat == 0:
-                        measurements[index].tokens.append(tokens)
-                        measurements[index].passes += passes
-                    advance()
-    finally:
-        pipe.scheduler = before
-
-    pixel_seconds, fidelities = _pixels(pipe, measurements, [scene for _, scene in scenes], config.fidelity)
-    library = measurements[1].seconds if config.library else None
-    own = ("prompts", "repeats", "batch_size", "seed", "library", "fidelity")
-    method = {name: getattr(config, name) for name in own} | {"captions": captions, "sampling": sampling}
+    overheads = []
+    for contender in contenders:
+        prompts = captions[: config.batch_size]
+        overheads.append(
+            journal.measure(f"overhead {contender.key}", _overhead, pipe, contender, prompts, config.seed, sampling)
+        )
+        advance()
+    runs: list[list[dict[str, Any]]] = [[] for _ in contenders]
+    for repeat in range(config.repeats):
+        for batch, start in enumerate(starts):
+            group = scenes[start : start + config.batch_size]
+            judged = config.fidelity and repeat == 0
+            for index in _rotated(len(contenders), repeat + batch):
+                contender = contenders[index]
+                key = f"repeat {repeat} picture {start} {contender.key}"
+                run = (pipe, contender, group, config.seed + start, sampling, judged)
+                runs[index].append(journal.measure(key, _record, *run))
+                advance()
+    pixels = journal.measure("pixels", _pixel_seconds, pipe, captions[: config.batch_size], sampling)
+    seconds = [[run["seconds"] for run in row] for row in runs]
     results = [
-        _result(contender, measurement, measurements[0].seconds, library, fidelity)
-        for contender, measurement, fidelity in zip(contenders, measurements, fidelities)
+        _result(contender, row, seconds[0], seconds[1] if config.library else None, overhead)
+        for contender, row, overhead in zip(contenders, runs, overheads)
     ]
-    return SpeedReport({"model": config.model} | machine_facts(pipe), method, pixel_seconds, results)
-
-
-def benchmark_scenes(count: int, seed: int = 0) -> list[tuple[str, Any]]:
-    """Captions with their scenes, one object, several objects and relations in turn."""
-    per_kind = -(-count // len(SCENE_KINDS))
-    kinds = [held_out_scenes(per_kind, kind, seed) for kind in SCENE_KINDS]
-    return [scene for group in zip(*kinds) for scene in group][:count]
-
-
-def machine_facts(pipe: SJDAutoRegressivePipeline) -> dict[str, Any]:
-    """What a reader needs to judge the seconds: versions, threads, device, number format."""
-    device = pipe.device
-    return {
-        "pipeline": type(pipe).__name__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "dtype": str(pipe.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "diffusers": diffusers.__version__,
-        "sjd_pipelines": __version__,
-    }
+    return SpeedReport(facts, method, skipped, pixels, results)
 
 
 @contextmanager
 def transformer_seconds(pipe: SJDAutoRegressivePipeline) -> Iterator[list[float]]:
-    """Times every call into the transformer (embedding, layers, head) after the prefill: seconds per call.
+    """Times every call into the transformer (layers, head) after the prefill: seconds per call.
 
     The calls are timed on this one pipeline object, which is as before when the block ends.
     """
@@ -238,10 +207,10 @@ def transformer_seconds(pipe: SJDAutoRegressivePipeline) -> Iterator[list[float]
 
     def timed(method: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def call(*args: Any) -> torch.Tensor:
-            _wait_for(pipe.device)
+            wait_for(pipe.device)
             begin = time.perf_counter()
             result = method(*args)
-            _wait_for(pipe.device)
+            wait_for(pipe.device)
             seconds.append(time.perf_counter() - begin)
             return result
 
@@ -265,78 +234,78 @@ def transformer_seconds(pipe: SJDAutoRegressivePipeline) -> Iterator[list[float]
 def _overhead(
     pipe: SJDAutoRegressivePipeline, contender: Contender, prompts: list[str], seed: int, sampling: dict[str, float]
 ) -> float | None:
-    """Share of the decode loop outside the transformer; the library's loop cannot be looked into.
+    """Share of the decode loop outside the transformer, after some passes to warm up; the library is only warmed up.
 
     A run of its own: to time single calls on a GPU is to slow them down.
     """
     if contender.scheduler is None:
+        draw(pipe, None, prompts, seed, sampling)
         return None
-    pipe.scheduler = contender.scheduler
+    draw(pipe, contender.scheduler, prompts, seed, sampling, callback_on_step_end=_stop_soon)
     with transformer_seconds(pipe) as seconds:
-        output = pipe(prompts, generator=_generators(seed, len(prompts)), output_type="latent", **sampling)
-    return 1 - sum(seconds) / output.statistics.seconds["decode"]
+        run = draw(pipe, contender.scheduler, prompts, seed, sampling)
+    return 1 - sum(seconds) / run.decode_seconds
 
 
-def _run(
-    pipe: SJDAutoRegressivePipeline, contender: Contender, prompts: list[str], seed: int, sampling: dict[str, float]
-) -> tuple[float, torch.Tensor, list[int]]:
-    """Draw one batch: seconds from prompt to tokens, the tokens `[B, rows * columns]`, and passes per picture."""
-    _wait_for(pipe.device)
-    begin = time.perf_counter()
-    if contender.scheduler is None:
-        tokens = library_tokens(pipe, prompts, seed, **sampling)
-        passes = [tokens.shape[1]] * len(prompts)
-    else:
-        pipe.scheduler = contender.scheduler
-        output = pipe(prompts, generator=_generators(seed, len(prompts)), output_type="latent", **sampling)
-        tokens, passes = output.tokens, output.statistics.forward_passes
-    _wait_for(pipe.device)
-    return time.perf_counter() - begin, tokens, passes
+def _stop_soon(pipe: SJDAutoRegressivePipeline, pass_index: int, committed: int, tensors: dict[str, Any]) -> None:
+    pipe.interrupt = pass_index + 1 >= WARM_UP_PASSES
 
 
-@torch.no_grad()
-def _pixels(
-    pipe: SJDAutoRegressivePipeline, measurements: list[_Measurement], scenes: list[Any], judge: bool
-) -> tuple[float, list[dict[str, float] | None]]:
-    """Median seconds that a picture's pixels take, and what the judge says of each contender's pictures."""
-    layout = pipe.image_layout(None, None)
-    seconds, fidelities = [], []
-    for measurement in measurements:
-        pictures = []
-        for tokens in measurement.tokens if judge else measurement.tokens[:1]:
-            _wait_for(pipe.device)
-            begin = time.perf_counter()
-            pixels = pipe.decode_tokens(tokens, layout)  # [B, 3, H, W] in [-1, 1]
-            _wait_for(pipe.device)
-            seconds.append((time.perf_counter() - begin) / len(tokens))
-            pictures += (pixels.float().cpu() / 2 + 0.5).clamp(0, 1)
-        fidelities.append(score_pictures(pictures, scenes) if judge else None)
-    return median(seconds), fidelities
+def _record(
+    pipe: SJDAutoRegressivePipeline,
+    contender: Contender,
+    scenes: list[tuple[str, Any]],
+    seed: int,
+    sampling: dict[str, float],
+    judged: bool,
+) -> dict[str, Any]:
+    """One timed batch as JSON: seconds per picture, passes, and what the judge says of each picture."""
+    captions, truths = zip(*scenes)
+    run = draw(pipe, contender.scheduler, captions, seed, sampling)
+    return {
+        "seconds": run.seconds / len(captions),
+        "tokens": run.tokens.shape[1],
+        "passes": run.passes,
+        "scores": score_run(pipe, run, truths) if judged else None,
+    }
+
+
+def _pixel_seconds(pipe: SJDAutoRegressivePipeline, prompts: list[str], sampling: dict[str, float]) -> float:
+    """Seconds per picture from tokens to pixels; what the tokens are does not matter."""
+    tokens = draw(pipe, AutoregressiveScheduler(), prompts, 0, sampling, callback_on_step_end=_stop_soon).tokens
+    samples = []
+    for _ in range(3):
+        wait_for(pipe.device)
+        begin = time.perf_counter()
+        decode_pixels(pipe, tokens)
+        samples.append((time.perf_counter() - begin) / len(prompts))
+    return median(samples)
 
 
 def _result(
     contender: Contender,
-    measurement: _Measurement,
+    runs: list[dict[str, Any]],
     sequential: list[float],
     library: list[float] | None,
-    fidelity: dict[str, float] | None,
+    overhead: float | None,
 ) -> SpeedResult:
-    scheduler, seconds = contender.scheduler, measurement.seconds
-    tokens = measurement.tokens[0].shape[1]
-    passes = mean(measurement.passes)
+    seconds, tokens = [run["seconds"] for run in runs], runs[0]["tokens"]
+    # Every repeat draws the same pictures, so the passes of later ones are those of the first.
+    passes = mean(count for run in runs for count in run["passes"])
+    scores = [score for run in runs for score in run["scores"] or ()]
     return SpeedResult(
         name=contender.name,
         label=contender.label,
-        window=scheduler.window if scheduler else None,
-        settings={key: value for key, value in scheduler.config.items() if key[0] != "_"} if scheduler else {},
+        window=contender.settings.get("window", contender.scheduler.window) if contender.scheduler else None,
+        settings=contender.settings,
         tokens=tokens,
         passes=passes,
         compression=tokens / passes,
         seconds=Spread.of(seconds),
         speedup=_speedup(sequential, seconds),
         library_speedup=_speedup(library, seconds) if library else None,
-        overhead=measurement.overhead,
-        fidelity=fidelity,
+        overhead=overhead,
+        fidelity=rates(scores) if scores else None,
         samples=seconds,
     )
 
@@ -345,15 +314,5 @@ def _speedup(baseline: list[float], seconds: list[float]) -> Spread:
     return Spread.of([slow / fast for slow, fast in zip(baseline, seconds)])
 
 
-def _generators(seed: int, count: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed + index) for index in range(count)]
-
-
 def _rotated(length: int, shift: int) -> list[int]:
     return [(index + shift) % length for index in range(length)]
-
-
-def _wait_for(device: torch.device) -> None:
-    """GPUs work while Python goes on; the clock must not."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -7,7 +7,10 @@ from statistics import mean, median
 import torch
 
 from ..decoding import ImageTokenLayout, PositionNoise
+from ..decoding.drafter import DraftQuery
+from ..decoding.state import DecodingState
 from ..schedulers import SCHEDULERS, DecodingScheduler
+from .machine import wait_for
 
 _BANKS = 3  # laws of a position that take turns: drafts are verified by another law than the one they were drawn from
 
@@ -22,7 +25,7 @@ class StepCost:
         window: its setting of that name, 0 without one.
         slots: mean slots of a query.
         tokens: mean tokens an image gains per pass.
-        plan: median seconds of `plan`.
+        plan: median seconds of `plan`; what a draft model itself takes is not in it.
         step: median seconds of `step`, with the copy of the counts to the host.
         codebook: seconds of `prepare_codebook`, once per codebook; 0 where it is not used.
     """
@@ -76,7 +79,7 @@ def measure_step_costs(
         if scheduler.needs_codebook:
             begin = time.perf_counter()
             scheduler.prepare_codebook(vectors)
-            _wait_for(device)
+            wait_for(device)
             seconds = time.perf_counter() - begin
         generator.manual_seed(seed)
         costs.append(
@@ -105,6 +108,28 @@ class _Laws:
         return self.banks[index % _BANKS][:, :slots]
 
 
+class _SyntheticDrafter:
+    """A draft model whose laws are as near to the target's as those of earlier passes, at no cost."""
+
+    def __init__(self, laws: _Laws):
+        self.laws_at, self.calls = laws, 0
+
+    def laws(self, query: DraftQuery) -> torch.Tensor:
+        self.calls += 1
+        wanted = query.token_ids if query.wanted is None else query.wanted
+        return self.laws_at(self.calls, *wanted.shape)
+
+    def review(self, query: DraftQuery) -> None:
+        """What it draws next does not depend on it."""
+
+
+def _start(scheduler: DecodingScheduler, layout: ImageTokenLayout, batch_size: int, laws: _Laws) -> DecodingState:
+    state = scheduler.start(layout, batch_size, laws.device)
+    if scheduler.needs_drafter:
+        state.drafter = _SyntheticDrafter(laws)
+    return state
+
+
 def _measure(
     name: str,
     scheduler: DecodingScheduler,
@@ -116,18 +141,18 @@ def _measure(
 ) -> StepCost:
     device = laws.device
     noise = PositionNoise(list(range(batch_size)), device)
-    state = scheduler.start(layout, batch_size, device)
+    state = _start(scheduler, layout, batch_size, laws)
     plans, steps, slots, tokens = [], [], [], []
     for index in range(passes + 1):
         if state.finished:
-            state = scheduler.start(layout, batch_size, device)
-        _wait_for(device)
+            state = _start(scheduler, layout, batch_size, laws)
+        wait_for(device)
         begin = time.perf_counter()
         query = scheduler.plan(state, noise)
-        _wait_for(device)
+        wait_for(device)
         planned = time.perf_counter()
         law = laws(index, batch_size, query.positions.shape[1])
-        _wait_for(device)
+        wait_for(device)
         resumed = time.perf_counter()
         state = scheduler.step(law, query, state, noise)
         state.synchronize()
@@ -145,9 +170,3 @@ def _measure(
         step=median(steps[1:]),
         codebook=codebook_seconds,
     )
-
-
-def _wait_for(device: torch.device) -> None:
-    """GPUs work while Python goes on; the clock must not."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

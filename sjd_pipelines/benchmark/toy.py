@@ -4,10 +4,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor, PreTrainedTokenizerFast
 
+from ..models import EagleDrafter
 from ..pipelines import SJDJanusPipeline
 from ..schedulers import AutoregressiveScheduler, DecodingScheduler
 
-try:  # transformers 5: one class per backend; the other one needs torchvision
+try:  # later transformers: one class per backend; the other one needs torchvision
     from transformers import JanusImageProcessorPil as JanusImageProcessor
 except ImportError:
     from transformers import JanusImageProcessor
@@ -77,6 +78,12 @@ def toy_config(side: int, codebook_size: int, hidden_size: int = 32, layers: int
     )
 
 
+def randomise(parameter: torch.Tensor, generator: torch.Generator) -> None:
+    """Unit gain for matrices and kernels, in place; vectors stay as they are."""
+    if parameter.ndim > 1:
+        parameter.normal_(generator=generator).mul_(parameter[0].numel() ** -0.5)
+
+
 def toy_pipeline(
     side: int = 2,
     codebook_size: int = 4,
@@ -85,7 +92,7 @@ def toy_pipeline(
     scheduler: DecodingScheduler | None = None,
     **config: int,
 ) -> SJDJanusPipeline:
-    """Random weights from `seed`; logits of standard deviation about `logit_scale`.
+    """Random weights from `seed`, draft model included; logits of standard deviation about `logit_scale`.
 
     Args:
         side: rows and columns of the token grid.
@@ -97,17 +104,26 @@ def toy_pipeline(
     """
     with torch.random.fork_rng(devices=[]):  # transformers initialises from the global generator
         model = JanusForConditionalGeneration(toy_config(side, codebook_size, **config)).eval()
+        width = model.config.text_config.hidden_size
+        drafter = EagleDrafter(width, num_attention_heads=2, intermediate_size=2 * width).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim > 1:
-                fan_in = parameter[0].numel()
-                parameter.normal_(generator=generator).mul_(fan_in**-0.5)
+            randomise(parameter, generator)
         # Embeddings are looked up, not summed over: unit variance keeps tokens apart.
         for embedding in (model.get_input_embeddings(), model.model.generation_embeddings):
             embedding.weight.normal_(generator=generator)
         head = model.model.generation_head.vision_head.weight
         head.mul_(2.5 * logit_scale)  # GELU in front of the head shrinks its input
+        for parameter in drafter.parameters():
+            randomise(parameter, generator)
+    return janus_pipeline(model, scheduler or AutoregressiveScheduler(), drafter)
+
+
+def janus_pipeline(
+    model: JanusForConditionalGeneration, scheduler: DecodingScheduler, drafter: EagleDrafter | None = None
+) -> SJDJanusPipeline:
+    """A pipeline around a model that knows the words of `toy_tokenizer`."""
     tokenizer = toy_tokenizer()
     generation = model.generation_config
     generation.pad_token_id = tokenizer.pad_token_id
@@ -116,4 +132,4 @@ def toy_pipeline(
     generation.generation_kwargs = {"boi_token_id": tokenizer.convert_tokens_to_ids("<boi>")}
     generation._from_model_config = False  # else loading a saved toy derives it anew and drops the line above
     processor = JanusProcessor(JanusImageProcessor(), tokenizer, chat_template=CHAT_TEMPLATE)
-    return SJDJanusPipeline(model=model, processor=processor, scheduler=scheduler or AutoregressiveScheduler())
+    return SJDJanusPipeline(model, processor, scheduler, drafter)

@@ -4,15 +4,17 @@ Parsing imports nothing heavy. A command imports torch and the rest of the packa
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
 from ..version import __version__
-from . import benchmark, comfy, convert, generate, info, schedulers, step_cost, verify
+from . import benchmark, comfy, convert, fidelity, generate, info, pass_cost, schedulers, step_cost, verify
 from .arguments import CommandError, Parser
 
 # A command module defines `add_parser(commands)`, which sets the default `run`: arguments -> exit status.
-COMMANDS = (generate, info, schedulers, benchmark, verify, step_cost, convert, comfy)
+# It finds the whole command, as typed, in `arguments.command`.
+COMMANDS = (generate, info, schedulers, benchmark, fidelity, verify, step_cost, pass_cost, convert, comfy)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments = build_parser().parse_args(argv)
+        arguments.command = shlex.join(["sjd", *(sys.argv[1:] if argv is None else argv)])
         return arguments.run(arguments)
     except CommandError as error:
         print(f"sjd: error: {' '.join(str(error).split())}", file=sys.stderr)

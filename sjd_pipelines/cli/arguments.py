@@ -1,6 +1,8 @@
-"""What the commands' parsers share: one-line errors, number types, model and sampling options."""
+"""What the commands' parsers share: one-line errors, number types, model, sampling and measuring options."""
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 SAMPLING = ("guidance_scale", "temperature", "top_k", "top_p")
@@ -23,6 +25,21 @@ class Parser(argparse.ArgumentParser):
 def positive(text: str) -> int:
     """Argument type: an integer of at least 1."""
     return _integer(text, 1)
+
+
+def window(text: str) -> int | str:
+    """Argument type: an integer of at least 1, or `auto`."""
+    return text if text == "auto" else positive(text)
+
+
+def windows_or_auto(text: str) -> list[int | str]:
+    """Argument type: integers of at least 1 or `auto`, separated by commas."""
+    return [window(part) for part in text.split(",")]
+
+
+def windows(text: str) -> list[int]:
+    """Argument type: integers of at least 1, separated by commas."""
+    return [positive(part) for part in text.split(",")]
 
 
 def seed(text: str) -> int:
@@ -62,6 +79,36 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top-p", type=float, metavar="P", help="sample among the likeliest tokens of total probability P; 1 is all"
     )
+
+
+def add_scheduler_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--schedulers", metavar="NAME", nargs="+", help="which schedulers, see `sjd schedulers`; default: all"
+    )
+
+
+def add_windows(parser: argparse.ArgumentParser, default: Sequence[int]) -> None:
+    """One list of lists: numbers may be separated by commas or blanks."""
+    parser.add_argument(
+        "--windows",
+        metavar="W,W,...",
+        type=windows_or_auto,
+        nargs="+",
+        default=[default],
+        help="drafts verified per pass, each with each scheduler, or auto for those that can choose; "
+        f"default: {','.join(map(str, default))}",
+    )
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write everything measured to this file")
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """How a measurement on a model runs."""
+    parser.add_argument("--seed", metavar="S", type=seed, default=0, help="of the first picture; default: %(default)s")
+    parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads; default: torch's own choice")
+    parser.add_argument("--quiet", action="store_true", help="no progress on screen")
 
 
 def sampling_options(arguments: argparse.Namespace) -> dict[str, float]:

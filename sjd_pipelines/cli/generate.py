@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import CommandError, add_model_options, add_sampling_options, positive, sampling_options, seed
+from .arguments import CommandError, add_model_options, add_sampling_options, positive, sampling_options, seed, window
 from .files import check_distinct, check_folder, check_suffix, check_writable, replacing, write_json
 from .loading import check_device, load_pipeline, show_progress
 
@@ -63,7 +63,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", metavar="S", type=seed, help="seed of the first picture; default: random, printed")
     parser.add_argument("--scheduler", metavar="NAME", help="see `sjd schedulers`; default: the checkpoint's")
     parser.add_argument(
-        "--window", metavar="W", type=positive, help="drafts verified per forward pass; default: the scheduler's"
+        "--window",
+        metavar="W",
+        type=window,
+        help="drafts verified per forward pass, or auto to let speed decide; default: the scheduler's",
     )
     parser.add_argument(
         "--set",
@@ -184,12 +187,15 @@ def check_outputs(arguments: argparse.Namespace, pictures: list[Picture]) -> Non
     check_distinct([picture.path for picture in pictures] + [path for path in extras.values() if path is not None])
 
 
-def with_window(scheduler: Any, window: int) -> Any:
-    """The checkpoint's scheduler with another window. Raises `CommandError` if it has none."""
-    from .settings import check_setting
+def with_window(scheduler: Any, window: int | str) -> Any:
+    """The checkpoint's scheduler with another window. Raises `CommandError` if it has none or takes no such one."""
+    from .settings import check_setting, registered_name
 
     check_setting(type(scheduler), "window")
-    return type(scheduler).from_config(scheduler.config, window=window)
+    try:
+        return type(scheduler).from_config(scheduler.config, window=window)
+    except ValueError as error:
+        raise CommandError(f"scheduler {registered_name(type(scheduler))}: {error}") from error
 
 
 def draw(
@@ -228,6 +234,7 @@ def records(batch: list[Picture], statistics: "DecodingStatistics", scheduler: A
             "forward_passes": passes,
             "seconds": seconds,
             "committed_per_pass": committed,
+            "windows": statistics.windows[:passes],
             "acceptance_map": acceptance_map.tolist(),
         }
         for picture, passes, committed, acceptance_map in zip(

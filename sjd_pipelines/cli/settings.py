@@ -26,6 +26,12 @@ def scheduler_class(name: str) -> type[DecodingScheduler]:
     return SCHEDULERS[name]
 
 
+def check_names(names: Iterable[str] | None) -> None:
+    """Raise `CommandError` unless all names (None: all there are) are registered."""
+    for name in names or ():
+        scheduler_class(name)
+
+
 def registered_name(cls: type[DecodingScheduler]) -> str:
     """The name `cls` is registered under, or its class name."""
     return next((name for name, registered in SCHEDULERS.items() if registered is cls), cls.__name__)
@@ -36,32 +42,33 @@ def settings(cls: type[DecodingScheduler]) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
 
 
-def make_scheduler(name: str, window: int | None = None, assignments: Iterable[str] = ()) -> DecodingScheduler:
+def make_scheduler(name: str, window: int | str | None = None, assignments: Iterable[str] = ()) -> DecodingScheduler:
     """A scheduler from the command line.
 
     Args:
         name: as registered in `SCHEDULERS`.
-        window: drafts verified per pass; None leaves the default of the class.
+        window: drafts verified per pass or "auto"; None leaves the default of the class.
         assignments: further settings as `KEY=VALUE`.
 
     Raises:
         CommandError: the name, a key or a value is not one the scheduler takes.
     """
     cls = scheduler_class(name)
-    values: dict[str, Any] = {} if window is None else {"window": window}
+    given: dict[str, Any] = {} if window is None else {"window": window}
+    texts: dict[str, str] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise CommandError(f"--set {assignment}: must have the form KEY=VALUE.")
-        if key in values:
+        if key in given or key in texts:
             raise CommandError(f"--set {assignment}: {key} is given twice.")
-        values[key] = text
-    for key in values:
+        texts[key] = text
+    for key in given | texts:
         check_setting(cls, key)
     hints = get_type_hints(cls.__init__)
-    values = {key: _read(key, value, hints[key]) if isinstance(value, str) else value for key, value in values.items()}
+    given |= {key: _read(key, text, hints[key]) for key, text in texts.items()}
     try:
-        return cls(**values)
+        return cls(**given)
     except ValueError as error:
         raise CommandError(f"scheduler {name}: {error}") from error
 

@@ -2,9 +2,8 @@
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
-from .arguments import positive
+from .arguments import add_json_option, add_scheduler_names, positive
 from .files import check_writable, write_json
 from .tables import table
 
@@ -15,25 +14,31 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="time drafting, verification and redrafting alone, on synthetic laws",
         description="Time each scheduler's plan and step on synthetic laws of a large codebook, without a model.",
     )
-    parser.add_argument("--scheduler", metavar="NAME", nargs="+", help="see `sjd schedulers`; default: all")
+    add_scheduler_names(parser)
     parser.add_argument("--window", metavar="W", type=positive, default=64, help="default: %(default)s")
     parser.add_argument("--codebook-size", metavar="V", type=positive, default=16384, help="default: %(default)s")
     parser.add_argument("--batch-size", metavar="B", type=positive, default=4, help="default: %(default)s")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the costs to this file as well")
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         check_writable("--json", arguments.json)
-    from ..benchmark.step_cost import measure_step_costs
-    from .settings import scheduler_class
+    import torch
 
-    for name in arguments.scheduler or ():
-        scheduler_class(name)
-    costs = measure_step_costs(arguments.scheduler, arguments.window, arguments.codebook_size, arguments.batch_size)
+    from ..benchmark.machine import machine_facts
+    from ..benchmark.step_cost import measure_step_costs
+    from .settings import check_names
+
+    check_names(arguments.schedulers)
+    costs = measure_step_costs(arguments.schedulers, arguments.window, arguments.codebook_size, arguments.batch_size)
     if arguments.json:
-        write_json(arguments.json, [asdict(cost) for cost in costs])
+        facts = machine_facts(torch.device("cpu"))
+        write_json(
+            arguments.json,
+            {"command": arguments.command, "facts": facts, "costs": [asdict(cost) for cost in costs]},
+        )
     rows = [
         (
             cost.name,

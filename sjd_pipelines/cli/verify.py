@@ -1,11 +1,12 @@
 """`sjd verify`: holds every scheduler to its label, on a model small enough to enumerate its pictures."""
 
 import argparse
-from pathlib import Path
 
-from .arguments import positive, seed
+from .arguments import add_json_option, add_scheduler_names, add_windows, positive, seed
 from .files import check_writable, write_json
 from .tables import table
+
+WINDOWS = (1, 2, 3, 8)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -15,14 +16,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Draw many pictures of a toy model and compare their frequencies with the enumerated "
         "distribution. Exit status 1 if a scheduler breaks its label.",
     )
-    parser.add_argument(
-        "--scheduler", metavar="NAME", nargs="+", help="the schedulers to measure, see `sjd schedulers`; default: all"
-    )
+    add_scheduler_names(parser)
+    add_windows(parser, WINDOWS)
     parser.add_argument(
         "--samples", metavar="N", type=positive, default=20_000, help="pictures per measurement; default: %(default)s"
     )
     parser.add_argument("--seed", metavar="S", type=seed, default=0, help="of pictures and toy; default: %(default)s")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts to this file as well")
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -30,11 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         check_writable("--json", arguments.json)
     from ..benchmark.exactness import verify
-    from .settings import scheduler_class
+    from .settings import check_names
 
-    for name in arguments.scheduler or ():
-        scheduler_class(name)
-    verdicts = verify(arguments.scheduler, samples=arguments.samples, seed=arguments.seed)
+    check_names(arguments.schedulers)
+    windows = list(dict.fromkeys(window for group in arguments.windows for window in group))
+    verdicts = verify(arguments.schedulers, windows, samples=arguments.samples, seed=arguments.seed)
     if arguments.json:
         write_json(arguments.json, verdicts)
     rows = [

@@ -6,14 +6,11 @@ import pytest
 import torch
 
 from sjd_pipelines import AutoregressiveScheduler, SeededJacobiScheduler, SJDScheduler
+from sjd_pipelines.benchmark.contenders import Contender
+from sjd_pipelines.benchmark.drawing import benchmark_scenes
+from sjd_pipelines.benchmark.journal import Journal
 from sjd_pipelines.benchmark.library import library_tokens
-from sjd_pipelines.benchmark.speed import (
-    Contender,
-    SpeedConfig,
-    benchmark_scenes,
-    measure_speed,
-    transformer_seconds,
-)
+from sjd_pipelines.benchmark.speed import SpeedConfig, measure_speed, transformer_seconds
 
 TOKENS = 16
 SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
@@ -50,13 +47,41 @@ def test_report(pipe):
     assert json.loads(json.dumps(report.to_json()))["method"]["sampling"] == SAMPLING
 
 
+def test_an_interrupted_benchmark_goes_on_where_it_was(pipe):
+    config = SpeedConfig(contenders(), "toy", prompts=2, repeats=2, fidelity=True, sampling=SAMPLING)
+    files = []
+
+    def save_and_stop(journal):
+        files.append(json.dumps(journal))
+        if len(files) == 8:  # the third contender's first runs
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_speed(pipe, config, journal=Journal(save=save_and_stop))
+    saved, added, calls = json.loads(files[-1]), [], []
+    report = measure_speed(
+        pipe, config, lambda *counts: calls.append(counts), Journal(saved, lambda journal: added.append(len(added)))
+    )
+    runs = 3 * (1 + 2 * 2)
+    assert calls == [(done, runs) for done in range(1, runs + 1)]
+    assert len(added) == runs + 1 - 8  # and the pixels
+    kept = [
+        value["seconds"] for key, value in saved["measurements"].items() if "autoregressive" in key and "repeat" in key
+    ]
+    assert report.results[0].samples[: len(kept)] == kept
+    assert all(len(result.samples) == 4 for result in report.results)
+    other = SpeedConfig(contenders(), "toy", prompts=2, repeats=3, fidelity=True, sampling=SAMPLING)
+    with pytest.raises(ValueError, match=r"other settings: method\.repeats"):
+        measure_speed(pipe, other, journal=Journal(saved))
+
+
 def test_transformer_calls_are_timed_on_this_pipeline_and_only_for_a_while(pipe):
     pipe.scheduler = AutoregressiveScheduler()
     before = set(vars(pipe))
     with transformer_seconds(pipe) as seconds:
         timed = pipe("a red dog", generator=torch.Generator().manual_seed(0), output_type="latent")
     assert set(vars(pipe)) == before
-    assert len(seconds) == 3 * TOKENS  # embedding, layers and head of every pass; the prefill is not among them
+    assert len(seconds) == 2 * TOKENS  # layers and head of every pass; the prefill is not among them
     assert 0 < sum(seconds) < timed.statistics.seconds["decode"]
     plain = pipe("a red dog", generator=torch.Generator().manual_seed(0), output_type="latent")
     assert torch.equal(timed.tokens, plain.tokens)

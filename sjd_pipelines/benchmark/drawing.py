@@ -1,0 +1,108 @@
+"""One batch of pictures, drawn and timed: what every measurement on a real model is made of."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+
+from ..pipelines import SJDAutoRegressivePipeline
+from ..schedulers import DecodingScheduler
+from ..training.scenes import KINDS
+from .fidelity import held_out_scenes, score_picture
+from .library import library_tokens
+from .machine import wait_for
+
+
+@dataclass(frozen=True)
+class Run:
+    """One batch.
+
+    Attributes:
+        seconds: from prompt to tokens, of the whole batch.
+        tokens: `[B, rows * columns]` int64.
+        passes: forward passes of each picture.
+        committed: per picture, the tokens each of its passes committed.
+        acceptance_map: `[B, rows, width]` int32, the pass that committed each token; None for the library.
+        decode_seconds: of the decode loop alone; None for the library.
+    """
+
+    seconds: float
+    tokens: torch.Tensor
+    passes: list[int]
+    committed: list[list[int]]
+    acceptance_map: torch.Tensor | None = None
+    decode_seconds: float | None = None
+
+
+def draw(
+    pipe: SJDAutoRegressivePipeline,
+    scheduler: DecodingScheduler | None,
+    prompts: Sequence[str],
+    seed: int,
+    sampling: dict[str, float],
+    **options: Any,
+) -> Run:
+    """Draw one picture per prompt, picture i from seed `seed + i`. The pipeline keeps its own scheduler.
+
+    Args:
+        pipe: any family.
+        scheduler: None is the library's own `generate` (Janus).
+        prompts: B texts.
+        seed: of the first picture.
+        sampling: `guidance_scale`, `temperature`, `top_k`, `top_p`; all four for the library.
+        **options: further arguments of the pipeline's call.
+    """
+    prompts = list(prompts)
+    wait_for(pipe.device)
+    if scheduler is None:
+        begin = time.perf_counter()
+        tokens = library_tokens(pipe, prompts, seed, **sampling)
+        wait_for(pipe.device)
+        ones = [[1] * tokens.shape[1] for _ in prompts]
+        return Run(time.perf_counter() - begin, tokens, [tokens.shape[1]] * len(prompts), ones)
+    generators = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
+    before, pipe.scheduler = pipe.scheduler, scheduler
+    try:
+        begin = time.perf_counter()
+        output = pipe(prompts, generator=generators, output_type="latent", **sampling, **options)
+        wait_for(pipe.device)
+        seconds = time.perf_counter() - begin
+    finally:
+        pipe.scheduler = before
+    statistics = output.statistics
+    return Run(
+        seconds,
+        output.tokens,
+        statistics.forward_passes,
+        statistics.committed_per_pass,
+        statistics.acceptance_map,
+        statistics.seconds["decode"],
+    )
+
+
+@torch.no_grad()
+def decode_pixels(pipe: SJDAutoRegressivePipeline, tokens: torch.Tensor) -> torch.Tensor:
+    """`[B, rows * columns]` tokens -> `[B, 3, H, W]` float32 in [0, 1], on the CPU."""
+    pixels = pipe.decode_tokens(tokens, pipe.image_layout(None, None))
+    return (pixels.float().cpu() / 2 + 0.5).clamp(0, 1)
+
+
+def to_pictures(pixels: torch.Tensor) -> list[Image.Image]:
+    """`[B, 3, H, W]` in [0, 1] -> one picture each."""
+    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))
+
+
+def score_run(pipe: SJDAutoRegressivePipeline, run: Run, scenes: Sequence[Any]) -> list[dict[str, bool]]:
+    """What the judge says of each picture of a run, see `score_picture`."""
+    return [score_picture(picture, scene) for picture, scene in zip(decode_pixels(pipe, run.tokens), scenes)]
+
+
+def benchmark_scenes(count: int, seed: int = 0) -> list[tuple[str, Any]]:
+    """Captions with their scenes, one object, several objects and relations in turn."""
+    per_kind = -(-count // len(KINDS))
+    kinds = [held_out_scenes(per_kind, kind, seed) for kind in KINDS]
+    return [scene for group in zip(*kinds) for scene in group][:count]

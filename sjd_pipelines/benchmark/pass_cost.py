@@ -1,0 +1,242 @@
+"""What a forward pass costs at each window, on random weights of a published Janus' shapes.
+
+A pass over few tokens is bound by reading the weights: its floor is their bytes over the memory's bandwidth, whatever
+the window. How far passes stay above the floor as the window grows decides what a window is worth on a machine.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from transformers import JanusForConditionalGeneration, LlamaConfig
+
+from ..pipelines import SJDJanusPipeline
+from ..schedulers import AutoregressiveScheduler, DecodingScheduler, SeededJacobiScheduler
+from .library import library_tokens
+from .machine import machine_facts, wait_for
+from .speed import transformer_seconds
+from .toy import SPECIAL, WORDS, janus_pipeline, toy_config
+
+PROMPT = "a red dog left of a blue car"
+GUIDANCE_SCALE = 5.0  # Janus-Pro's own; two rows per picture
+WARM_UP_PASSES = 3
+LOGIT_SCALE = 3.0  # gain of either layer of the generation head
+_COPIED_BYTES = 2**28
+_COPIES = 10
+
+
+@dataclass(frozen=True)
+class JanusShape:
+    """What a pass reads: language model, aligner of image tokens and generation head.
+
+    Attributes:
+        layers: of the language model.
+        hidden_size: D.
+        heads: of attention; keys and values have as many.
+        intermediate_size: of the feed-forward.
+        side: rows and columns of the token grid.
+        codebook_size: V.
+    """
+
+    layers: int
+    hidden_size: int
+    heads: int
+    intermediate_size: int
+    side: int = 24
+    codebook_size: int = 16384
+
+
+# As in the configurations of deepseek-community/Janus-Pro-1B and -7B; the toy is for trying the measurement out.
+SHAPES = {
+    "janus-pro-1b": JanusShape(24, 2048, 16, 5632),
+    "janus-pro-7b": JanusShape(30, 4096, 32, 11008),
+    "toy": JanusShape(2, 32, 4, 64, side=4, codebook_size=16),
+}
+
+
+@dataclass(frozen=True)
+class PassCost:
+    """One window.
+
+    Attributes:
+        scheduler: class name.
+        window: drafts per pass; 0 is sequential decoding.
+        milliseconds: median of a whole pass: planning, transformer, sampling, verification, copy of the counts.
+        transformer: mean milliseconds of its transformer calls, timed in a run of their own.
+        floors: `milliseconds` over the floor.
+        samples: milliseconds of every timed pass.
+    """
+
+    scheduler: str
+    window: int
+    milliseconds: float
+    transformer: float
+    floors: float
+    samples: list[float]
+
+
+@dataclass(frozen=True)
+class PassCostReport:
+    """All windows of one shape on one machine.
+
+    Attributes:
+        shape: name in `SHAPES`.
+        dtype: of the weights.
+        batch_size: pictures; each has two rows.
+        facts: machine and versions.
+        weight_bytes: what every pass reads of the weights.
+        bandwidth: bytes per second that a copy of a large tensor reads and writes.
+        floor: milliseconds to read the weights at this bandwidth.
+        library: milliseconds per token of transformers' own `generate`.
+        costs: by window.
+    """
+
+    shape: str
+    dtype: str
+    batch_size: int
+    facts: dict[str, Any]
+    weight_bytes: int
+    bandwidth: float
+    floor: float
+    library: float
+    costs: list[PassCost]
+
+
+def shape_pipeline(shape: JanusShape, dtype: torch.dtype, device: torch.device) -> SJDJanusPipeline:
+    """Random weights, made where they stay. What no pass reads is tiny: words, vision tower, image tokenizer."""
+    config = toy_config(shape.side, shape.codebook_size, shape.hidden_size)
+    config.text_config = LlamaConfig(
+        vocab_size=len(SPECIAL) + len(WORDS),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=16384,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), device:  # transformers initialises from the global generator
+        torch.manual_seed(0)
+        model = JanusForConditionalGeneration._from_config(config, dtype=dtype).eval()
+        with torch.no_grad():
+            for parameter in model.model.generation_head.parameters():
+                if parameter.ndim > 1:  # else laws are flat, noise alone decides and every draft is accepted
+                    parameter.normal_(std=LOGIT_SCALE * parameter.shape[1] ** -0.5)
+    pipe = janus_pipeline(model, AutoregressiveScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def weight_bytes(pipe: SJDJanusPipeline) -> int:
+    """Bytes of the weights that every pass reads whole: transformer layers and generation head."""
+    parts = (pipe.model.model.language_model.layers, pipe.model.model.generation_head)
+    return sum(parameter.nbytes for part in parts for parameter in part.parameters())
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes per second, read and written, of the fastest of some copies of a large tensor."""
+    source = torch.zeros(_COPIED_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(_COPIES):
+        wait_for(device)
+        begin = time.perf_counter()
+        target.copy_(source)
+        wait_for(device)
+        seconds.append(time.perf_counter() - begin)
+    return 2 * _COPIED_BYTES / min(seconds)
+
+
+def measure_pass_costs(
+    shape: str,
+    windows: list[int],
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    batch_size: int = 1,
+    passes: int = 50,
+    progress: Callable[[int, int], None] | None = None,
+) -> PassCostReport:
+    """Time the first passes of a picture, sequentially and with seeded Jacobi at every window, then the library.
+
+    Args:
+        shape: name in `SHAPES`.
+        windows: drafts per pass.
+        dtype: of the weights.
+        device: where they are.
+        batch_size: pictures.
+        passes: timed passes of each, fewer if the picture ends first.
+        progress: called as `progress(done, total)`.
+    """
+    device = torch.device(device)
+    pipe = shape_pipeline(SHAPES[shape], dtype, device)
+    bandwidth, read = copy_bandwidth(device), weight_bytes(pipe)
+    floor = 1000 * read / bandwidth
+    schedulers = [AutoregressiveScheduler(), *(SeededJacobiScheduler(window=window) for window in windows)]
+    costs = []
+    for index, scheduler in enumerate(schedulers):
+        samples = _pass_milliseconds(pipe, scheduler, batch_size, passes)
+        with transformer_seconds(pipe) as seconds:
+            timed = len(_pass_milliseconds(pipe, scheduler, batch_size, passes))
+        transformer = 1000 * sum(seconds) / (timed + WARM_UP_PASSES)
+        middle = median(samples)
+        costs.append(
+            PassCost(type(scheduler).__name__, scheduler.window, middle, transformer, middle / floor, samples)
+        )
+        if progress is not None:
+            progress(index + 1, len(schedulers) + 1)
+    library = _library_milliseconds(pipe, batch_size)
+    if progress is not None:
+        progress(len(schedulers) + 1, len(schedulers) + 1)
+    return PassCostReport(
+        shape=shape,
+        dtype=str(dtype).removeprefix("torch."),
+        batch_size=batch_size,
+        facts=machine_facts(device),
+        weight_bytes=read,
+        bandwidth=bandwidth,
+        floor=floor,
+        library=library,
+        costs=costs,
+    )
+
+
+def _pass_milliseconds(
+    pipe: SJDJanusPipeline, scheduler: DecodingScheduler, batch_size: int, passes: int
+) -> list[float]:
+    """Milliseconds of each pass after those that warm up; a pass ends with the copy of its counts to the host."""
+    ends = []
+
+    def clock(pipe: SJDJanusPipeline, pass_index: int, committed: int, tensors: dict[str, Any]) -> None:
+        ends.append(time.perf_counter())
+        pipe.interrupt = pass_index + 1 >= WARM_UP_PASSES + passes
+
+    pipe.scheduler = scheduler
+    pipe(
+        PROMPT,
+        guidance_scale=GUIDANCE_SCALE,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        num_images_per_prompt=batch_size,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+        callback_on_step_end=clock,
+    )
+    return [1000 * (end - begin) for begin, end in zip(ends[WARM_UP_PASSES - 1 :], ends[WARM_UP_PASSES:])]
+
+
+def _library_milliseconds(pipe: SJDJanusPipeline, batch_size: int) -> float:
+    """Milliseconds per token of the second of two whole pictures, prompt included."""
+    for _ in range(2):
+        wait_for(pipe.device)
+        begin = time.perf_counter()
+        tokens = library_tokens(pipe, [PROMPT] * batch_size, 0, GUIDANCE_SCALE, temperature=1.0, top_k=0, top_p=1.0)
+        wait_for(pipe.device)
+        seconds = time.perf_counter() - begin
+    return 1000 * seconds / tokens.shape[1]

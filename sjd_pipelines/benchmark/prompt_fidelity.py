@@ -1,0 +1,133 @@
+"""Prompt fidelity by scheduler: the same held-out captions and seeds for all, and what can be scored at most."""
+
+from collections.abc import Callable, Sequence
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..pipelines import SJDAutoRegressivePipeline
+from ..training.codes import CODEBOOK, scene_tokens
+from ..training.glyphs import GRID
+from ..training.scenes import KINDS, place, render, sample_shading
+from .contenders import Contender
+from .drawing import decode_pixels, draw, score_run
+from .fidelity import held_out_scenes, rates, score_pictures, to_pixels
+from .journal import Journal
+
+CEILING_BATCH = 25
+
+
+def measure_fidelity(
+    pipe: SJDAutoRegressivePipeline,
+    contenders: Sequence[Contender],
+    per_kind: int,
+    journal: Journal,
+    seed: int = 0,
+    batch_size: int = 25,
+    sampling: dict[str, float] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Draw held-out captions of every kind with every contender, and judge the pictures if they can be judged.
+
+    Args:
+        pipe: any family.
+        contenders: all of them must run on this pipeline.
+        per_kind: pictures of each of single, count and relation; picture i has seed `seed + i`.
+        journal: keeps every batch; `begin` must have been called.
+        seed: also of the choice of captions.
+        batch_size: pictures drawn at once.
+        sampling: overrides of the checkpoint's sampling.
+        progress: called as `progress(done, total)` after each batch.
+
+    Returns:
+        Per contender `name`, `label`, `settings`, `passes` (mean per picture), `tokens_per_pass`, `committed` (at
+        index n, how many passes committed n tokens), `scores`: by kind and over `all`, see `rates`; empty
+        for a model that cannot be judged.
+    """
+    sampling = pipe.sampling_defaults() | (sampling or {})
+    batches = [
+        (kind, start, held_out_scenes(per_kind, kind, seed)[start : start + batch_size])
+        for kind in KINDS
+        for start in range(0, per_kind, batch_size)
+    ]
+    results, done = [], 0
+    for contender in contenders:
+        records = []
+        for kind, start, scenes in batches:
+            key = f"fidelity {kind} {start}+{len(scenes)} {contender.key}"
+            records.append((kind, journal.measure(key, _record, pipe, contender, scenes, seed + start, sampling)))
+            done += 1
+            if progress is not None:
+                progress(done, len(contenders) * len(batches))
+        results.append(_summary(contender, records))
+    return results
+
+
+def can_be_judged(pipe: SJDAutoRegressivePipeline) -> bool:
+    """Whether the pipeline draws the judge's world: the grid and the codebook of the bundled checkpoint."""
+    layout = pipe.image_layout(None, None)
+    return (layout.rows, layout.columns, layout.codebook_size) == (GRID, GRID, CODEBOOK)
+
+
+def ceilings(pipe: SJDAutoRegressivePipeline, per_kind: int, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Scores of true pictures: as rendered, and after tokens and pixel decoder. Nothing can score higher.
+
+    Args:
+        pipe: lends its pixel decoder.
+        per_kind: pictures per kind of scene.
+        seed: of captions, places and shading.
+    """
+    rng = np.random.default_rng(seed)
+    scenes = [scene for kind in KINDS for _, scene in held_out_scenes(per_kind, kind, seed)]
+    rendered, tokens = [], []
+    for scene in scenes:
+        placements, shading = place(scene, rng), sample_shading(rng)
+        rendered.append(render(scene, placements, shading))
+        tokens.append(torch.from_numpy(scene_tokens(scene, placements, shading)))
+    batches = torch.stack(tokens).to(pipe.device).split(CEILING_BATCH)
+    decoded = torch.cat([decode_pixels(pipe, batch) for batch in batches])  # [S, 3, H, W]
+    errors = [(to_pixels(d) - to_pixels(r)).square().mean() for d, r in zip(decoded, rendered)]
+    psnr = float(-10 * torch.stack(errors).log10().mean())
+    return {
+        "rendered (ceiling)": score_pictures(rendered, scenes),
+        "decoded from true tokens (ceiling)": score_pictures(list(decoded), scenes) | {"psnr": psnr},
+    }
+
+
+def _record(
+    pipe: SJDAutoRegressivePipeline,
+    contender: Contender,
+    scenes: Sequence[tuple[str, Any]],
+    seed: int,
+    sampling: dict[str, float],
+) -> dict[str, Any]:
+    """One batch as JSON."""
+    captions, truths = zip(*scenes)
+    run = draw(pipe, contender.scheduler, captions, seed, sampling)
+    gains = torch.tensor([gain for picture in run.committed for gain in picture])
+    return {
+        "passes": run.passes,
+        "tokens": run.tokens.shape[1],
+        "committed": gains.bincount().tolist(),
+        "scores": score_run(pipe, run, truths) if can_be_judged(pipe) else [],
+    }
+
+
+def _summary(contender: Contender, records: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    scores = {kind: [score for of, record in records if of == kind for score in record["scores"]] for kind in KINDS}
+    scores["all"] = [score for kind in KINDS for score in scores[kind]]
+    passes = mean(count for _, record in records for count in record["passes"])
+    histogram = np.zeros(max(len(record["committed"]) for _, record in records), dtype=int)
+    for _, record in records:
+        histogram[: len(record["committed"])] += record["committed"]
+    return {
+        "name": contender.name,
+        "label": contender.label,
+        "settings": contender.settings,
+        "passes": passes,
+        "tokens_per_pass": records[0][1]["tokens"] / passes,
+        "committed": histogram.tolist(),
+        "scores": {kind: rates(given) for kind, given in scores.items() if given},
+    }

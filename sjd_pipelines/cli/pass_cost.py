@@ -1,0 +1,82 @@
+"""`sjd pass-cost`: what a forward pass costs at each window, on random weights of Janus-Pro's shapes."""
+
+import argparse
+from dataclasses import asdict
+
+from .arguments import add_json_option, positive, windows
+from .files import check_writable, write_json
+from .loading import check_device, show_progress
+from .measuring import show_count
+from .tables import table
+
+SHAPES = ("janus-pro-1b", "janus-pro-7b", "toy")
+WINDOWS = (1, 16, 32, 64)
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "pass-cost",
+        help="time a forward pass at several windows, on random weights of Janus-Pro's shapes",
+        description="Milliseconds per pass against the time it takes to read the weights once at the bandwidth of a "
+        "copy, and against transformers' own generate. Weights are random: nothing is downloaded.",
+    )
+    parser.add_argument("--shape", choices=SHAPES, default=SHAPES[0], help="default: %(default)s")
+    parser.add_argument(
+        "--windows",
+        metavar="W,W,...",
+        type=windows,
+        default=list(WINDOWS),
+        help=f"drafts verified per pass; default: {','.join(map(str, WINDOWS))}",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="bfloat16",
+        help="number format of the weights; default: %(default)s",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; default: cuda if there is one")
+    parser.add_argument("--batch-size", metavar="B", type=positive, default=1, help="pictures; default: %(default)s")
+    parser.add_argument(
+        "--passes", metavar="N", type=positive, default=50, help="timed passes per window; default: %(default)s"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on screen")
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        check_writable("--json", arguments.json)
+    device = check_device(arguments.device)
+    import torch
+
+    from ..benchmark.pass_cost import measure_pass_costs
+
+    report = measure_pass_costs(
+        arguments.shape,
+        arguments.windows,
+        getattr(torch, arguments.dtype),
+        device,
+        arguments.batch_size,
+        arguments.passes,
+        show_count if show_progress(arguments.quiet) else None,
+    )
+    if arguments.json:
+        write_json(arguments.json, {"command": arguments.command} | asdict(report))
+    print(
+        f"{report.shape}, {report.dtype}, {report.facts['device']}: {report.weight_bytes / 2**20:,.1f} MiB of weights "
+        f"per pass at {report.bandwidth / 1e9:,.1f} GB/s, floor {report.floor:.3f} ms; "
+        f"the library takes {report.library:.2f} ms per token."
+    )
+    rows = [
+        (
+            "sequential" if cost.window == 0 else f"window {cost.window}",
+            f"{cost.milliseconds:.2f}",
+            f"{cost.transformer:.2f}",
+            f"{cost.floors:.2f}",
+            f"{cost.milliseconds / report.library:.2f}",
+        )
+        for cost in report.costs
+    ]
+    print(table(("pass", "ms", "transformer ms", "x floor", "x library token"), rows))
+    return 0

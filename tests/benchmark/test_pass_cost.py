@@ -1,0 +1,53 @@
+"""The cost of a pass: the command on a toy, and the shapes it is made for on the meta device."""
+
+import json
+
+import pytest
+import torch
+
+from sjd_pipelines.benchmark.pass_cost import SHAPES, measure_pass_costs, shape_pipeline, weight_bytes
+from sjd_pipelines.cli import main
+from sjd_pipelines.cli.pass_cost import SHAPES as OFFERED
+
+
+def test_every_window_is_measured(tmp_path, capsys):
+    file = tmp_path / "cost.json"
+    command = ["pass-cost", "--shape", "toy", "--windows", "1,3", "--dtype", "float32", "--device", "cpu"]
+    assert main([*command, "--passes", "2", "--json", str(file)]) == 0
+    report = json.loads(file.read_text())
+    assert report["command"].startswith("sjd pass-cost --shape toy")
+    assert [cost["window"] for cost in report["costs"]] == [0, 1, 3]
+    assert report["floor"] == pytest.approx(1000 * report["weight_bytes"] / report["bandwidth"])
+    for cost in report["costs"]:
+        assert len(cost["samples"]) == 2
+        assert cost["floors"] == pytest.approx(cost["milliseconds"] / report["floor"])
+        assert cost["transformer"] > 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("toy, float32, cpu: 0.1 MiB of weights per pass")
+    assert [line.split()[0] for line in lines[-3:]] == ["sequential", "window", "window"]
+
+
+def test_pictures_of_a_batch_share_passes():
+    report = measure_pass_costs("toy", [2], torch.bfloat16, batch_size=2, passes=3)
+    assert report.dtype == "bfloat16"
+    assert report.weight_bytes == 2 * sum(
+        parameter.numel() for parameter in weights(shape_pipeline(SHAPES["toy"], torch.float32, torch.device("cpu")))
+    )
+
+
+# Weights of the language model's layers, as published: 24 of 2048 x 5632, 30 of 4096 x 11008.
+@pytest.mark.parametrize(("name", "billions"), [("janus-pro-1b", 1.233), ("janus-pro-7b", 6.072)])
+def test_published_shapes(name, billions):
+    pipe = shape_pipeline(SHAPES[name], torch.bfloat16, torch.device("meta"))
+    head = sum(parameter.numel() for parameter in pipe.model.model.generation_head.parameters())
+    assert (weight_bytes(pipe) / 2 - head) / 1e9 == pytest.approx(billions, rel=1e-3)
+    assert (pipe.image_layout(None, None).num_tokens, pipe.image_layout(None, None).codebook_size) == (576, 16384)
+
+
+def test_every_shape_is_offered():
+    assert tuple(SHAPES) == OFFERED
+
+
+def weights(pipe):
+    yield from pipe.model.model.language_model.layers.parameters()
+    yield from pipe.model.model.generation_head.parameters()
