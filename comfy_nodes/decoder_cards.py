@@ -58,6 +58,60 @@ def _initialise(options: Sequence[str] = tuple(INITIALISERS)) -> Setting:
     )
 
 
+def _relaxation() -> dict[str, Setting]:
+    return {
+        "rule": Setting(
+            "How the bound is meant: as a multiple of the guess's own probability (multiplicative, LANTERN++), as "
+            "probability that look-alikes add (additive, LANTERN), or as a bonus that fades along the window "
+            "and has no look-alikes (annealed, Cool-SD).",
+            options=RULES,
+        ),
+        "relaxation": Setting(
+            "The bound: how much more readily guesses pass. Higher is faster and less faithful. The least is "
+            "lossless: 1, and for additive 0 (which takes at most 1).",
+            0,
+            100,
+        ),
+        "neighbours": Setting(
+            "How many look-alikes may count. More is faster and less faithful, up to the bound.", 1, 1000, 1
+        ),
+        "decay": Setting(
+            "For annealed: how quickly the bonus fades along the window. No effect on the other rules.", 0, 10
+        ),
+        "residual": Setting(
+            "How a rejected guess is replaced: vanilla keeps to the bound, release does as LANTERN's published "
+            "code does and strays further. Same speed.",
+            options=RESIDUALS,
+        ),
+    }
+
+
+def _tree() -> dict[str, Setting]:
+    return {
+        "window": Setting(
+            "Tokens guessed ahead per forward pass, over all branches. Larger windows save passes until guesses stop "
+            "being accepted; every pass gets a little slower and needs more memory.",
+            1,
+            1024,
+            1,
+        ),
+        "depth": Setting(
+            "How many tokens ahead the draft model looks. Further saves passes where it is good; each step costs a "
+            "run of the draft model.",
+            1,
+            64,
+            1,
+        ),
+        "branches": Setting(
+            "How many guesses for one place are tried at most. More saves passes where the draft model is unsure; 1 "
+            "spends the whole window on a single line of guesses.",
+            1,
+            64,
+            1,
+        ),
+    }
+
+
 CARDS: dict[str, Card] = {
     "autoregressive": Card(
         "SJDDecoderSequential",
@@ -181,29 +235,7 @@ CARDS: dict[str, Card] = {
         {
             "window": WINDOW,
             "initialise": _initialise(),
-            "rule": Setting(
-                "How the bound is meant: as a multiple of the guess's own probability (multiplicative, LANTERN++), as "
-                "probability that look-alikes add (additive, LANTERN), or as a bonus that fades along the window "
-                "and has no look-alikes (annealed, Cool-SD).",
-                options=RULES,
-            ),
-            "relaxation": Setting(
-                "The bound: how much more readily guesses pass. Higher is faster and less faithful. The least is "
-                "lossless: 1, and for additive 0 (which takes at most 1).",
-                0,
-                100,
-            ),
-            "neighbours": Setting(
-                "How many look-alikes may count. More is faster and less faithful, up to the bound.", 1, 1000, 1
-            ),
-            "decay": Setting(
-                "For annealed: how quickly the bonus fades along the window. No effect on the other rules.", 0, 10
-            ),
-            "residual": Setting(
-                "How a rejected guess is replaced: vanilla keeps to the bound, release does as LANTERN's published "
-                "code does and strays further. Same speed.",
-                options=RESIDUALS,
-            ),
+            **_relaxation(),
         },
     ),
     "zipar": Card(
@@ -249,6 +281,68 @@ CARDS: dict[str, Card] = {
                 "Keep new guesses close to the old ones, as Coupled Speculative Jacobi does. Usually fewer passes; "
                 "the quality stays the same."
             ),
+        },
+    ),
+    "eagle": Card(
+        "SJDDecoderEagle",
+        "SJD Decoder: EAGLE",
+        "A small draft model guesses how the picture goes on, several ways at once; the model keeps what it would "
+        "have drawn itself. Needs a model that comes with a draft model.",
+        _tree(),
+    ),
+    "seeded-eagle": Card(
+        "SJDDecoderSeededEagle",
+        "SJD Decoder: Seeded EAGLE",
+        "A small draft model guesses what the seed will choose; the model keeps the guesses that are right: fewer "
+        "passes than sequential, and not a pixel differs. Needs a model that comes with a draft model.",
+        _tree(),
+    ),
+    "lantern-eagle": Card(
+        "SJDDecoderLanternEagle",
+        "SJD Decoder: LANTERN with EAGLE",
+        "EAGLE that accepts a guess more readily if tokens that look like it are likely too, up to a bound that you "
+        "set. Needs a model that comes with a draft model.",
+        _tree() | _relaxation(),
+    ),
+    "sjd-pac": Card(
+        "SJDDecoderPAC",
+        "SJD Decoder: SJD-PAC",
+        "Coupled Speculative Jacobi that makes several guesses for the very next tokens and tries every combination. "
+        "Fewer passes; each works on more tokens.",
+        {
+            "window": WINDOW,
+            "branches": Setting(
+                "How many guesses are made for each of the next tokens. More saves passes, but each pass works on "
+                "many more tokens: branches to the power of depth. 1 is Coupled Speculative Jacobi.",
+                1,
+                8,
+                1,
+            ),
+            "depth": Setting(
+                "For how many of the next tokens several guesses are made. More saves passes, but each pass works on "
+                "many more tokens: branches to the power of depth.",
+                1,
+                3,
+                1,
+            ),
+            "initialise": _initialise(),
+        },
+    ),
+    "corrected-jacobi": Card(
+        "SJDDecoderCorrectedJacobi",
+        "SJD Decoder: Corrected Jacobi",
+        "Seeded Jacobi whose guesses a small draft model corrects before the model sees them: the fewest passes, and "
+        "not a pixel differs from sequential. Needs a model that comes with a draft model.",
+        {
+            "window": WINDOW,
+            "corrections": Setting(
+                "How often the draft model goes over the window before each pass. More saves passes where it is good; "
+                "each costs a run of the draft model.",
+                1,
+                16,
+                1,
+            ),
+            "initialise": _initialise(),
         },
     ),
 }

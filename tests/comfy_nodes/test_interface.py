@@ -6,6 +6,7 @@ SAMPLING = [
     "model", "prompt", "seed", "width", "height", "batch_size", "guidance", "temperature", "top_k", "top_p",
     "preview_seconds", "decoder", "negative_prompt",
 ]  # fmt: skip
+TREE = ["window", "depth", "branches"]
 LANTERN = ["window", "initialise", "rule", "relaxation", "neighbours", "decay", "residual"]
 
 # node id -> inputs, outputs
@@ -31,6 +32,11 @@ FROZEN = {
         ["report_a", "report_b", "tokens_a", "tokens_b"],
         ["STRING", "SPEED_UP", "FEWER_STEPS", "MASK"],
     ),
+    "SJDDecoderEagle": (TREE, ["DECODER"]),
+    "SJDDecoderSeededEagle": (TREE, ["DECODER"]),
+    "SJDDecoderLanternEagle": (TREE + LANTERN[2:], ["DECODER"]),
+    "SJDDecoderPAC": (["window", "branches", "depth", "initialise"], ["DECODER"]),
+    "SJDDecoderCorrectedJacobi": (["window", "corrections", "initialise"], ["DECODER"]),
 }
 
 
