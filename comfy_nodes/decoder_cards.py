@@ -342,6 +342,20 @@ CARDS: dict[str, Card] = {
                 16,
                 1,
             ),
+            "branches": Setting(
+                "How many side chains are tried where another token came close. More saves passes, but each pass "
+                "works on more tokens.",
+                1,
+                64,
+                1,
+            ),
+            "depth": Setting(
+                "Tokens of a side chain. Longer ones save passes where the draft model is good; each token costs a "
+                "small run of the draft model.",
+                1,
+                64,
+                1,
+            ),
             "initialise": _initialise(),
         },
     ),

@@ -27,6 +27,7 @@ from ..decoding import (
 )
 from ..models import Tiling, decode_tiled
 from ..schedulers import DecodingScheduler
+from ..schedulers.adaptive_window import pass_clock
 from .drafting import RunningDrafter
 from .inputs import check_call, check_generators, check_text_only
 from .loading import load_pipeline, load_single_file
@@ -208,17 +209,15 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
                 length=layout.num_tokens + self.scheduler.margin(layout),
                 columns=layout.width,
             )
-        # What passes cost relative to each other: on a CPU without the time that other processes take. This thread has
-        # a share in every operation, so that its own time is that of the pass.
-        pass_clock = time.thread_time if device.type == "cpu" else time.perf_counter
+        now = pass_clock(device)
         with self.progress_bar(total=batch_size * layout.num_tokens) as bar:
             while not state.finished and not self.interrupt:
-                begin = pass_clock()
+                begin = now()
                 query = self.scheduler.plan(state, noise)
                 law = warp(self.forward(query, memory), query.positions)
                 state = self.scheduler.step(law, query, state, noise)
                 state.synchronize()
-                state.seconds = pass_clock() - begin
+                state.seconds = now() - begin
                 bar.update(sum(state.advances))
                 if callback_on_step_end is not None:
                     tensors = {

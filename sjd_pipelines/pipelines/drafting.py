@@ -9,8 +9,8 @@ from ..decoding import CanvasCache, Query
 from ..decoding.drafter import DraftQuery
 from ..models import EagleDrafter
 
-# How much of a guess' error is expected again where the token itself has changed since the review: in the state that
-# the next guess builds on, and in the law. Measured on the bundled checkpoint; with its own token unchanged, all of it.
+# How much of a guess' error is expected again where the token has changed since the review: in the state that the next
+# guess builds on, and in the law. Measured on the bundled checkpoint. Where the token has not changed it is all.
 CARRIED_STATE, CARRIED_LAW = 0.75, 0.25
 NO_TOKEN = -1
 
@@ -49,15 +49,13 @@ class RunningDrafter:
 
     def laws(self, query: DraftQuery) -> torch.Tensor:
         """`[B, M, V]`, see `Drafter`."""
-        if query.moves is not None:
-            sources, targets = query.moves
-            self._write(targets, self._read(sources))
+        self._move(query)
         slots = query.positions if query.slots is None else query.slots
         hidden = self._guess(query, slots)
         state = hidden
         if self.errors is not None:
-            error = _pick(self.errors, self._rows(slots) + 1)
-            changed = self._rows(self.reviewed.gather(1, slots + 1) != query.token_ids)[..., None]
+            error = _pick(self.errors, self._rows(query.positions) + 1)
+            changed = self._rows(self.reviewed.gather(1, query.positions + 1) != query.token_ids)[..., None]
             state = hidden + torch.where(changed, CARRIED_STATE, 1.0) * error
             hidden = hidden + torch.where(changed, CARRIED_LAW, 1.0) * error
         self._write(slots, state)
@@ -67,13 +65,19 @@ class RunningDrafter:
         return self.law(hidden, positions)
 
     def review(self, query: DraftQuery) -> None:
+        """See `Drafter`. Errors live at raster positions: a branch is corrected as the main chain beside it."""
         if self.errors is None:
             self.errors = torch.zeros_like(self.features)
             self.reviewed = query.token_ids.new_full((len(query.token_ids), 1 + self.length), NO_TOKEN)
-        slots = query.positions if query.slots is None else query.slots
-        errors = self._read(slots) - self._guess(query, slots)
-        self.reviewed.scatter_(1, slots + 1, query.token_ids)
-        self.errors.scatter_(1, (self._rows(slots) + 1)[..., None].expand_as(errors), errors)
+        self._move(query)
+        errors = self._read(query.positions) - self._guess(query, query.positions)
+        self.reviewed.scatter_(1, query.positions + 1, query.token_ids)
+        self.errors.scatter_(1, (self._rows(query.positions) + 1)[..., None].expand_as(errors), errors)
+
+    def _move(self, query: DraftQuery) -> None:
+        if query.moves is not None:
+            sources, targets = query.moves
+            self._write(targets, self._read(sources))
 
     def _guess(self, query: DraftQuery, slots: torch.Tensor) -> torch.Tensor:
         """`[R, Q, D]`: hidden states as the network guesses them."""

@@ -6,10 +6,13 @@ draft that is not yet committed, so that the choice biases nothing.
 """
 
 import math
+import time
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable
 from typing import get_args, get_type_hints
+
+import torch
 
 AUTO = "auto"
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -21,8 +24,9 @@ MEMORY = 2000  # passes after which the tokens of a pass count 1/e
 STALE = 500  # passes after which the cost of a window that is not in use is measured anew: machines get busy
 # A pass is expected to commit 1 + gain * W / (W + half) tokens. GAIN and HALF, of a model nothing is known of, count
 # as much as PRIOR passes, and the curve fitted to all windows as much as CURVE passes at each.
-GAIN, HALF, PRIOR, CURVE = 3.0, 12.0, 10.0, 400.0
+GAIN, HALF, PRIOR, CURVE = 3.0, 16.0, 10.0, 200.0
 HALVES = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+COARSE = 1e-4  # seconds: clocks that tick more slowly are not used
 DOUBT = 0.5  # spread of the tokens of a pass, relative to their mean
 
 
@@ -30,6 +34,15 @@ def check_window_or_auto(window: int | str) -> None:
     """Raise `ValueError` unless `window` is an integer of at least 1 or "auto"."""
     if window != AUTO and (not isinstance(window, int) or isinstance(window, bool) or window < 1):
         raise ValueError(f"window must be an integer of at least 1 or {AUTO!r}, got {window!r}.")
+
+
+def pass_clock(device: torch.device) -> Callable[[], float]:
+    """The clock to time passes on a device with: on a CPU without the time that other processes take.
+
+    This thread has a share in every operation of a pass, so that its own time is that of the pass.
+    """
+    fine = time.get_clock_info("thread_time").resolution < COARSE
+    return time.thread_time if device.type == "cpu" and fine else time.perf_counter
 
 
 def takes_auto(scheduler: type) -> bool:
@@ -127,7 +140,7 @@ class WindowPolicy:
             norm = sum(n * shape**2 for shape, (_, _, n) in zip(shapes, points))
             gain = sum(n * shape * (mean - 1) for shape, (_, mean, n) in zip(shapes, points)) / norm
             error = sum(n * (mean - 1 - gain * shape) ** 2 for shape, (_, mean, n) in zip(shapes, points))
-            error += PRIOR * math.log(half / HALF) ** 2
+            error += math.log(half / HALF) ** 2
             best = min(best, (error, half, gain))
         _, half, gain = best
         return {

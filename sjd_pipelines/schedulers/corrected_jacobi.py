@@ -1,6 +1,6 @@
 """Seeded Jacobi decoding whose drafts a draft model corrects before the target sees them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -8,38 +8,42 @@ from diffusers.configuration_utils import register_to_config
 from ..decoding.drafter import Drafter, DraftQuery
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
-from ..decoding.state import DecodingState, Query
-from .adaptive_window import check_window_or_auto
-from .base import check_choice, check_count
+from ..decoding.state import Query
+from .base import check_choice, check_count, check_window
 from .drafting import INITIALISERS
-from .jacobi import SeededJacobiScheduler
+from .tree_jacobi import Branches, TreeJacobiScheduler, TreeState
+
+CHOICES = 4  # tokens that are considered at each place: the draft itself and who else may branch off there
 
 
 @dataclass
-class CorrectedState(DecodingState):
+class CorrectedState(TreeState):
     """Adds what correcting drafts needs.
 
     Attributes:
         drafter: the draft model at work on this run; the pipeline sets it.
-        seen: the last query, with the tokens that the target saw.
+        seen: what the target saw at the places of the last window.
     """
 
     drafter: Drafter | None = None
-    seen: Query | None = None
+    seen: DraftQuery | None = None
 
 
-class CorrectedJacobiScheduler(SeededJacobiScheduler):
+class CorrectedJacobiScheduler(TreeJacobiScheduler):
     """Token-identical to `AutoregressiveScheduler` for the same seed, in fewer passes than Jacobi drafts alone.
 
     The target's choices in a window were made behind drafts some of which have turned out wrong. The draft model says
     what that changes: its guess behind the new tokens minus its guess behind the old ones, added to what the target
     itself found. Where nothing has changed the target's own choice stays, so a weak draft model does little harm.
+    Side chains begin with tokens that came close to being the draft; the draft model continues them.
     The pipeline needs a `drafter`.
 
     Args:
-        window: as in `SeededJacobiScheduler`.
+        window: drafts on the main chain, at least 1.
         corrections: passes of the draft model over the window before each pass of the target, at least 1. Each lets a
             change reach one token further.
+        branches: side chains per pass, at least 1.
+        depth: tokens of a side chain, at least 1; each costs a pass of the draft model over the branches.
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
     """
 
@@ -47,33 +51,71 @@ class CorrectedJacobiScheduler(SeededJacobiScheduler):
     state_type = CorrectedState
 
     @register_to_config
-    def __init__(self, window: int | str = 32, corrections: int = 2, initialise: str = "law-above"):
-        check_window_or_auto(window)
+    def __init__(
+        self,
+        window: int = 32,
+        corrections: int = 2,
+        branches: int = 4,
+        depth: int = 4,
+        initialise: str = "law-above",
+    ):
+        check_window(window)
         check_count("corrections", corrections)
+        check_count("branches", branches)
+        check_count("depth", depth)
         check_choice("initialise", initialise, INITIALISERS)
 
     @property
     def needs_drafter(self) -> bool:
         return True
 
-    def plan(self, state: CorrectedState, noise: PositionNoise) -> Query:
-        query = super().plan(state, noise)
-        if state.seen is not None:
-            query.token_ids = self._correct(query, state, noise)
-        state.seen = query
-        return query
+    def step(
+        self, probabilities: torch.Tensor, query: Query, state: CorrectedState, noise: PositionNoise
+    ) -> CorrectedState:
+        positions = query.positions[:, 1 : state.window + 1]
+        state = super().step(probabilities, query, state, noise)
+        # The first slot is a committed token, which the drafter has seen before.
+        tokens = query.token_ids.gather(1, state.path[:, 1:])
+        slot = torch.arange(max(state.counts) + state.window, device=tokens.device)
+        state.seen = DraftQuery(tokens, positions, slot <= positions[..., None], moves=state.moves)
+        return state
 
-    def _correct(self, query: Query, state: CorrectedState, noise: PositionNoise) -> torch.Tensor:
-        """The tokens of the query after the drafter's corrections, `[B, 1 + W]` int64."""
-        seen, tokens = state.seen, query.token_ids
-        # The first slot of a query is a committed token, which the drafter has seen before.
-        state.drafter.review(DraftQuery(seen.token_ids[:, 1:], seen.positions[:, 1:], seen.visible[:, 1:]))
-        positions = query.positions[:, :-1]
+    def _grow(self, main: Query, state: CorrectedState, noise: PositionNoise) -> Branches:
+        if state.seen is None:
+            return super()._grow(main, state, noise)
+        scores = self._correct(main, state, noise)  # [B, W, V]
+        best, tokens = scores.topk(min(CHOICES, scores.shape[-1]), -1)  # [B, W, C]
+        doubt = 0.5 * best[..., 1:] / best[..., :1]  # [B, W, C - 1]
+        certain = 1 - doubt.sum(-1).clamp(max=0.9)  # [B, W]
+        reach = certain.cumprod(1) / certain  # chance that all drafts before a slot hold
+        value = (reach[..., None] * doubt).flatten(1)  # [B, W * (C - 1)]
+        places = value.topk(min(self.config.branches, value.shape[1]), 1).indices  # [B, K]
+        index = places // doubt.shape[-1]
+        first = tokens[..., 1:].flatten(1).gather(1, places)
+        return self._continue(Branches(index, main.positions[:, 1:].gather(1, index), first[..., None]), state, noise)
+
+    def _correct(self, main: Query, state: CorrectedState, noise: PositionNoise) -> torch.Tensor:
+        """Correct the drafts of `main`; returns the perturbed scores they were chosen by, `[B, W, V]`."""
+        state.drafter.review(state.seen)
+        positions = main.positions[:, :-1]
         # Behind what the target has seen the drafter goes on by itself, a token at a time.
-        beyond = positions - seen.positions[:, -1:]  # [B, W]
+        beyond = positions - state.seen.positions[:, -1:]  # [B, W]
         exponential = noise.exponential(positions + 1, Purpose.SAMPLE, state.layout.vocabulary_size)
         for reach in range(1, self.config.corrections + 1):
-            law = state.drafter.laws(DraftQuery(tokens[:, :-1], positions, query.visible[:, :-1]))  # [B, W, V]
-            drafts = torch.where(beyond <= reach, race(law, exponential), tokens[:, 1:])
-            tokens = torch.cat([tokens[:, :1], drafts], 1)
-        return tokens
+            law = state.drafter.laws(DraftQuery(main.token_ids[:, :-1], positions, main.visible[:, :-1]))
+            scores = law / exponential  # [B, W, V]
+            drafts = torch.where(beyond <= reach, scores.argmax(-1), main.token_ids[:, 1:])
+            main.token_ids = torch.cat([main.token_ids[:, :1], drafts], 1)
+        return scores.masked_fill((beyond > self.config.corrections)[..., None], 0.0)
+
+    def _continue(self, branches: Branches, state: CorrectedState, noise: PositionNoise) -> Branches:
+        """Let the drafter guess what follows the first token `[B, K, 1]` of each branch, up to `depth`."""
+        scratch, visible = self._branch_slots(branches.positions, state)
+        tokens = [branches.tokens[..., 0]]
+        for level in range(self.config.depth - 1):
+            positions = branches.positions + level
+            parents = branches.positions - 1 if level == 0 else scratch[..., level - 1]
+            query = DraftQuery(tokens[-1], positions, visible[:, :, level], slots=scratch[..., level], parents=parents)
+            exponential = noise.exponential(positions + 1, Purpose.SAMPLE, state.layout.vocabulary_size)
+            tokens.append(race(state.drafter.laws(query), exponential))  # [B, K]
+        return replace(branches, tokens=torch.stack(tokens, -1))

@@ -45,6 +45,8 @@ class TreeState(DecodingState):
         doubt: `[B, L]` float32: estimated chance that the draft at a position will change.
         branches: those of the pass that is running.
         continued: the branches of the last pass with their guesses refreshed, to be used again.
+        path: `[B, 1 + W]` int64: the slot of the last query that speaks for each place of the window: a branch's where
+            that was taken, else the main chain's.
         moves: pairs of canvas slots to copy before the next pass.
     """
 
@@ -52,6 +54,7 @@ class TreeState(DecodingState):
     doubt: torch.Tensor | None = None
     branches: Branches | None = None
     continued: Branches | None = None
+    path: torch.Tensor | None = None
     moves: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
@@ -70,6 +73,7 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
     """
 
     paper = "this package; seeded verification after Wiggers & Hoogeboom 2020, arXiv 2002.09928"
+    state_type = TreeState
 
     @register_to_config
     def __init__(self, window: int = 32, branches: int = 4, depth: int = 8, initialise: str = "law-above"):
@@ -88,7 +92,7 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
 
     def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> TreeState:
         plain = super().start(layout, batch_size, device)
-        state = TreeState.empty(layout, batch_size, self.margin(layout) + self.config.depth + 1, 0, device)
+        state = self.state_type.empty(layout, batch_size, self.margin(layout) + self.config.depth + 1, 0, device)
         state.laws = plain.laws
         state.runner_up = torch.full_like(state.canvas, NO_TOKEN)
         state.doubt = torch.full(state.canvas.shape, FRESH_DOUBT, device=device)
@@ -96,23 +100,14 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
 
     def plan(self, state: TreeState, noise: PositionNoise) -> Query:
         main = super().plan(state, noise)
-        state.branches = branches = self._grow(state)
-        batch, count, depth = branches.tokens.shape
-        window = state.window
-
-        steps = torch.arange(depth, device=state.canvas.device)
-        positions = (branches.positions[..., None] + steps).flatten(1)  # [B, K * D]
-        scratch = (state.committed[:, None] + window + torch.arange(count * depth, device=steps.device)).view(
-            batch, count, depth
-        )
-        extent = main.visible.shape[-1] + count * depth
-        slot = torch.arange(extent, device=steps.device)
-        before = slot < branches.positions[:, :, None, None]  # [B, K, 1, S]: what the main chain holds there
-        own = (slot >= scratch[:, :, :1, None]) & (slot <= scratch[..., None])  # [B, K, D, S]
-        visible = torch.cat([slot <= main.positions[..., None], (before | own).flatten(1, 2)], 1)
+        state.branches = branches = self._grow(main, state, noise)
+        scratch, visible = self._branch_slots(branches.positions, state)
+        positions = branches.positions[..., None] + torch.arange(scratch.shape[-1], device=scratch.device)  # [B, K, D]
+        slot = torch.arange(visible.shape[-1], device=scratch.device)
+        visible = torch.cat([slot <= main.positions[..., None], visible.flatten(1, 2)], 1)
         return Query(
             token_ids=torch.cat([main.token_ids, branches.tokens.flatten(1)], 1),
-            positions=torch.cat([main.positions, positions], 1),
+            positions=torch.cat([main.positions, positions.flatten(1)], 1),
             visible=visible,
             slots=torch.cat([main.positions, scratch.flatten(1)], 1),
             moves=state.moves,
@@ -143,7 +138,7 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         index = torch.arange(window + 1, device=gained.device).expand(len(gained), -1)
         behind = index - accepted[:, None] - 1
         on_branch = hit[:, None] & (behind >= 0) & (behind < depth)
-        path = torch.where(on_branch, window + 1 + chosen[:, None] * depth + behind, index)  # [B, 1 + W]
+        state.path = path = torch.where(on_branch, window + 1 + chosen[:, None] * depth + behind, index)  # [B, 1 + W]
         positions = query.positions[:, : window + 1] + 1
         state.canvas.scatter_(1, positions, choices.gather(1, path))
         state.runner_up.scatter_(1, positions, runner_up.gather(1, path))
@@ -152,16 +147,27 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
             rows = torch.arange(len(gained), device=gained.device)[:, None]
             state.laws.write(positions, probabilities[rows, path])
 
-        # Keys and values of the runner-up and of what held behind it move to their positions.
+        # Keys and values of the branch move to their positions; those that did not hold are overwritten there.
         steps = torch.arange(depth, device=gained.device)
         targets = (state.committed + accepted)[:, None] + steps
         sources = (state.committed + window + chosen * depth)[:, None] + steps
-        state.moves = (torch.where(hit[:, None] & (steps <= followed[:, None]), sources, targets), targets)
+        state.moves = (torch.where(hit[:, None], sources, targets), targets)
         state.continued = Branches(branches.index, branches.positions, torch.cat([branches.tokens[..., :1], side], -1))
         return state.advance(positions, gained)
 
-    def _grow(self, state: TreeState) -> Branches:
-        """Choose where to branch off, and guess what follows."""
+    def _branch_slots(self, positions: torch.Tensor, state: TreeState) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slots of the branches from `positions` `[B, K]` on, and what they see: `[B, K, D]`, `[B, K, D, S]`."""
+        batch, count = positions.shape
+        size = count * self.config.depth
+        scratch = state.committed[:, None] + state.window + torch.arange(size, device=positions.device)
+        scratch = scratch.view(batch, count, self.config.depth)
+        slot = torch.arange(max(state.counts) + state.window + size, device=positions.device)
+        before = slot < positions[:, :, None, None]  # [B, K, 1, S]: what the main chain holds there
+        own = (slot >= scratch[:, :, :1, None]) & (slot <= scratch[..., None])  # [B, K, D, S]
+        return scratch, before | own
+
+    def _grow(self, main: Query, state: TreeState, noise: PositionNoise) -> Branches:
+        """Choose where to branch off the main chain, and guess what follows."""
         window, count, depth = state.window, self.config.branches, self.config.depth
         positions = state.committed[:, None] + torch.arange(window, device=state.canvas.device)  # [B, W]
         doubt = state.doubt.gather(1, positions)

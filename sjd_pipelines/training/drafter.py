@@ -23,17 +23,20 @@ from transformers import DynamicCache
 from ..decoding import Query
 from ..models import EagleDrafter
 from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.drafting import CARRIED_LAW
 from ..pipelines.loading import BUNDLED_CHECKPOINT, DRAFTER_FOLDER
 from .batches import MIXED
 from .captions import caption
 from .codes import scene_tokens
+from .drawings import WINDOW, Drawing, Drawings
 from .optimization import Optimizer, rate_factor, update_average
-from .scenes import place, sample_shading, scene_stream
+from .scenes import Scene, place, sample_shading, scene_stream
 from .transformer import averaged_weights, write_atomically
 
 AVERAGE_FILE, STATE_FILE, LOG_FILE = "drafter.safetensors", "drafter_state.pt", "drafter.jsonl"
 HEADS, ROPE_THETA = 8, 100.0
 LARGEST_GUIDANCE = 4.0
+ROLLED_SHARE = 0.35  # of the target's own pictures that are rolled out too, besides being corrected
 
 
 @dataclass
@@ -50,6 +53,7 @@ class DrafterRecipe:
     adam_rate: float = 1.5e-3
     warmup: int = 20
     average_decay: float = 0.99
+    drawn_share: float = 0.75  # of the pictures are the target's own drawings, the rest is rendered
     roll_out: int = 3  # drafts in a row that the loss looks at
     feature_weight: float = 1.0
     log_every: int = 10
@@ -152,6 +156,51 @@ def drafter_loss(
     return torch.stack(losses).mean(), overlaps
 
 
+def correction_loss(
+    drafter: EagleDrafter, pipe: SJDAutoRegressivePipeline, drawing: Drawing, rng: np.random.Generator, count: int
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Soft cross-entropy to the target's law after a change of drafts, corrected from its states before the change.
+
+    Args:
+        drafter: the draft model.
+        pipe: the target.
+        drawing: where drafts and their changes come from.
+        rng: chooses pictures and passes.
+        count: pictures.
+
+    Returns:
+        The loss, and for the log the overlaps of the new law with the old and with the corrected one.
+    """
+    rows = torch.from_numpy(rng.choice(len(drawing.captions), count, replace=False))
+    unfinished = (drawing.committed[1:, rows] < drawing.canvas.shape[-1]).sum(0)  # [B] passes with tokens left behind
+    passes = 1 + (torch.from_numpy(rng.random(count)) * unfinished).long()
+    old, new = drawing.canvas[passes - 1, rows], drawing.canvas[passes, rows]  # [B, N]
+    front = drawing.committed[passes, rows][:, None] - 1
+    at = torch.arange(new.shape[1] - 1)
+    seen = drawing.committed[passes - 1, rows][:, None] - 1 + WINDOW
+    inside = (at >= front) & (at <= seen)  # [B, N - 1]
+    captions = [drawing.captions[row] for row in rows.tolist()]
+    with torch.autocast(new.device.type, torch.bfloat16):
+        hidden, before = teach(pipe, captions, old, drawing.guidance_scale)
+        _, after = teach(pipe, captions, new, drawing.guidance_scale)
+        columns = pipe.image_layout(None, None).width
+        guesses = []
+        for tokens in (old, new):
+            embeds = pipe.embed_image_tokens(tokens[:, :-1]).detach().repeat(2, 1, 1)
+            guesses.append(next(roll_out(drafter, hidden[:, :-1], embeds, columns, 1)))
+        changed = (old != new)[:, :-1].repeat(2, 1)[..., None]
+        corrected = guesses[1] + torch.where(changed, CARRIED_LAW, 1.0) * (hidden[:, 1:] - guesses[0])
+        law = after[:, 1:].softmax(-1)
+        log_draft = pipe.guided_logits(corrected, drawing.guidance_scale).float().log_softmax(-1)
+    share = inside / inside.sum().clamp(min=1)
+    overlaps = {
+        "overlap_before": torch.minimum(law, before[:, 1:].softmax(-1)),
+        "overlap_corrected": torch.minimum(law, log_draft.detach().exp()),
+    }
+    means = {name: float((overlap.sum(-1) * share).sum()) for name, overlap in overlaps.items()}
+    return (-(law * log_draft).sum(-1) * share).sum(), means
+
+
 def build_drafter(hidden_size: int, seed: int) -> EagleDrafter:
     """A drafter that begins by repeating the last hidden state; the caller's random state is not touched."""
     with torch.random.fork_rng(devices=[]):
@@ -176,6 +225,7 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
     folder = Path(recipe.folder)
     folder.mkdir(parents=True, exist_ok=True)
     pipe = pipe or SJDAutoRegressivePipeline.from_pretrained(recipe.model or None)
+    pipe.set_progress_bar_config(disable=True)
     for component in pipe.components.values():
         if isinstance(component, torch.nn.Module):
             component.requires_grad_(False)
@@ -206,16 +256,23 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()), flush=True)
 
     rng = np.random.default_rng([recipe.seed, progress["step"]])
-    scenes = scene_stream(rng, MIXED)
+    scenes, drawings = scene_stream(rng, MIXED), Drawings(pipe, rng)
     start, before, first_step = time.monotonic(), progress["seconds"], progress["step"]
     seconds, last_save, window, entry = 0.0, 0.0, [], {}
     while seconds < recipe.minutes * 60 and not 0 < recipe.max_steps <= progress["step"] - first_step:
-        batch = [next(scenes) for _ in range(recipe.batch_size)]
-        captions = [caption(scene, rng) for scene in batch]
-        tokens = np.stack([scene_tokens(scene, place(scene, rng), sample_shading(rng)) for scene in batch])
-        # Guidance mixes the drafter's two guesses, whatever its strength.
-        guidance_scale = float(rng.uniform(1.01, LARGEST_GUIDANCE))
-        loss, overlaps = drafter_loss(drafter, pipe, captions, torch.from_numpy(tokens), guidance_scale, recipe)
+        if rng.random() < recipe.drawn_share:
+            drawing = drawings.next()
+            loss, overlaps = correction_loss(drafter, pipe, drawing, rng, recipe.batch_size)
+            if rng.random() < ROLLED_SHARE:
+                rows = slice(recipe.batch_size)
+                tokens, captions = drawing.canvas[-1][rows], drawing.captions[rows]
+                rolled, more = drafter_loss(drafter, pipe, captions, tokens, drawing.guidance_scale, recipe)
+                loss, overlaps = loss + rolled, overlaps | more
+        else:
+            captions, tokens = _render(scenes, recipe.batch_size, rng)
+            # Guidance mixes the drafter's two guesses, whatever its strength.
+            guidance_scale = float(rng.uniform(1.01, LARGEST_GUIDANCE))
+            loss, overlaps = drafter_loss(drafter, pipe, captions, tokens, guidance_scale, recipe)
         loss.backward()
         if not math.isfinite(loss.item()):
             raise RuntimeError(f"The loss is {loss.item()} at step {progress['step']}; lower the learning rates.")
@@ -274,13 +331,20 @@ def _probe(drafter: EagleDrafter, pipe: SJDAutoRegressivePipeline, recipe: Draft
     scenes = scene_stream(rng, MIXED)
     entries = []
     for _ in range(4):
-        batch = [next(scenes) for _ in range(recipe.batch_size)]
-        captions = [caption(scene, rng) for scene in batch]
-        tokens = np.stack([scene_tokens(scene, place(scene, rng), sample_shading(rng)) for scene in batch])
-        loss, overlaps = drafter_loss(drafter, pipe, captions, torch.from_numpy(tokens), 1.5, recipe)
+        captions, tokens = _render(scenes, recipe.batch_size, rng)
+        loss, overlaps = drafter_loss(drafter, pipe, captions, tokens, 1.5, recipe)
         entries.append({"loss": loss.item()} | overlaps)
     return {f"probe_{name}": value for name, value in _means(entries).items()}
 
 
+def _render(scenes: Iterator[Scene], count: int, rng: np.random.Generator) -> tuple[list[str], torch.Tensor]:
+    """Captions and rendered tokens `[count, N]` of the next scenes."""
+    batch = [next(scenes) for _ in range(count)]
+    tokens = np.stack([scene_tokens(scene, place(scene, rng), sample_shading(rng)) for scene in batch])
+    return [caption(scene, rng) for scene in batch], torch.from_numpy(tokens)
+
+
 def _means(entries: list[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(entry[name] for entry in entries) / len(entries) for name in entries[0]}
+    names = sorted({name for entry in entries for name in entry})
+    values = {name: [entry[name] for entry in entries if name in entry] for name in names}
+    return {name: sum(found) / len(found) for name, found in values.items()}

@@ -8,6 +8,7 @@ import torch
 from sjd_pipelines import AutoregressiveScheduler, CorrectedJacobiScheduler, ImageTokenLayout, PositionNoise
 from sjd_pipelines.decoding import probabilities
 from sjd_pipelines.decoding.drafter import DraftQuery
+from sjd_pipelines.schedulers.drafting import one_hot
 
 PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
 SAMPLING = {"guidance_scale": 3.0, "output_type": "latent", "top_k": 9, "top_p": 0.9}
@@ -18,11 +19,12 @@ def draw(pipe, scheduler, prompts=PROMPTS, seeds=range(4)):
     return pipe(prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **SAMPLING)
 
 
-@pytest.mark.parametrize("corrections", [1, 3])
-@pytest.mark.parametrize("window", [1, 2, 3, 16, 40, "auto"])  # the picture has 16 tokens
-def test_the_sequential_picture(pipe, window, corrections):
+@pytest.mark.parametrize(("corrections", "branches", "depth"), [(1, 1, 1), (1, 4, 3), (3, 2, 5)])
+@pytest.mark.parametrize("window", [1, 2, 3, 16, 40])  # the picture has 16 tokens
+def test_the_sequential_picture(pipe, window, corrections, branches, depth):
     reference = draw(pipe, AutoregressiveScheduler()).tokens
-    output = draw(pipe, CorrectedJacobiScheduler(window=window, corrections=corrections))
+    scheduler = CorrectedJacobiScheduler(window=window, corrections=corrections, branches=branches, depth=depth)
+    output = draw(pipe, scheduler)
     assert torch.equal(output.tokens, reference)
     assert len(set(output.statistics.forward_passes)) > 1  # rows advance on their own
     assert max(output.statistics.forward_passes) <= 16
@@ -41,10 +43,10 @@ def test_batch_equals_single(pipe):
 class TrustsTheDrafter(CorrectedJacobiScheduler):
     """Accepts the first draft unseen."""
 
-    def accept(self, slots):
-        keep = super().accept(slots)
-        keep[:, :1] |= slots.state.passes > 0
-        return keep
+    def step(self, probabilities, query, state, noise):
+        if state.passes:
+            probabilities[:, 0] = one_hot(query.token_ids[:, 1], probabilities.shape[-1])
+        return super().step(probabilities, query, state, noise)
 
 
 def test_a_broken_twin_is_caught(pipe):
@@ -93,11 +95,12 @@ def test_what_has_not_changed_keeps_the_choice_of_the_target(pipe):
     class Watched(CorrectedJacobiScheduler):
         def step(self, laws, query, state, noise):
             if state.passes == 1:
-                ask = DraftQuery(query.token_ids[:, 1:], query.positions[:, 1:], query.visible[:, 1:])
+                chain = slice(1, state.window + 1)
+                ask = DraftQuery(query.token_ids[:, chain], query.positions[:, chain], query.visible[:, chain])
                 own = state.drafter.laws(ask)
                 state.drafter.observe(query, hidden_states[-1])  # what `laws` wrote over
                 state.drafter.review(ask)
-                seen.append((own, state.drafter.laws(ask), laws[:, 1:]))
+                seen.append((own, state.drafter.laws(ask), laws[:, chain]))
             return super().step(laws, query, state, noise)
 
     hidden_states = []
@@ -128,10 +131,12 @@ def test_no_drafter_no_work(pipe):
         pipe.register_modules(drafter=drafter)
 
 
-def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match=r"corrections must be an integer of at least 1, got 0\."):
-        CorrectedJacobiScheduler(corrections=0)
-    with pytest.raises(ValueError, match="window"):
-        CorrectedJacobiScheduler(window=0)
+@pytest.mark.parametrize("setting", ["window", "corrections", "branches", "depth"])
+def test_bad_settings_are_refused(setting):
+    with pytest.raises(ValueError, match=rf"{setting} must be an integer of at least 1, got 0\."):
+        CorrectedJacobiScheduler(**{setting: 0})
+
+
+def test_unknown_initialisers_are_refused():
     with pytest.raises(ValueError, match="initialise"):
         CorrectedJacobiScheduler(initialise="guess")

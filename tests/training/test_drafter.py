@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from sjd_pipelines.training.drafter import (
     LOG_FILE,
     DrafterRecipe,
     build_drafter,
+    correction_loss,
     drafter_loss,
     export_drafter,
     roll_out,
@@ -20,6 +22,7 @@ from sjd_pipelines.training.drafter import (
     teach,
     train_drafter,
 )
+from sjd_pipelines.training.drawings import REUSE, Drawing, Drawings
 from sjd_pipelines.training.export import build_processor
 
 CAPTIONS = ["a dog on a red background", "two cats on a blue background"]
@@ -69,6 +72,36 @@ def test_the_loss_weighs_laws_and_states(target):
     assert all(0 < overlap <= 1 for overlap in overlaps.values())
 
 
+def test_drawings_tell_how_pictures_came_about(target):
+    drawings = Drawings(target, np.random.default_rng(0), batch_size=2)
+    scheduler, state = target.scheduler, torch.random.get_rng_state()
+    first = drawings.next()
+    assert target.scheduler is scheduler
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert first.canvas.shape == (len(first.committed), 2, 256)
+    assert (first.committed.diff(dim=0) >= 0).all()
+    assert (first.committed[-1] == 256).all()
+    for row, count in enumerate(first.committed[0].tolist()):  # what is committed stays
+        assert (first.canvas[:, row, :count] == first.canvas[-1, row, :count]).all()
+    assert [drawings.next() is first for _ in range(REUSE)] == [True] * (REUSE - 1) + [False]
+
+
+def test_corrections_are_judged_by_what_the_target_says_next(target):
+    canvas = torch.randint(2048, (3, 2, 256), generator=torch.Generator().manual_seed(0))
+    committed = torch.tensor([[5, 9], [20, 30], [256, 40]])
+    drafter, rng = build_drafter(32, seed=0), np.random.default_rng(2)
+    loss, overlaps = correction_loss(drafter, target, Drawing(CAPTIONS, 2.0, canvas, committed), rng, 2)
+    assert loss > 0
+    assert set(overlaps) == {"overlap_before", "overlap_corrected"}
+    loss.backward()
+    assert drafter.fuse.weight.grad.abs().sum() > 0
+
+    still = Drawing(CAPTIONS, 2.0, canvas[:1].repeat(3, 1, 1), committed)  # nothing has changed
+    _, overlaps = correction_loss(drafter, target, still, rng, 2)
+    assert overlaps["overlap_before"] == pytest.approx(1, abs=1e-3)
+    assert overlaps["overlap_corrected"] == pytest.approx(1, abs=0.02)  # states come in half precision
+
+
 def test_training_learns_stops_and_resumes(tmp_path, target):
     recipe = DrafterRecipe(tmp_path, decay_minutes=0, batch_size=2, warmup=2, log_every=2, max_steps=4, threads=1)
     state = torch.random.get_rng_state()
@@ -79,7 +112,7 @@ def test_training_learns_stops_and_resumes(tmp_path, target):
     assert (second["step"], second["images"]) == (8, 16)
     assert second["probe_loss"] < first["probe_loss"]
     log = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
-    assert {"overlap_1", "overlap_2", "overlap_3"} <= set(log[0])
+    assert {"overlap_1", "overlap_2", "overlap_3", "overlap_corrected"} <= set().union(*log)
     assert not list(tmp_path.glob("*.tmp"))
 
     with pytest.raises(FileNotFoundError, match="is no folder"):
