@@ -15,7 +15,7 @@ from .scenes import scene_stream
 
 GUIDANCES = (1.5, 1.5, 2.0, 3.0, 3.0)  # strengths that pictures are drawn with, one after chance
 WINDOW = 32  # drafts of one pass
-BATCH, CAPACITY, REUSE = 8, 32, 4  # pictures in a drawing, drawings kept, times each is shown
+BATCH, CAPACITY, REUSE = 8, 32, 16  # pictures in a drawing, drawings kept, times each is shown
 
 
 @dataclass
