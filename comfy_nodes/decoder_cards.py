@@ -335,9 +335,16 @@ CARDS: dict[str, Card] = {
         "not a pixel differs from sequential. Needs a model that comes with a draft model.",
         {
             "window": WINDOW,
+            "reach": Setting(
+                "How many of the guesses are corrected, the first ones. More saves passes and makes the runs of the "
+                "draft model a little longer.",
+                1,
+                1024,
+                1,
+            ),
             "corrections": Setting(
-                "How often the draft model goes over the window before each pass. More saves passes where it is good; "
-                "each costs a run of the draft model.",
+                "How often the draft model goes over them before each pass. More saves passes where it is good; each "
+                "costs a run of the draft model.",
                 1,
                 16,
                 1,

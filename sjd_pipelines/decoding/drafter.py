@@ -20,6 +20,12 @@ class DraftQuery(Query):
     parents: torch.Tensor | None = None
     wanted: torch.Tensor | None = None
 
+    def first(self, count: int) -> "DraftQuery":
+        """A query about the first `count` tokens, which live at their positions."""
+        return DraftQuery(
+            self.token_ids[:, :count], self.positions[:, :count], self.visible[:, :count], moves=self.moves
+        )
+
 
 class Drafter(Protocol):
     """A draft model at work on one batch. It reads its past from canvas slots, as the target does."""

@@ -40,8 +40,10 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
 
     Args:
         window: drafts on the main chain, at least 1.
-        corrections: passes of the draft model over the window before each pass of the target, at least 1. Each lets a
-            change reach one token further.
+        reach: drafts that are corrected, at least 1: the first ones of the window. The target itself revises those
+            behind them several times before their turn comes.
+        corrections: passes of the draft model over them before each pass of the target, at least 1. Each lets a change
+            spread one token further.
         branches: side chains per pass, at least 1.
         depth: tokens of a side chain, at least 1; each costs a pass of the draft model over the branches.
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
@@ -54,12 +56,14 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
     def __init__(
         self,
         window: int = 32,
+        reach: int = 16,
         corrections: int = 2,
         branches: int = 4,
         depth: int = 4,
         initialise: str = "law-above",
     ):
         check_window(window)
+        check_count("reach", reach)
         check_count("corrections", corrections)
         check_count("branches", branches)
         check_count("depth", depth)
@@ -83,29 +87,32 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
     def _grow(self, main: Query, state: CorrectedState, noise: PositionNoise) -> Branches:
         if state.seen is None:
             return super()._grow(main, state, noise)
-        scores = self._correct(main, state, noise)  # [B, W, V]
-        best, tokens = scores.topk(min(CHOICES, scores.shape[-1]), -1)  # [B, W, C]
-        doubt = 0.5 * best[..., 1:] / best[..., :1]  # [B, W, C - 1]
-        certain = 1 - doubt.sum(-1).clamp(max=0.9)  # [B, W]
+        scores = self._correct(main, state, noise)  # [B, C, V]
+        best, tokens = scores.topk(min(CHOICES, scores.shape[-1]), -1)
+        doubt = 0.5 * best[..., 1:] / best[..., :1]  # [B, C, CHOICES - 1]
+        certain = 1 - doubt.sum(-1).clamp(max=0.9)  # [B, C]
         reach = certain.cumprod(1) / certain  # chance that all drafts before a slot hold
-        value = (reach[..., None] * doubt).flatten(1)  # [B, W * (C - 1)]
+        value = (reach[..., None] * doubt).flatten(1)
         places = value.topk(min(self.config.branches, value.shape[1]), 1).indices  # [B, K]
         index = places // doubt.shape[-1]
         first = tokens[..., 1:].flatten(1).gather(1, places)
         return self._continue(Branches(index, main.positions[:, 1:].gather(1, index), first[..., None]), state, noise)
 
     def _correct(self, main: Query, state: CorrectedState, noise: PositionNoise) -> torch.Tensor:
-        """Correct the drafts of `main`; returns the perturbed scores they were chosen by, `[B, W, V]`."""
-        state.drafter.review(state.seen)
-        positions = main.positions[:, :-1]
+        """Correct the first drafts of `main`; returns the perturbed scores they were chosen by, `[B, C, V]`."""
+        count = min(self.config.reach, state.window)
+        # The committed tokens are reviewed too: it is how the drafter gets to see them.
+        seen = state.seen.first(max(state.advances) + count)
+        state.drafter.review(seen)
+        positions, visible = main.positions[:, :count], main.visible[:, :count]
         # Behind what the target has seen the drafter goes on by itself, a token at a time.
-        beyond = positions - state.seen.positions[:, -1:]  # [B, W]
+        beyond = positions - state.seen.positions[:, -1:]  # [B, C]
         exponential = noise.exponential(positions + 1, Purpose.SAMPLE, state.layout.vocabulary_size)
-        for reach in range(1, self.config.corrections + 1):
-            law = state.drafter.laws(DraftQuery(main.token_ids[:, :-1], positions, main.visible[:, :-1]))
-            scores = law / exponential  # [B, W, V]
-            drafts = torch.where(beyond <= reach, scores.argmax(-1), main.token_ids[:, 1:])
-            main.token_ids = torch.cat([main.token_ids[:, :1], drafts], 1)
+        for spread in range(1, self.config.corrections + 1):
+            law = state.drafter.laws(DraftQuery(main.token_ids[:, :count], positions, visible))
+            scores = law / exponential
+            guesses = torch.where(beyond <= spread, scores.argmax(-1), main.token_ids[:, 1 : count + 1])
+            main.token_ids = torch.cat([main.token_ids[:, :1], guesses, main.token_ids[:, count + 1 :]], 1)
         return scores.masked_fill((beyond > self.config.corrections)[..., None], 0.0)
 
     def _continue(self, branches: Branches, state: CorrectedState, noise: PositionNoise) -> Branches:

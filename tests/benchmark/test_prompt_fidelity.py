@@ -46,11 +46,12 @@ def test_true_pictures_are_the_ceiling(random_painter):
 def test_a_missing_draft_model_is_named(pipe):
     eagle = Contender("eagle", SCHEDULERS["eagle"]())
     assert eagle.missing(pipe) is None
-    drafter, pipe.drafter = pipe.drafter, None
+    drafter = pipe.drafter
+    pipe.register_modules(drafter=None)
     try:
         assert eagle.missing(pipe) == "needs a draft model; this pipeline has none"
     finally:
-        pipe.drafter = drafter
+        pipe.register_modules(drafter=drafter)
 
 
 def test_contenders_are_told_apart_and_stand_once():

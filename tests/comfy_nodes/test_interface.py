@@ -36,7 +36,7 @@ FROZEN = {
     "SJDDecoderSeededEagle": (TREE, ["DECODER"]),
     "SJDDecoderLanternEagle": (TREE + LANTERN[2:], ["DECODER"]),
     "SJDDecoderPAC": (["window", "branches", "depth", "initialise"], ["DECODER"]),
-    "SJDDecoderCorrectedJacobi": (["window", "corrections", "branches", "depth", "initialise"], ["DECODER"]),
+    "SJDDecoderCorrectedJacobi": (["window", "reach", "corrections", "branches", "depth", "initialise"], ["DECODER"]),
 }
 
 

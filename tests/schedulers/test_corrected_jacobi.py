@@ -19,11 +19,13 @@ def draw(pipe, scheduler, prompts=PROMPTS, seeds=range(4)):
     return pipe(prompts, generator=[torch.Generator().manual_seed(seed) for seed in seeds], **SAMPLING)
 
 
-@pytest.mark.parametrize(("corrections", "branches", "depth"), [(1, 1, 1), (1, 4, 3), (3, 2, 5)])
+@pytest.mark.parametrize(
+    ("reach", "corrections", "branches", "depth"), [(1, 1, 1, 1), (16, 1, 4, 3), (4, 3, 2, 5), (100, 2, 30, 2)]
+)
 @pytest.mark.parametrize("window", [1, 2, 3, 16, 40])  # the picture has 16 tokens
-def test_the_sequential_picture(pipe, window, corrections, branches, depth):
+def test_the_sequential_picture(pipe, window, reach, corrections, branches, depth):
     reference = draw(pipe, AutoregressiveScheduler()).tokens
-    scheduler = CorrectedJacobiScheduler(window=window, corrections=corrections, branches=branches, depth=depth)
+    scheduler = CorrectedJacobiScheduler(window, reach, corrections, branches, depth)
     output = draw(pipe, scheduler)
     assert torch.equal(output.tokens, reference)
     assert len(set(output.statistics.forward_passes)) > 1  # rows advance on their own
@@ -131,7 +133,7 @@ def test_no_drafter_no_work(pipe):
         pipe.register_modules(drafter=drafter)
 
 
-@pytest.mark.parametrize("setting", ["window", "corrections", "branches", "depth"])
+@pytest.mark.parametrize("setting", ["window", "reach", "corrections", "branches", "depth"])
 def test_bad_settings_are_refused(setting):
     with pytest.raises(ValueError, match=rf"{setting} must be an integer of at least 1, got 0\."):
         CorrectedJacobiScheduler(**{setting: 0})
