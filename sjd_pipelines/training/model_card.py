@@ -61,6 +61,8 @@ Default sampling (`generation_config.json`): {sampling}.
   edge differences).
 - **Transformer**: a six-layer Llama of width 256, trained along the model's own image generation path (10 % of the
   captions dropped in the layout Janus uses for guidance), Muon and AdamW, bf16 autocast, averaged weights.
+- **Draft model** (`drafter/`, with a card of its own): one layer that guesses the transformer's next hidden state,
+  trained on rendered scenes and on pictures that the model drew itself.
 - **Held out**: a tenth of all (object, background) pairs and of all (object, object, relation) triples, chosen by
   hash, never occurred in training. All scores below are on these.
 

@@ -125,6 +125,8 @@ def test_training_learns_stops_and_resumes(tmp_path, target):
     size = sum(file.stat().st_size for file in (bundle / "drafter").iterdir())
     assert size < 0.6 * (tmp_path / AVERAGE_FILE).stat().st_size  # half precision
     assert drafter.config.hidden_size == 32
+    assert "8 pictures in" not in (bundle / "drafter" / "README.md").read_text()
+    assert "16 pictures in 8 steps" in (bundle / "drafter" / "README.md").read_text()
 
 
 def test_the_command_takes_every_field_of_the_recipe(tmp_path):
