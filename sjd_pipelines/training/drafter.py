@@ -44,9 +44,10 @@ One layer, {parameters:.2f} million parameters, that guesses the next hidden sta
 (EAGLE, Li et al. 2024); embedding and head are that model's. It decides how many forward passes are saved, never what
 an exact or lossless decoder draws.
 
-Made by `python -m sjd_pipelines.training drafter`: {images:,} pictures in {step:,} steps and {seconds:.0f} seconds of a
-CPU that did other work as well. On scenes that training does not see, at guidance 1.5, its law overlaps the model's by
-{probe_overlap_1:.2f} one token ahead, by {probe_overlap_2:.2f} and {probe_overlap_3:.2f} as it goes on from its guesses.
+Made by `python -m sjd_pipelines.training drafter`: {images:,} pictures in {step:,} steps and {seconds:.0f} seconds of
+a CPU that did other work as well. On scenes that training does not see, at guidance 1.5, its law overlaps the model's
+by {probe_overlap_1:.2f} one token ahead; going on from its guesses, by {probe_overlap_2:.2f} and then
+{probe_overlap_3:.2f}.
 """
 
 
