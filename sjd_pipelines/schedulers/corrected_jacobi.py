@@ -89,14 +89,17 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
             return super()._grow(main, state, noise)
         scores = self._correct(main, state, noise)  # [B, C, V]
         best, tokens = scores.topk(min(CHOICES, scores.shape[-1]), -1)
-        doubt = 0.5 * best[..., 1:] / best[..., :1]  # [B, C, CHOICES - 1]
+        positions, drafts = main.positions[:, 1 : best.shape[1] + 1], main.token_ids[:, 1 : best.shape[1] + 1]
+        # Nothing branches off behind the picture, nor where the drafter has said nothing (all scores are zero).
+        doubt = 0.5 * best[..., 1:] / best[..., :1].clamp(min=torch.finfo(best.dtype).tiny)  # [B, C, CHOICES - 1]
+        doubt = doubt.masked_fill((positions >= state.layout.num_tokens)[..., None], 0.0)
         certain = 1 - doubt.sum(-1).clamp(max=0.9)  # [B, C]
         reach = certain.cumprod(1) / certain  # chance that all drafts before a slot hold
-        value = (reach[..., None] * doubt).flatten(1)
-        places = value.topk(min(self.config.branches, value.shape[1]), 1).indices  # [B, K]
-        index = places // doubt.shape[-1]
-        first = tokens[..., 1:].flatten(1).gather(1, places)
-        return self._continue(Branches(index, main.positions[:, 1:].gather(1, index), first[..., None]), state, noise)
+        value, places = (reach[..., None] * doubt).flatten(1).topk(min(self.config.branches, doubt[0].numel()), 1)
+        index = places // doubt.shape[-1]  # [B, K]
+        # A branch without worth repeats the draft, so that chance never decides what is tried.
+        first = torch.where(value > 0, tokens[..., 1:].flatten(1).gather(1, places), drafts.gather(1, index))
+        return self._continue(Branches(index, positions.gather(1, index), first[..., None]), state, noise)
 
     def _correct(self, main: Query, state: CorrectedState, noise: PositionNoise) -> torch.Tensor:
         """Correct the first drafts of `main`; returns the perturbed scores they were chosen by, `[B, C, V]`."""
