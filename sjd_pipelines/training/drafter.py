@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import DynamicCache
 
@@ -31,7 +31,7 @@ from .codes import scene_tokens
 from .drawings import WINDOW, Drawing, Drawings
 from .optimization import Optimizer, rate_factor, update_average
 from .scenes import Scene, place, sample_shading, scene_stream
-from .transformer import averaged_weights, write_atomically
+from .transformer import append_log, averaged_weights, save_run
 
 AVERAGE_FILE, STATE_FILE, LOG_FILE = "drafter.safetensors", "drafter_state.pt", "drafter.jsonl"
 HEADS, ROPE_THETA = 8, 100.0
@@ -258,14 +258,7 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
         progress = state["progress"]
 
     def save() -> None:
-        write_atomically(folder / AVERAGE_FILE, lambda path: save_file(dict(zip(named, average)), path))
-        state = {"weights": {k: p.detach() for k, p in named.items()}, "optimizer": optimizer.state_dict()}
-        write_atomically(folder / STATE_FILE, lambda path: torch.save(state | {"progress": progress}, path))
-
-    def log(entry: dict) -> None:
-        with (folder / LOG_FILE).open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()), flush=True)
+        save_run(folder / AVERAGE_FILE, folder / STATE_FILE, named, average, optimizer, progress)
 
     rng = np.random.default_rng([recipe.seed, progress["step"]])
     scenes, drawings = scene_stream(rng, MIXED), Drawings(pipe, rng)
@@ -303,13 +296,13 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
         if progress["step"] % recipe.log_every == 0:
             entry = progress | _means(window) | {"rate": factor}
             window = []
-            log(entry)
+            append_log(folder / LOG_FILE, entry)
         if seconds - last_save > recipe.save_minutes * 60:
             save()
             last_save = seconds
     with averaged_weights(parameters, average), torch.no_grad():
         entry = progress | _probe(drafter, pipe, recipe)
-    log(entry)
+    append_log(folder / LOG_FILE, entry)
     save()
     return entry
 

@@ -73,6 +73,27 @@ def write_atomically(path: Path, write) -> None:
     temporary.replace(path)
 
 
+def append_log(path: Path, entry: dict) -> None:
+    """Add a line of JSON to a log and show it."""
+    with path.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+    print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()), flush=True)
+
+
+def save_run(
+    average_file: Path,
+    state_file: Path,
+    named: dict[str, nn.Parameter],
+    average: list[torch.Tensor],
+    optimizer: Optimizer,
+    progress: dict,
+) -> None:
+    """Write the averaged weights, and what a run needs to go on."""
+    write_atomically(average_file, lambda path: save_file(dict(zip(named, average)), path))
+    state = {"weights": {k: p.detach() for k, p in named.items()}, "optimizer": optimizer.state_dict()}
+    write_atomically(state_file, lambda path: torch.save(state | {"progress": progress}, path))
+
+
 def token_loss(model: JanusForConditionalGeneration, prompt: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of every image token: `[B, 256]` float32 nats."""
     with torch.autocast("cpu", torch.bfloat16):
@@ -215,18 +236,11 @@ def train_transformer(recipe: TransformerRecipe, model: JanusForConditionalGener
 
     def save() -> None:
         if rank == 0:
-            weights = dict(zip(named, average))
-            write_atomically(folder / AVERAGE_FILE, lambda path: save_file(weights, path))
-            state = {"weights": {k: p.detach() for k, p in named.items()}, "optimizer": optimizer.state_dict()}
-            write_atomically(folder / STATE_FILE, lambda path: torch.save(state | {"progress": progress}, path))
+            save_run(folder / AVERAGE_FILE, folder / STATE_FILE, named, average, optimizer, progress)
 
     def log(entry: dict) -> None:
         if rank == 0:
-            with (folder / LOG_FILE).open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-            print(
-                "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()), flush=True
-            )
+            append_log(folder / LOG_FILE, entry)
 
     gradients = Gradients(parameters, world)
     stream = BatchStream(recipe.batch_size, seed=recipe.seed + 1000 * progress["step"] + rank + 1)
