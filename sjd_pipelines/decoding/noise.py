@@ -8,11 +8,19 @@ from enum import IntEnum
 
 import torch
 
-_MASK32 = 0xFFFFFFFF
+
+def _signed(word: int) -> int:
+    """The low 32 bits of an integer as a signed one: words are int32 tensors, which wrap around on every device."""
+    word &= 0xFFFFFFFF
+    return word - (word >> 31 << 32)
+
+
 # Multipliers of the 32-bit finaliser "lowbias32" (Wellons 2018, https://nullprogram.com/blog/2018/07/31/).
-_MULTIPLIER_A = 0x7FEB352D
-_MULTIPLIER_B = 0x846CA68B
-_GOLDEN = 0x9E3779B9
+_MULTIPLIER_A = _signed(0x7FEB352D)
+_MULTIPLIER_B = _signed(0x846CA68B)
+_GOLDEN = _signed(0x9E3779B9)
+_STREAM = _signed(0x85EBCA6B)
+_DRAW = _signed(0xC2B2AE35)
 
 
 class Purpose(IntEnum):
@@ -36,10 +44,11 @@ class PositionNoise:
     def __init__(self, seeds: list[int], device: torch.device | str = "cpu", num_positions: int | None = None):
         self.seeds = list(seeds)
         self.device = torch.device(device)
-        words = [[seed & _MASK32, (seed >> 32) & _MASK32] for seed in self.seeds]
-        low, high = torch.tensor(words, dtype=torch.int64).unbind(-1)
-        # [B, 2]: the two words of the seed, each mixed with both, so that nearby seeds share nothing.
-        self._row_keys = torch.stack([_mix(_mix(low) ^ high), _mix(_mix(high + _GOLDEN) ^ low)], -1).to(self.device)
+        words = [[_signed(seed), _signed(seed >> 32)] for seed in self.seeds]
+        low, high = torch.tensor(words, dtype=torch.int32).unbind(-1)
+        # [2, B, 1]: the two words of the seed, each mixed with both, so that nearby seeds share nothing.
+        keys = [_mix(_mix(low.clone()) ^ high), _mix(_mix(high + _GOLDEN) ^ low)]
+        self._row_keys = torch.stack(keys)[..., None].to(self.device)
         self._token_counters: dict[int, torch.Tensor] = {}
         self._num_positions = num_positions
         self._table: torch.Tensor | None = None  # [2, B, L]: keys of all positions
@@ -47,19 +56,20 @@ class PositionNoise:
         if num_positions is not None:
             self._table = self._position_keys(torch.arange(num_positions, device=self.device).expand(len(seeds), -1))
 
-    def uniform(self, positions: torch.Tensor, purpose: Purpose, draw: int = 0) -> torch.Tensor:
+    def uniform(self, positions: torch.Tensor, purpose: Purpose, draw: int | torch.Tensor = 0) -> torch.Tensor:
         """One number per slot.
 
         Args:
             positions: `[B, Q]` int64 raster indices.
             purpose: the stream.
-            draw: distinguishes repeated draws at one position, for instance the index of the pass.
+            draw: distinguishes repeated draws at one position, for instance the index of the pass; `[K]` integers
+                are K draws at once.
 
         Returns:
-            `[B, Q]` float32 in [0, 1).
+            `[B, Q]` float32 in [0, 1), or `[B, Q, K]`.
         """
         _, second = self._slot_keys(positions, purpose, draw)
-        return (second >> 8).to(torch.float32) * 2.0**-24
+        return second.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF) * 2.0**-24
 
     def exponential(
         self, positions: torch.Tensor, purpose: Purpose, codebook_size: int, draw: int = 0
@@ -73,34 +83,28 @@ class PositionNoise:
             positions: `[B, Q]` int64 raster indices.
             purpose: the stream.
             codebook_size: V.
-            draw: as in `uniform`.
+            draw: one, as in `uniform`.
 
         Returns:
             `[B, Q, V]` float32, > 0.
         """
-        first, second = (_as_int32(key)[..., None] for key in self._slot_keys(positions, purpose, draw))
-        bits = self._counters(codebook_size) ^ first  # [B, Q, V] int32
-        # int32 wraps around on every device; arithmetic shifts are made logical by masking the sign bits away.
-        bits.bitwise_xor_(bits.bitwise_right_shift(16).bitwise_and_(0xFFFF))
-        bits.mul_(_MULTIPLIER_A).add_(second)
-        bits.bitwise_xor_(bits.bitwise_right_shift(15).bitwise_and_(0x1FFFF))
-        bits.mul_(_MULTIPLIER_B - 2**32)
-        bits.bitwise_xor_(bits.bitwise_right_shift(16).bitwise_and_(0xFFFF))
-        # (bits + 2^31 + 1/2) / 2^32 in (0, 1). float64 keeps all 32 bits, and its logarithm rounds to the same
-        # float32 whichever library computes it.
-        uniform = bits.to(torch.float64).add_(2147483648.5).mul_(2.0**-32)
-        return uniform.neg_().log1p_().neg_().to(torch.float32)
+        first, second = self._slot_keys(positions, purpose, draw)[..., None]  # [B, Q, 1] each
+        bits = _mix(self._counters(codebook_size) ^ first, second)  # [B, Q, V] int32
+        # u = (bits + 2^31 + 1/2) / 2^32 in (0, 1), here -u. float64 keeps all 32 bits, and its logarithm rounds to the
+        # same float32 whichever library computes it.
+        uniform = bits.to(torch.float64).add_(2147483648.5).mul_(-(2.0**-32))
+        return uniform.log1p_().to(torch.float32).neg_()
 
     def gumbel(self, positions: torch.Tensor, purpose: Purpose, codebook_size: int, draw: int = 0) -> torch.Tensor:
         """Standard Gumbel numbers, `-log` of `exponential` of the same address: `[B, Q, V]` float32."""
         return self.exponential(positions, purpose, codebook_size, draw).log().neg_()
 
-    def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: int) -> torch.Tensor:
-        """Two 32-bit keys per slot, as int64 `[2, B, Q]`."""
+    def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: int | torch.Tensor) -> torch.Tensor:
+        """Two keys per slot, as int32 `[2, B, Q]` or `[2, B, Q, K]`, which the caller may overwrite."""
         if self._table is None:
             return self._stream_keys(self._position_keys(positions), purpose, draw)
         index = positions.expand(2, -1, -1)
-        if draw:
+        if isinstance(draw, torch.Tensor) or draw:
             return self._stream_keys(self._table.gather(2, index), purpose, draw)
         if purpose not in self._first_draw:
             self._first_draw[purpose] = self._stream_keys(self._table, purpose, 0)
@@ -108,32 +112,31 @@ class PositionNoise:
 
     def _position_keys(self, positions: torch.Tensor) -> torch.Tensor:
         """Position and seed, mixed: `[B, Q]` -> `[2, B, Q]`."""
-        return _mix(_mix(positions * _GOLDEN) ^ self._row_keys.T[:, :, None])
+        return _mix(_mix(positions.to(torch.int32) * _GOLDEN) ^ self._row_keys)
 
-    def _stream_keys(self, keys: torch.Tensor, purpose: Purpose, draw: int) -> torch.Tensor:
+    def _stream_keys(self, keys: torch.Tensor, purpose: Purpose, draw: int | torch.Tensor) -> torch.Tensor:
         """Keys of a position to keys of one stream and draw there."""
-        stream = int(purpose) * 0x85EBCA6B + draw * 0xC2B2AE35 & _MASK32
+        if isinstance(draw, torch.Tensor):
+            keys, stream = keys[..., None], draw.to(torch.int32) * _DRAW + _signed(purpose * _STREAM)
+        else:
+            stream = _signed(purpose * _STREAM + draw * _DRAW)
         return _mix(keys ^ stream)
 
     def _counters(self, codebook_size: int) -> torch.Tensor:
         counters = self._token_counters.get(codebook_size)
         if counters is None:
-            tokens = torch.arange(codebook_size, dtype=torch.int64, device=self.device)
-            counters = self._token_counters[codebook_size] = _as_int32(tokens * _GOLDEN & _MASK32)
+            tokens = torch.arange(codebook_size, dtype=torch.int32, device=self.device)
+            counters = self._token_counters[codebook_size] = tokens * _GOLDEN
         return counters
 
 
-def _mix(words: torch.Tensor) -> torch.Tensor:
-    """lowbias32 on int64 tensors that hold 32-bit words; 63-bit products never overflow."""
-    words = words & _MASK32
-    words = ((words ^ (words >> 16)) * _MULTIPLIER_A) & _MASK32
-    # The second multiplier has 32 bits: split it, so that the product stays below 2^63.
-    words = words ^ (words >> 15)
-    high = (words * (_MULTIPLIER_B >> 16) & 0xFFFF) << 16
-    words = (high + words * (_MULTIPLIER_B & 0xFFFF)) & _MASK32
-    return words ^ (words >> 16)
-
-
-def _as_int32(words: torch.Tensor) -> torch.Tensor:
-    """The same 32 bits as a signed integer."""
-    return (words - ((words >> 31) << 32)).to(torch.int32)
+def _mix(words: torch.Tensor, key: torch.Tensor | None = None) -> torch.Tensor:
+    """lowbias32 on int32 words, in place, with a second key in the middle: the state of a word is 64 bits."""
+    # Arithmetic shifts are made logical by masking the sign bits away.
+    words.bitwise_xor_(words.bitwise_right_shift(16).bitwise_and_(0xFFFF))
+    words.mul_(_MULTIPLIER_A)
+    if key is not None:
+        words.add_(key)
+    words.bitwise_xor_(words.bitwise_right_shift(15).bitwise_and_(0x1FFFF))
+    words.mul_(_MULTIPLIER_B)
+    return words.bitwise_xor_(words.bitwise_right_shift(16).bitwise_and_(0xFFFF))

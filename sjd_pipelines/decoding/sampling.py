@@ -49,28 +49,35 @@ def probabilities(
         logits = logits.masked_fill(logits < threshold, -torch.inf)
     law = logits.softmax(-1)
     if top_p is not None and top_p < 1:
-        law = law.masked_fill(law < _nucleus_threshold(law, top_p), 0.0)
-        law = law / law.sum(-1, keepdim=True)
+        law = _nucleus(law, top_p)
+        law.div_(law.sum(-1, keepdim=True))
     return law
 
 
-def _nucleus_threshold(law: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The smallest probability that top-p keeps: `[..., V]` -> `[..., 1]`."""
+def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Zero all probabilities but those that top-p keeps: `[..., V]`, a new tensor."""
     if law.device.type != "cpu":
-        return _last_kept(law.sort(-1, descending=True).values, top_p)
+        return law.masked_fill(law < _last_kept(law.sort(-1, descending=True).values, top_p), 0.0)
     # A CPU sorts slowly and can look at its numbers at no cost: a few tokens nearly always hold the mass. Up to V / 64
     # of them are found without sorting the rest.
     size = law.shape[-1]
-    ordered = law.topk(min(size, max(32, size // 64)), -1).values
+    return _nucleus_among(law, top_p, (min(size, 8), min(size, max(32, size // 64)), size))
+
+
+def _nucleus_among(law: torch.Tensor, top_p: float, sizes: tuple[int, ...]) -> torch.Tensor:
+    """The same, from so many of the largest probabilities, the next size where they do not settle it."""
+    ordered, tokens = law.topk(sizes[0], -1)
     threshold = _last_kept(ordered, top_p)
-    short = ordered.sum(-1) < top_p
-    if short.any():
-        threshold[short] = _last_kept(law[short].sort(-1, descending=True).values, top_p)
-    return threshold
+    kept = torch.zeros_like(law).scatter_(-1, tokens, ordered.masked_fill(ordered < threshold, 0.0))
+    if len(sizes) > 1:
+        unsettled = ordered[..., -1] >= threshold[..., 0]  # the next one may be kept too
+        if unsettled.any():
+            kept[unsettled] = _nucleus_among(law[unsettled], top_p, sizes[1:])
+    return kept
 
 
 def _last_kept(ordered: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The same of probabilities in falling order."""
+    """The smallest probability that top-p keeps, of probabilities in falling order: `[..., K]` -> `[..., 1]`."""
     before = ordered.cumsum(-1) - ordered  # mass of what stands before each token in the ranking
     return ordered.masked_fill(before >= top_p, torch.inf).amin(-1, keepdim=True)
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import ClassVar
 
 import torch
+from torch.nn.functional import pad
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
@@ -18,7 +19,7 @@ from ..decoding.state import DecodingState, Query
 from .adaptive_window import AUTO, WINDOWS, WindowPolicy
 from .base import DecodingScheduler
 from .drafting import INITIALISERS, FreshSlots, one_hot
-from .verification import leading, residual_sample
+from .verification import leading, rejected_slots, residual_sample
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Slots:
         positions: `[B, W + 1]` int64 raster indices.
         state: the run before this pass is committed.
         noise: position-addressed random numbers.
+        keep: `[B, W]` bool, which drafts passed, once that is known.
     """
 
     target: torch.Tensor
@@ -38,6 +40,7 @@ class Slots:
     positions: torch.Tensor
     state: DecodingState
     noise: PositionNoise
+    keep: torch.Tensor | None = None
 
     @cached_property
     def draft_law(self) -> torch.Tensor:
@@ -52,8 +55,13 @@ class Slots:
 
     @cached_property
     def residual_choice(self) -> torch.Tensor:
-        """`[B, W + 1]` int64: what each slot takes if its draft is rejected."""
-        return residual_sample(self.target, self.draft_law, self.positions, self.noise, self.state.passes)
+        """`[B, W + 1]` int64: what slots take whose draft is rejected, and slot W; of no use where `keep` says so."""
+        rejected = rejected_slots(self.keep)  # [B, R]
+        slots = pad(rejected, (0, 1), value=self.keep.shape[1])
+        rows = torch.arange(len(slots), device=slots.device)[:, None]
+        target, draft_law = self.target[rows, slots], self.draft_law[rows, rejected]
+        tokens = residual_sample(target, draft_law, self.positions.gather(1, slots), self.noise, self.state.passes)
+        return torch.zeros_like(self.positions).scatter_(1, slots, tokens)
 
     @cached_property
     def likeliest(self) -> torch.Tensor:
@@ -149,7 +157,7 @@ class RasterWindowScheduler(DecodingScheduler):
             `state`.
         """
         slots = Slots(probabilities, query.token_ids[:, 1:], query.positions + 1, state, noise)
-        keep = self.accept(slots)
+        keep = slots.keep = self.accept(slots)
         accepted = leading(keep)  # [B]
         token = self.commit(slots, accepted)  # [B, 1]
 

@@ -54,15 +54,17 @@ def verify_siblings(
         draw where none is (rows sum to one; of no use where one is accepted).
     """
     count = siblings.shape[-1]
-    accepted = torch.full_like(siblings[..., 0], count)
-    for index in range(count):
-        token = siblings[..., index, None]
+    failed = torch.ones_like(siblings[..., :1], dtype=torch.bool)  # [..., 1]
+    accepted = torch.zeros_like(siblings[..., :1])
+    for index, (token, uniform) in enumerate(zip(siblings.split(1, -1), uniforms.split(1, -1))):
         p, q = target.gather(-1, token), draft_law.gather(-1, token)  # [..., 1]
         drawn, taken = q > 0, draft_law
         if relax is not None:
             p, taken = relax(target, draft_law, token)
-        passed = (drawn & (uniforms[..., index, None] * q < p))[..., 0]
-        accepted = torch.where(passed & (accepted == count), index, accepted)
+        failed = failed > (drawn & (uniform * q < p))  # bools: failed before, and now too
+        accepted = accepted + failed
+        if failed.device.type == "cpu" and not failed.any():
+            break  # a look that costs nothing on a CPU
         left = (target - taken).clamp_(min=0)
         mass = left.sum(-1, keepdim=True)
         # No mass left: p and q are equal up to rounding, and what was rejected could not be.
@@ -70,4 +72,4 @@ def verify_siblings(
         if index + 1 < count:
             draft_law = draft_law.scatter(-1, token, 0.0)
             draft_law = draft_law / draft_law.sum(-1, keepdim=True).clamp(min=torch.finfo(draft_law.dtype).tiny)
-    return accepted, target
+    return accepted[..., 0], target

@@ -20,7 +20,7 @@ from .base import check_choice, check_count
 from .drafting import INITIALISERS
 from .sibling_verification import draw_siblings, verify_siblings
 from .speculative_jacobi import SJDScheduler
-from .verification import leading, residual, speculative_accept
+from .verification import leading, rejected_slots, residual, speculative_accept
 
 LARGEST_LEVEL = 1024  # siblings on the last level of a tree
 
@@ -40,8 +40,8 @@ class SiblingTree:
         scratch: `[T]` int64: number of each node among the scratch nodes, -1 on the main chain.
         sibling: `[S]` int64: the node's number among its siblings, for scratch nodes.
         scratch_level: `[S]` int64: `level` of the scratch nodes.
-        ancestry: `[S, D + S + 1]` bool: which main chain levels (first D columns) and scratch nodes are on the path
-            to each scratch node, itself included; the last column is False.
+        ancestry: `[S, D + S]` bool: which main chain levels (first D columns) and scratch nodes are on the path to
+            each scratch node, itself included.
     """
 
     def __init__(self, branches: int, depth: int, device: torch.device | str = "cpu"):
@@ -53,7 +53,7 @@ class SiblingTree:
         nodes = scratch.nonzero()[:, 0]
         scratch = torch.where(scratch > 0, scratch.cumsum(0) - 1, -1)
         column = torch.where(scratch < 0, level - 1, depth + scratch)
-        ancestry = torch.zeros(len(nodes), depth + len(nodes) + 1, dtype=torch.bool)
+        ancestry = torch.zeros(len(nodes), depth + len(nodes), dtype=torch.bool)
         index = torch.arange(len(nodes))
         ancestor = nodes
         for _ in range(depth):
@@ -79,7 +79,7 @@ class SiblingState(DecodingState):
     Attributes:
         tree: its shape; the levels in use are those of `siblings`.
         siblings: `[B, D, K]` int64: guesses for the first positions of the window, the main chain's first.
-        moves: pairs of canvas slots to copy before the next pass.
+        moves: pairs of canvas slots to copy before the next pass; None: nothing moves.
     """
 
     tree: SiblingTree | None = None
@@ -138,18 +138,24 @@ class SJDPACScheduler(SJDScheduler):
             others = state.laws.read(near).scatter(-1, first, 0.0)
             state.siblings = torch.cat([first, draw_siblings(others, exponential, tree.branches - 1)], -1)
 
-        level = tree.scratch_level[:count]
-        nodes = torch.arange(count, device=front.device)
-        behind = torch.arange(main.visible.shape[-1] + count, device=front.device) - front  # [B, S]
-        on_chain, on_scratch = behind < depth, (behind >= window) & (behind < window + count)
-        column = torch.where(on_chain, behind.clamp(min=0), tree.ancestry.shape[1] - 1)
-        column = torch.where(on_scratch, behind - window + tree.depth, column)
-        path = tree.ancestry[:count][:, column].transpose(0, 1)  # [B, count, S]
+        level = tree.scratch_level[:count] - 1
+        ancestry = tree.ancestry[:count]
+        # What each scratch node sees: the committed tokens, its path on the main chain, and that behind the window.
+        parts = [
+            ancestry.new_ones(count, 1),
+            ancestry[:, :depth],
+            ancestry.new_zeros(count, window - depth),
+            ancestry[:, tree.depth : tree.depth + count],
+            ancestry.new_zeros(count, 1),
+        ]
+        path = torch.cat(parts, 1)  # [count, W + count + 2]: the last token, what follows it, what is behind all that
+        slots = torch.arange(main.visible.shape[-1] + count, device=front.device)
+        visible = path[:, (slots - (front - 1)).clamp_(0, path.shape[1] - 1)].transpose(0, 1)  # [B, count, S]
         return Query(
-            token_ids=torch.cat([main.token_ids, state.siblings[:, level - 1, tree.sibling[:count]]], 1),
-            positions=torch.cat([main.positions, front + level - 1], 1),
-            visible=torch.cat([pad(main.visible, (0, count)), path | (behind < 0)[:, None]], 1),
-            slots=torch.cat([main.positions, front + window + nodes], 1),
+            token_ids=torch.cat([main.token_ids, state.siblings[:, level, tree.sibling[:count]]], 1),
+            positions=torch.cat([main.positions, front + level], 1),
+            visible=torch.cat([pad(main.visible, (0, count)), visible], 1),
+            slots=torch.cat([main.positions, front + window + slots[:count]], 1),
             moves=state.moves,
         )
 
@@ -157,55 +163,59 @@ class SJDPACScheduler(SJDScheduler):
         self, probabilities: torch.Tensor, query: Query, state: SiblingState, noise: PositionNoise
     ) -> SiblingState:
         tree, window, siblings = state.tree, state.window, state.siblings
-        branches, depth, draw = tree.branches, siblings.shape[1], state.passes
+        branches, depth = tree.branches, siblings.shape[1]
         rows = torch.arange(len(siblings), device=siblings.device)[:, None]
         positions = query.positions[:, : window + 1] + 1  # [B, 1 + W]
         drafts, draft_law = query.token_ids[:, 1 : window + 1], state.laws.read(positions[:, :-1])
         # A number per position and sibling: of all the nodes that use it only one is on the path that is taken.
-        chain_uniforms = noise.uniform(positions[:, :-1], Purpose.ACCEPT, draw * branches)  # [B, W]
-        others = [noise.uniform(positions[:, :depth], Purpose.ACCEPT, draw * branches + k) for k in range(1, branches)]
-        uniforms = torch.stack([chain_uniforms[:, :depth], *others], -1)  # [B, D, K]
+        first = state.passes * branches
+        draws = torch.arange(first, first + branches, device=rows.device)
+        uniforms = noise.uniform(positions[:, :-1], Purpose.ACCEPT, draws)  # [B, W, K]
 
-        inner = tree.level[: tree.nodes(depth - 1)]
         slot = torch.where(tree.scratch < 0, tree.level, window + 1 + tree.scratch)  # [T]: where each node is
-        accepted, rest = self.verify(
-            probabilities[:, slot[: len(inner)]], draft_law[:, inner], siblings[:, inner], uniforms[:, inner]
-        )
-        nodes = [torch.zeros_like(rows).expand(len(siblings), 1)]
-        for _ in range(depth):
+        node = torch.zeros_like(rows)
+        nodes, sibling, path, rest = [], [], [probabilities[:, :1]], []
+        for level in zip(*(values[:, :depth].split(1, 1) for values in (draft_law, siblings, uniforms))):
+            passed, left = self.verify(path[-1], *level)
             # Where no sibling passes, the first one's node is as near as any to the token drawn instead.
-            nodes.append(branches * nodes[-1] + 1 + accepted.gather(1, nodes[-1]) % branches)
-        nodes = torch.cat(nodes, 1)  # [B, D + 1]: the path, the committed token first
-        sibling = accepted.gather(1, nodes[:, :-1])  # [B, D]
-        passed = sibling < branches
+            node = branches * node + 1 + passed % branches
+            nodes.append(node)
+            sibling.append(passed)
+            path.append(probabilities[rows, slot[node]])
+            rest.append(left)
+        sibling, scratch = torch.cat(sibling, 1), tree.scratch[torch.cat(nodes, 1)]  # [B, D]
 
-        # The slot whose output speaks for each position of the window: the tree's path, then the main chain.
-        index = torch.arange(window + 1, device=rows.device).expand(len(siblings), -1)
-        target = probabilities[rows, torch.cat([slot[nodes], index[:, depth + 1 :]], 1)]  # [B, 1 + W, V]
-        keep = speculative_accept(
-            target[:, depth:-1], draft_law[:, depth:], drafts[:, depth:], chain_uniforms[:, depth:]
-        )
+        # What speaks for each position of the window: the tree's path, then the main chain.
+        target = torch.cat([*path, probabilities[:, depth + 1 : window + 1]], 1)  # [B, 1 + W, V]
+        keep = speculative_accept(target[:, depth:-1], draft_law[:, depth:], drafts[:, depth:], uniforms[:, depth:, 0])
         guesses = siblings.gather(2, sibling.clamp(max=branches - 1)[..., None])[..., 0]  # [B, D]
-        guesses = torch.cat([guesses, drafts[:, depth:]], 1)
-        rest = torch.cat([rest[rows, nodes[:, :-1]], residual(target[:, depth:], draft_law[:, depth:])], 1)
-        tokens = race(rest, noise.exponential(positions, Purpose.RESIDUAL, rest.shape[-1], draw))
-        tokens[:, :-1] = torch.where(torch.cat([passed, keep], 1), guesses, tokens[:, :-1])
+        guesses = pad(torch.cat([guesses, drafts[:, depth:]], 1), (0, 1))
+        kept = torch.cat([sibling < branches, keep], 1)  # [B, W]
+        rejected = depth + rejected_slots(keep)  # [B, R]
+        redrawn = pad(rejected, (0, 1), value=window)
+        rest.append(residual(target[rows, redrawn], draft_law[rows, rejected]))
+        near = torch.arange(depth, device=rows.device).expand(len(siblings), -1)
+        redrawn = torch.cat([near, redrawn], 1)  # [B, D + R + 1]
+        exponential = noise.exponential(positions.gather(1, redrawn), Purpose.RESIDUAL, target.shape[-1], state.passes)
+        tokens = guesses.scatter(1, redrawn, race(torch.cat(rest, 1), exponential))
+        tokens = torch.where(pad(kept, (0, 1)), guesses, tokens)
         # The main chain goes on behind its own node of the last level alone.
-        keep[:, :1] &= tree.scratch[nodes[:, -1:]] < 0
-        gained = leading(torch.cat([passed, keep], 1)) + 1  # [B]
+        kept[:, depth : depth + 1] &= scratch[:, -1:] < 0
+        accepted = leading(kept)  # [B]
 
         state.canvas.scatter_(1, positions, tokens)
         state.laws.write(positions, target)
-        targets = positions[:, :depth]
-        scratch = tree.scratch[nodes[:, 1:]]
-        taken = (scratch >= 0) & (index[:, 1 : depth + 1] < gained[:, None])
-        state.moves = (torch.where(taken, state.committed[:, None] + window + scratch, targets), targets)
-        return state.advance(positions, gained)
+        state.moves = None
+        taken = (scratch >= 0) & (near < accepted[:, None])
+        if taken.device.type != "cpu" or taken.any():  # a look that costs nothing on a CPU
+            targets = positions[:, :depth]
+            state.moves = (torch.where(taken, state.committed[:, None] + window + scratch, targets), targets)
+        return state.advance(positions, accepted + 1)
 
     def verify(
         self, target: torch.Tensor, draft_law: torch.Tensor, siblings: torch.Tensor, uniforms: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`verify_siblings` on all inner nodes of the tree at once."""
+        """`verify_siblings` at one node of the path: `[B, 1, V]` twice, `[B, 1, K]` twice."""
         return verify_siblings(target, draft_law, siblings, uniforms)
 
     def _tree(self, layout: ImageTokenLayout, device: torch.device | str = "cpu") -> SiblingTree:

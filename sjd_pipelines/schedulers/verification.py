@@ -11,6 +11,18 @@ def leading(keep: torch.Tensor) -> torch.Tensor:
     return keep.long().cumprod(-1).sum(-1)
 
 
+def rejected_slots(keep: torch.Tensor) -> torch.Tensor:
+    """The slots whose drafts are rejected, in order: `[B, W]` bool -> `[B, R]` int64.
+
+    Rows with fewer than R are filled up with slots that are kept. A CPU can count at no cost; where counting would
+    wait for the device, R is W.
+    """
+    count = keep.shape[1]
+    if keep.device.type == "cpu":
+        count -= int(keep.sum(-1).min())
+    return keep.sort(dim=-1, stable=True).indices[:, :count]
+
+
 def exact_match(drafts: torch.Tensor, choices: torch.Tensor) -> torch.Tensor:
     """Accept a draft that equals the token the target chooses: Jacobi decoding (Santilli et al. 2023).
 

@@ -17,7 +17,7 @@ def reference_mix(word: int) -> int:
 
 
 def reference_exponential_bits(first: int, second: int, token: int) -> int:
-    word = (token * 0x9E3779B9 & MASK) ^ first
+    word = (token * 0x9E3779B9 ^ first) & MASK
     word ^= word >> 16
     word = (word * 0x7FEB352D + second) & MASK
     word ^= word >> 15
@@ -26,8 +26,9 @@ def reference_exponential_bits(first: int, second: int, token: int) -> int:
 
 
 def test_mix_matches_unbounded_integers():
-    words = torch.randint(0, 2**32, (1000,), generator=torch.Generator().manual_seed(0))
-    assert _mix(words).tolist() == [reference_mix(word) for word in words.tolist()]
+    words = torch.randint(-(2**31), 2**31, (1000,), generator=torch.Generator().manual_seed(0)).to(torch.int32)
+    expected = [reference_mix(word & MASK) for word in words.tolist()]
+    assert [word & MASK for word in _mix(words).tolist()] == expected
 
 
 @pytest.mark.parametrize("size", [3, 37, 1000])  # vector bodies and their scalar tails
@@ -109,6 +110,15 @@ def test_keys_made_in_advance_are_the_same():
             assert torch.equal(
                 plain.exponential(positions, purpose, 7, draw), advance.exponential(positions, purpose, 7, draw)
             )
+
+
+@pytest.mark.parametrize("num_positions", [None, 10])
+def test_several_draws_at_once_are_the_same(num_positions):
+    noise, positions = PositionNoise([3, 4], num_positions=num_positions), torch.tensor([[5, 0, 9], [1, 1, 8]])
+    several = noise.uniform(positions, Purpose.ACCEPT, torch.tensor([0, 7, 1000]))
+    assert several.shape == (2, 3, 3)
+    for index, draw in enumerate((0, 7, 1000)):
+        assert torch.equal(several[..., index], noise.uniform(positions, Purpose.ACCEPT, draw))
 
 
 def test_global_random_state_is_untouched():

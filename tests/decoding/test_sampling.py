@@ -47,6 +47,11 @@ def test_top_p_agrees_with_a_full_sort(temperature):
 
 def test_top_p_keeps_ties():
     assert (probabilities(torch.zeros(3, 5), top_p=0.5) == 0.2).all()
+    several = torch.zeros(2, 80)
+    several[1, 9] = 9.0
+    cut = probabilities(several, top_p=0.01)  # more equal tokens than are looked at first
+    assert (cut[0] == cut[0, 0]).all()
+    assert cut[1].tolist() == [0.0] * 9 + [1.0] + [0.0] * 70
 
 
 def test_top_p_follows_top_k():
