@@ -11,7 +11,7 @@ from .decoding import (
     Purpose,
     Query,
 )
-from .models import EagleDrafter, LlamaGenTransformer
+from .models import DraftReviser, EagleDrafter, LlamaGenTransformer
 from .pipelines import (
     SJDAutoRegressivePipeline,
     SJDChameleonPipeline,
@@ -33,6 +33,7 @@ from .schedulers import (
     LanternScheduler,
     ParallelJacobiScheduler,
     RasterWindowScheduler,
+    RevisedJacobiScheduler,
     RowParallelScheduler,
     SeededEagleScheduler,
     SeededJacobiScheduler,
@@ -46,7 +47,7 @@ from .version import __version__
 
 # diffusers records a component's module in model_index.json, imports nothing on its own, and looks its base class up
 # as an attribute of that module. Recording the package itself keeps saved folders loadable when files move.
-for _component in (*SCHEDULERS.values(), EagleDrafter, LlamaGenTransformer):
+for _component in (*SCHEDULERS.values(), DraftReviser, EagleDrafter, LlamaGenTransformer):
     _component.__module__ = __name__
 del _component
 
@@ -59,6 +60,7 @@ __all__ = [
     "DecodingScheduler",
     "DecodingState",
     "DecodingStatistics",
+    "DraftReviser",
     "EagleDrafter",
     "EagleScheduler",
     "GroupedSJDScheduler",
@@ -73,6 +75,7 @@ __all__ = [
     "Purpose",
     "Query",
     "RasterWindowScheduler",
+    "RevisedJacobiScheduler",
     "RowParallelScheduler",
     "SJDAutoRegressivePipeline",
     "SJDChameleonPipeline",

@@ -47,15 +47,20 @@ def files(folder="."):
 
 
 def test_benchmark(sjd, model):
-    what = ("--model", model, "--schedulers", "autoregressive", "sjd", "--windows", "1,4", "auto", "--prompts", 2)
+    names = ("autoregressive", "sjd", "sjd:initialise=uniform")
+    what = ("--model", model, "--schedulers", *names, "--windows", "1,4", "auto", "--prompts", 2)
     status, out, err = sjd("benchmark", *what, "--repeats", 1, "--library", "--json", "speed.json")
     assert (status, err) == (0, "")
     numbers = json.loads(Path("speed.json").read_text())
     assert numbers["command"].startswith("sjd benchmark --model ")
     assert numbers["facts"]["model"] == "toy"
     rows = [(row["name"], row["window"]) for row in numbers["results"]]
-    assert rows == [("autoregressive", 0), ("library", None), ("sjd", 1), ("sjd", 4), ("sjd", "auto")]
-    assert [line.split()[0] for line in out.splitlines()[-5:]] == [name for name, _ in rows]
+    sjd_rows = [("sjd", 1), ("sjd", 4), ("sjd", "auto")]
+    assert rows == [("autoregressive", 0), ("library", None), *sjd_rows, *sjd_rows]
+    assert [row["settings"].get("initialise") for row in numbers["results"][-4:]] == ["law-above", *["uniform"] * 3]
+    lines = out.splitlines()[-8:]
+    assert [line.split()[0] for line in lines] == [name for name, _ in rows]
+    assert ["initialise=uniform" in line for line in lines] == [False] * 5 + [True] * 3
     status, _, err = sjd("benchmark", *what, "--library", "--guidance-scale", 1)
     assert status == 2
     assert err == "sjd: error: The library draws with guidance above 1 only, got guidance_scale 1.0.\n"

@@ -37,9 +37,8 @@ class Contender:
 
     def missing(self, pipe: SJDAutoRegressivePipeline) -> str | None:
         """Why this pipeline cannot run it; None if it can."""
-        if self.scheduler is not None and self.scheduler.needs_drafter and pipe.drafter is None:
-            return "needs a draft model; this pipeline has none"
-        return None
+        lacking = pipe.lacking(self.scheduler) if self.scheduler else None
+        return f"needs a {lacking}; this pipeline has none" if lacking else None
 
 
 def at_defaults(names: list[str] | None = None) -> tuple[Contender, ...]:

@@ -123,10 +123,23 @@ class _SyntheticDrafter:
         """What it draws next does not depend on it."""
 
 
+class _SyntheticReviser:
+    """The same for a reviser."""
+
+    def __init__(self, laws: _Laws):
+        self.laws_at, self.calls = laws, 0
+
+    def laws(self, canvas: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.laws_at(self.calls, *positions.shape)
+
+
 def _start(scheduler: DecodingScheduler, layout: ImageTokenLayout, batch_size: int, laws: _Laws) -> DecodingState:
     state = scheduler.start(layout, batch_size, laws.device)
     if scheduler.needs_drafter:
         state.drafter = _SyntheticDrafter(laws)
+    if scheduler.needs_reviser:
+        state.reviser = _SyntheticReviser(laws)
     return state
 
 

@@ -4,7 +4,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor, PreTrainedTokenizerFast
 
-from ..models import EagleDrafter
+from ..models import DraftReviser, EagleDrafter
 from ..pipelines import SJDJanusPipeline
 from ..schedulers import AutoregressiveScheduler, DecodingScheduler
 
@@ -92,7 +92,7 @@ def toy_pipeline(
     scheduler: DecodingScheduler | None = None,
     **config: int,
 ) -> SJDJanusPipeline:
-    """Random weights from `seed`, draft model included; logits of standard deviation about `logit_scale`.
+    """Random weights from `seed`, draft model and reviser included; logits deviate by about `logit_scale`.
 
     Args:
         side: rows and columns of the token grid.
@@ -106,6 +106,7 @@ def toy_pipeline(
         model = JanusForConditionalGeneration(toy_config(side, codebook_size, **config)).eval()
         width = model.config.text_config.hidden_size
         drafter = EagleDrafter(width, num_attention_heads=2, intermediate_size=2 * width).eval()
+        reviser = DraftReviser(width, codebook_size, code_size=8, intermediate_size=16, rank=8).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -115,13 +116,16 @@ def toy_pipeline(
             embedding.weight.normal_(generator=generator)
         head = model.model.generation_head.vision_head.weight
         head.mul_(2.5 * logit_scale)  # GELU in front of the head shrinks its input
-        for parameter in drafter.parameters():
+        for parameter in (*drafter.parameters(), *reviser.parameters()):
             randomise(parameter, generator)
-    return janus_pipeline(model, scheduler or AutoregressiveScheduler(), drafter)
+    return janus_pipeline(model, scheduler or AutoregressiveScheduler(), drafter, reviser)
 
 
 def janus_pipeline(
-    model: JanusForConditionalGeneration, scheduler: DecodingScheduler, drafter: EagleDrafter | None = None
+    model: JanusForConditionalGeneration,
+    scheduler: DecodingScheduler,
+    drafter: EagleDrafter | None = None,
+    reviser: DraftReviser | None = None,
 ) -> SJDJanusPipeline:
     """A pipeline around a model that knows the words of `toy_tokenizer`."""
     tokenizer = toy_tokenizer()
@@ -132,4 +136,4 @@ def janus_pipeline(
     generation.generation_kwargs = {"boi_token_id": tokenizer.convert_tokens_to_ids("<boi>")}
     generation._from_model_config = False  # else loading a saved toy derives it anew and drops the line above
     processor = JanusProcessor(JanusImageProcessor(), tokenizer, chat_template=CHAT_TEMPLATE)
-    return SJDJanusPipeline(model, processor, scheduler, drafter)
+    return SJDJanusPipeline(model, processor, scheduler, drafter, reviser)

@@ -1,7 +1,7 @@
 """`sjd benchmark`: seconds, passes and fidelity of schedulers and windows, side by side; `--report` for the page."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .arguments import (
     CommandError,
@@ -32,8 +32,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "benchmark",
         help="compare schedulers and windows in passes, seconds and fidelity",
         description="Draw the same pictures with every scheduler and window, in one process and in rotating order. "
-        "Seconds are per picture, from prompt to tokens; a speed-up is the median of paired ratios. With --json every "
-        "run is saved as it ends, and the same command goes on where it was interrupted.",
+        "Seconds are per picture, from prompt to tokens; a speed-up is the median of paired ratios. A scheduler may "
+        "have settings of its own: NAME:KEY=VALUE,KEY=VALUE. With --json every run is saved as it ends, and the same "
+        "command goes on where it was interrupted.",
     )
     add_model_options(parser)
     add_scheduler_names(parser)
@@ -94,19 +95,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make_contenders(names: list[str] | None, windows: list[int | str]) -> "tuple[Contender, ...]":
-    """Every scheduler at every window it takes. Sequential decoding, the baseline, is left out: it always runs."""
+    """Every scheduler at every window it takes. Sequential decoding, the baseline, is left out: it always runs.
+
+    Args:
+        names: as registered, or with settings, `NAME:KEY=VALUE,KEY=VALUE`; None is all.
+        windows: of those that have one.
+    """
     from ..benchmark.contenders import Contender
     from ..benchmark.exactness import windows_of
     from ..schedulers import SCHEDULERS, AutoregressiveScheduler
     from .settings import make_scheduler, scheduler_class
 
     contenders = []
-    for name in dict.fromkeys(names or SCHEDULERS):
+    for text in dict.fromkeys(names or SCHEDULERS):
+        name, colon, assignments = text.partition(":")
         cls = scheduler_class(name)
         if cls is AutoregressiveScheduler:
             continue
         for window in windows_of(cls, dict.fromkeys(windows)) or (None,):
-            contenders.append(Contender(name, make_scheduler(name, window)))
+            scheduler = make_scheduler(name, window, assignments.split(",") if colon else ())
+            contenders.append(Contender(name, scheduler))
     return tuple(contenders)
 
 
@@ -129,11 +137,21 @@ def print_report(report: "SpeedReport") -> None:
     print(table(headers, [_row(result, scores) for result in report.results], left=2))
 
 
+def special_settings(name: str, settings: dict[str, Any]) -> list[str]:
+    """`KEY=VALUE` of the settings that differ from the defaults, the window aside; none for the library."""
+    from ..schedulers import SCHEDULERS
+
+    if name not in SCHEDULERS:
+        return []
+    usual = SCHEDULERS[name]().config
+    return [f"{key}={value}" for key, value in settings.items() if key != "window" and value != usual[key]]
+
+
 def _row(result: "SpeedResult", scores: list[str]) -> list[str]:
     ratios = [result.speedup] + ([result.library_speedup] if result.library_speedup else [])
     fidelity = result.fidelity or {}
     return [
-        result.name,
+        " ".join([result.name, *special_settings(result.name, result.settings)]),
         result.label,
         "-" if result.window is None else str(result.window),
         f"{result.passes:.1f}",

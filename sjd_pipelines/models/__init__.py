@@ -9,11 +9,13 @@ from .published import (
     read_published_file,
     write_published_file,
 )
+from .reviser import DraftReviser
 from .tiling import Tiling, decode_tiled
 from .vq import decode_codes, published_vq_weights, vq_model_from_published
 
 __all__ = [
     "LLAMAGEN_SIZES",
+    "DraftReviser",
     "EagleDrafter",
     "LlamaGenTransformer",
     "Tiling",

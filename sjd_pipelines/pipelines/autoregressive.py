@@ -33,6 +33,7 @@ from .inputs import check_call, check_generators, check_text_only
 from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
 from .prompts import EncodedPrompt, PromptMemory, attention_bias
+from .revising import RunningReviser
 
 
 class SJDAutoRegressivePipeline(DiffusionPipeline):
@@ -44,7 +45,7 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "model"
-    _optional_components = ["drafter"]
+    _optional_components = ["drafter", "reviser"]
     _callback_tensor_inputs = ["canvas", "committed", "acceptance_map"]
 
     scheduler: DecodingScheduler
@@ -170,9 +171,10 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             known = ", ".join(self._callback_tensor_inputs)
             raise ValueError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)} not in {known}.")
         layout = self.image_layout(height, width)
-        if self.scheduler.needs_drafter and self.drafter is None:
+        lacking = self.lacking(self.scheduler)
+        if lacking is not None:
             raise ValueError(
-                f"{type(self.scheduler).__name__} needs a draft model and this pipeline has none; pass `drafter`, or "
+                f"{type(self.scheduler).__name__} needs a {lacking} and this pipeline has none; pass `{lacking}`, or "
                 "choose another scheduler."
             )
 
@@ -208,6 +210,10 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
                 lambda hidden, positions: warp(self.guided_logits(hidden, guidance_scale), positions),
                 length=layout.num_tokens + self.scheduler.margin(layout),
                 columns=layout.width,
+            )
+        if self.scheduler.needs_reviser:
+            state.reviser = memory.reviser = RunningReviser(
+                self.reviser, memory.image_embeds, warp, guidance_scale, columns=layout.width
             )
         now = pass_clock(device)
         with self.progress_bar(total=batch_size * layout.num_tokens) as bar:
@@ -315,9 +321,12 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         slots = positions if query.slots is None else rows(query.slots)
         memory.cache.place(slots + prompt_length, mask.shape[-1])
         hidden = self.run_transformer(embeds, mask, memory.last_position + 1 + positions, memory.cache)
+        logits = self.guided_logits(hidden, memory.guidance_scale)
         if memory.drafter is not None:
             memory.drafter.observe(query, hidden)
-        return self.guided_logits(hidden, memory.guidance_scale)
+        if memory.reviser is not None:
+            memory.reviser.observe(query, hidden, logits)
+        return logits
 
     def guided_logits(self, hidden: torch.Tensor, guidance_scale: float) -> torch.Tensor:
         """Final hidden states `[R, Q, D]` -> `[B, Q, V]` image logits, the target's as well as a drafter's."""
@@ -326,6 +335,14 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             conditional, unconditional = logits.float().chunk(2)
             logits = guide(conditional, unconditional, guidance_scale)
         return logits
+
+    def lacking(self, scheduler: DecodingScheduler) -> str | None:
+        """The component that a scheduler needs and this pipeline does not have; None if nothing is missing."""
+        if scheduler.needs_drafter and self.drafter is None:
+            return "drafter"
+        if scheduler.needs_reviser and self.reviser is None:
+            return "reviser"
+        return None
 
     def onload(self, *components: torch.nn.Module) -> None:
         """Bring offloaded components to the execution device; hooks fire on `forward` only, which is not called."""

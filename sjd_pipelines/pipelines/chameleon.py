@@ -13,7 +13,7 @@ from diffusers import VQModel
 from transformers import AutoTokenizer, ChameleonForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..decoding import CanvasCache, ImageTokenLayout
-from ..models import EagleDrafter, decode_codes
+from ..models import DraftReviser, EagleDrafter, decode_codes
 from ..schedulers import DecodingScheduler, SeededJacobiScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .chameleon_recipes import IMAGE_END, IMAGE_PLACEHOLDER, RECIPES, ROW_END, image_vocabulary_ids, recipe_of_folder
@@ -34,6 +34,7 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         recipe: `anole` or `lumina-mgpt`.
         resolution: side in pixels of the square whose area the model's pictures have.
         drafter: guesses for the schedulers that need a draft model, else None.
+        reviser: revises drafts for the scheduler that needs it, else None.
     """
 
     model_cpu_offload_seq = "model->vq_model"
@@ -48,12 +49,18 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         resolution: int = 512,
         # diffusers before 0.36 does not read `X | None` from a signature.
         drafter: Optional[EagleDrafter] = None,  # noqa: UP045
+        reviser: Optional[DraftReviser] = None,  # noqa: UP045
     ):
         super().__init__()
         if recipe not in RECIPES:
             raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; got {recipe!r}.")
         self.register_modules(
-            model=model, vq_model=vq_model, tokenizer=tokenizer, scheduler=scheduler, drafter=drafter
+            model=model,
+            vq_model=vq_model,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+            drafter=drafter,
+            reviser=reviser,
         )
         self.register_to_config(recipe=recipe, resolution=resolution)
         self.recipe = RECIPES[recipe]

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, Emu3ForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..decoding import CanvasCache, ImageTokenLayout
-from ..models import EagleDrafter
+from ..models import DraftReviser, EagleDrafter
 from ..schedulers import DecodingScheduler, SeededJacobiScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .language_model import final_hidden_states
@@ -35,6 +35,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         scheduler: decides which tokens to draft, verify and commit.
         image_area: pixels of a picture whose size is not given.
         drafter: guesses for the schedulers that need a draft model, else None.
+        reviser: revises drafts for the scheduler that needs it, else None.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         image_area: int = 720 * 720,
         # diffusers before 0.36 does not read `X | None` from a signature.
         drafter: Optional[EagleDrafter] = None,  # noqa: UP045
+        reviser: Optional[DraftReviser] = None,  # noqa: UP045
     ):
         super().__init__()
-        self.register_modules(model=model, tokenizer=tokenizer, scheduler=scheduler, drafter=drafter)
+        self.register_modules(model=model, tokenizer=tokenizer, scheduler=scheduler, drafter=drafter, reviser=reviser)
         self.register_to_config(image_area=image_area)
 
     @classmethod

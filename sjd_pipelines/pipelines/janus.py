@@ -7,7 +7,7 @@ import torch
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from ..decoding import CanvasCache, ImageTokenLayout
-from ..models import EagleDrafter
+from ..models import DraftReviser, EagleDrafter
 from ..schedulers import DecodingScheduler, SeededJacobiScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .language_model import final_hidden_states
@@ -23,6 +23,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         processor: tokenizer and chat template.
         scheduler: decides which tokens to draft, verify and commit.
         drafter: guesses for the schedulers that need a draft model, else None.
+        reviser: revises drafts for the scheduler that needs it, else None.
     """
 
     def __init__(
@@ -32,9 +33,10 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         scheduler: DecodingScheduler,
         # diffusers before 0.36 does not read `X | None` from a signature.
         drafter: Optional[EagleDrafter] = None,  # noqa: UP045
+        reviser: Optional[DraftReviser] = None,  # noqa: UP045
     ):
         super().__init__()
-        self.register_modules(model=model, processor=processor, scheduler=scheduler, drafter=drafter)
+        self.register_modules(model=model, processor=processor, scheduler=scheduler, drafter=drafter, reviser=reviser)
 
     @classmethod
     def load_transformers_folder(

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import (
+    DraftReviser,
     EagleDrafter,
     LlamaGenTransformer,
     decode_codes,
@@ -38,10 +39,11 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         text_encoder: T5 encoder of a text-conditional model, else None.
         tokenizer: its tokenizer, else None.
         drafter: guesses for the schedulers that need a draft model, else None.
+        reviser: revises drafts for the scheduler that needs it, else None.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vq_model"
-    _optional_components = ["text_encoder", "tokenizer", "drafter"]
+    _optional_components = ["text_encoder", "tokenizer", "drafter", "reviser"]
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         text_encoder: Optional[T5EncoderModel] = None,  # noqa: UP045
         tokenizer: Optional[PreTrainedTokenizerBase] = None,  # noqa: UP045
         drafter: Optional[EagleDrafter] = None,  # noqa: UP045
+        reviser: Optional[DraftReviser] = None,  # noqa: UP045
     ):
         super().__init__()
         self.register_modules(
@@ -61,6 +64,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
             text_encoder=text_encoder,
             tokenizer=tokenizer,
             drafter=drafter,
+            reviser=reviser,
         )
 
     @classmethod

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
 
-from ..models import EagleDrafter
+from ..models import DraftReviser, EagleDrafter
 
 BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "bundled" / "emoji_janus"
 
@@ -24,7 +24,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
 LLAMAGEN = ("sjd_pipelines.pipelines.llamagen", "SJDLlamaGenPipeline")
 
 # Beside the files of a transformers folder, as diffusers lays components out.
-DRAFTER_FOLDER = "drafter"
+HELPERS: dict[str, type[EagleDrafter | DraftReviser]] = {"drafter": EagleDrafter, "reviser": DraftReviser}
 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -43,9 +43,10 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
     if not any(folder.glob("*.safetensors")):
         raise OSError(f"{folder} has no .safetensors weights; pickled weights are not loaded, convert them first.")
     pipe = family.load_transformers_folder(folder, **kwargs)
-    if (folder / DRAFTER_FOLDER).is_dir():
-        drafter = load_drafter(folder / DRAFTER_FOLDER, pipe.dtype)
-        pipe.register_modules(drafter=drafter.to(pipe._execution_device))
+    for name, helper in HELPERS.items():
+        if (folder / name).is_dir():
+            network = load_helper(helper, folder / name, pipe.dtype)
+            pipe.register_modules(**{name: network.to(pipe._execution_device)})
     return pipe
 
 
@@ -127,12 +128,12 @@ def check_complete(folder: Path, absent: set[str]) -> None:
         raise ValueError(f"{folder} lacks {len(absent)} weights of the model its config describes: {some}.")
 
 
-def load_drafter(folder: Path, dtype: torch.dtype) -> EagleDrafter:
-    """The draft model in a folder of its own; raises `ValueError` where a weight is missing or of another shape."""
-    drafter, report = EagleDrafter.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)
+def load_helper(cls: type, folder: Path, dtype: torch.dtype) -> EagleDrafter | DraftReviser:
+    """A network in a folder of its own; raises `ValueError` where a weight is missing or of another shape."""
+    network, report = cls.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)
     check_complete(folder, set(report["missing_keys"]))
     # Past diffusers' own `to`, which warns of float32 modules that there are none of.
-    return torch.nn.Module.to(drafter, dtype).eval()
+    return torch.nn.Module.to(network, dtype).eval()
 
 
 def _import(module: str, name: str) -> type:

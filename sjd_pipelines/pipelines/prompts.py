@@ -6,6 +6,7 @@ import torch
 
 from ..decoding import CanvasCache
 from .drafting import RunningDrafter
+from .revising import RunningReviser
 
 
 @dataclass
@@ -47,6 +48,7 @@ class PromptMemory:
     last_position: torch.Tensor  # [R, 1] int64
     guidance_scale: float
     drafter: RunningDrafter | None = None  # looks on, where the scheduler needs a draft model
+    reviser: RunningReviser | None = None  # the same
 
     @property
     def guided(self) -> bool:

@@ -9,6 +9,7 @@ from .jacobi import JacobiScheduler, SeededJacobiScheduler
 from .lantern import LanternEagleScheduler, LanternScheduler
 from .parallel_jacobi import ParallelJacobiScheduler
 from .raster_window import RasterWindowScheduler
+from .revised_jacobi import RevisedJacobiScheduler
 from .row_parallel import RowParallelScheduler
 from .sjd_pac import SJDPACScheduler
 from .sjd_plus_plus import SJDPlusPlusScheduler
@@ -34,6 +35,7 @@ SCHEDULERS: dict[str, type[DecodingScheduler]] = {
     "seeded-eagle": SeededEagleScheduler,
     "lantern-eagle": LanternEagleScheduler,
     "corrected-jacobi": CorrectedJacobiScheduler,
+    "revised-jacobi": RevisedJacobiScheduler,
 }
 
 __all__ = [

@@ -15,8 +15,9 @@ from ..decoding.state import DecodingState, Query
 class DecodingScheduler(SchedulerMixin, ConfigMixin):
     """Base of every scheduler. A run is `start`, then `plan`, forward pass and `step` until the image is complete.
 
-    A scheduler with `needs_codebook` is given the codebook by `prepare_codebook` before `start`, one with
-    `needs_drafter` finds a draft model at `state.drafter`.
+    A scheduler with `needs_codebook` is given the codebook by `prepare_codebook` before `start`. One with
+    `needs_drafter` finds a draft model at `state.drafter`, one with `needs_reviser` a reviser at
+    `state.reviser`.
     """
 
     order = 1
@@ -41,6 +42,11 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     @property
     def needs_drafter(self) -> bool:
         """Whether `state.drafter` must be set before the first `plan`."""
+        return False
+
+    @property
+    def needs_reviser(self) -> bool:
+        """Whether `state.reviser` must be set before the first `plan`."""
         return False
 
     def prepare_codebook(self, vectors: torch.Tensor) -> None:

@@ -6,7 +6,9 @@
     evaluate     draw held-out captions and score them
     export       write the bundled folder
     drafter      train a draft model for a pipeline, the bundled one unless told otherwise
-    add-drafter  write a trained draft model into a pipeline's folder
+    reviser    train a draft reviser for a pipeline, the bundled one unless told otherwise
+    add-drafter, add-reviser
+                 write the trained network into a pipeline's folder
     restore      make a run's folder of an exported checkpoint, to train on
     all          transformer, pixels, evaluate and export, in this order
 
@@ -29,6 +31,7 @@ from .evaluation import evaluate
 from .export import BUNDLED, SAMPLING, export, restore
 from .glyphs import make_sheet
 from .pixels import PixelRecipe, train_pixels
+from .reviser import ReviserRecipe, export_reviser, train_reviser
 from .transformer import TransformerRecipe, train_transformer, write_atomically
 
 
@@ -72,9 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     writing.add_argument("--target", type=Path, default=BUNDLED)
     writing.add_argument("--results", type=Path, help="scores written by `evaluate`; default: those already in target")
     add_recipe(commands.add_parser("drafter"), DrafterRecipe)
-    adding = commands.add_parser("add-drafter")
-    adding.add_argument("--folder", type=Path, required=True, help="the run's folder")
-    adding.add_argument("--target", type=Path, default=BUNDLED, help="default: the bundled checkpoint")
+    add_recipe(commands.add_parser("reviser"), ReviserRecipe)
+    for name in ("add-drafter", "add-reviser"):
+        adding = commands.add_parser(name)
+        adding.add_argument("--folder", type=Path, required=True, help="the run's folder")
+        adding.add_argument("--target", type=Path, default=BUNDLED, help="default: the bundled checkpoint")
     restoring = commands.add_parser("restore")
     restoring.add_argument("--folder", type=Path, required=True, help="the new run's folder")
     restoring.add_argument("--source", type=Path, default=BUNDLED, help="default: the bundled checkpoint")
@@ -122,6 +127,10 @@ def main(arguments: list[str] | None = None) -> None:
         train_drafter(DrafterRecipe(**options))
     elif command == "add-drafter":
         print(export_drafter(**options))
+    elif command == "reviser":
+        train_reviser(ReviserRecipe(**options))
+    elif command == "add-reviser":
+        print(export_reviser(**options))
     elif command == "restore":
         print(restore(**options))
     else:

@@ -1,22 +1,13 @@
-"""Trains a draft model on the hidden states and laws of a pipeline, over its own roll-outs.
-
-The run is timed, as the transformer's is: warmup, plateau, linear decay. A saved run resumes and can be given more
-minutes; so can one whose target has been trained on in the meantime.
-"""
+"""Trains a draft model on the hidden states and laws of a pipeline, over its own roll-outs."""
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import DynamicCache
 
@@ -24,16 +15,15 @@ from ..decoding import Query
 from ..models import EagleDrafter
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.drafting import CARRIED_LAW
-from ..pipelines.loading import BUNDLED_CHECKPOINT, DRAFTER_FOLDER
+from ..pipelines.loading import BUNDLED_CHECKPOINT
 from .batches import MIXED
 from .captions import caption
 from .codes import scene_tokens
 from .drawings import WINDOW, Drawing, Drawings
-from .optimization import Optimizer, rate_factor, update_average
+from .helper_run import HelperRecipe, HelperRun, export_helper, frozen_target, means
 from .scenes import Scene, place, sample_shading, scene_stream
-from .transformer import append_log, averaged_weights, save_run
 
-AVERAGE_FILE, STATE_FILE, LOG_FILE = "drafter.safetensors", "drafter_state.pt", "drafter.jsonl"
+NAME = "drafter"
 HEADS, ROPE_THETA = 8, 100.0
 LARGEST_GUIDANCE = 4.0
 ROLLED_SHARE = 0.35  # of the target's own pictures that are rolled out too, besides being corrected
@@ -52,26 +42,12 @@ by {probe_overlap_1:.2f} one token ahead; going on from its guesses, by {probe_o
 
 
 @dataclass
-class DrafterRecipe:
+class DrafterRecipe(HelperRecipe):
     """How to train; times in minutes."""
 
-    folder: Path
-    model: str = ""  # a folder or hub id; empty is the bundled checkpoint
-    minutes: float = 15.0
-    decay_minutes: float = 5.0
-    batch_size: int = 4
-    threads: int = 2
-    muon_rate: float = 2.5e-3
-    adam_rate: float = 1.5e-3
-    warmup: int = 20
-    average_decay: float = 0.99
     drawn_share: float = 0.75  # of the pictures are the target's own drawings, the rest is rendered
     roll_out: int = 3  # drafts in a row that the loss looks at
     feature_weight: float = 1.0
-    log_every: int = 10
-    save_minutes: float = 3.0
-    max_steps: int = 0  # 0: until the time is up
-    seed: int = 0
 
 
 class Recorder:
@@ -233,105 +209,38 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
     Raises:
         RuntimeError: the loss is not finite.
     """
-    torch.set_num_threads(recipe.threads)
-    folder = Path(recipe.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    pipe = pipe or SJDAutoRegressivePipeline.from_pretrained(recipe.model or None)
-    pipe.set_progress_bar_config(disable=True)
-    for component in pipe.components.values():
-        if isinstance(component, torch.nn.Module):
-            component.requires_grad_(False)
+    pipe = frozen_target(recipe, pipe)
     width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
-    drafter = build_drafter(width, recipe.seed).train()
-    named = dict(drafter.named_parameters())
-    parameters = list(named.values())
-    optimizer = Optimizer(named, recipe.muon_rate, recipe.adam_rate)
-    average = [p.detach().clone() for p in parameters]
-    progress = {"step": 0, "images": 0, "seconds": 0.0}
-    if (folder / STATE_FILE).exists():
-        state = torch.load(folder / STATE_FILE, weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
-        saved = load_file(folder / AVERAGE_FILE)
-        with torch.no_grad():
-            torch._foreach_copy_(parameters, [state["weights"][name] for name in named])
-            torch._foreach_copy_(average, [saved[name] for name in named])
-        progress = state["progress"]
-
-    def save() -> None:
-        save_run(folder / AVERAGE_FILE, folder / STATE_FILE, named, average, optimizer, progress)
-
-    rng = np.random.default_rng([recipe.seed, progress["step"]])
+    run = HelperRun(NAME, build_drafter(width, recipe.seed), recipe)
+    rng = np.random.default_rng([recipe.seed, run.progress["step"]])
     scenes, drawings = scene_stream(rng, MIXED), Drawings(pipe, rng)
-    start, before, first_step = time.monotonic(), progress["seconds"], progress["step"]
-    seconds, last_save, window, entry = 0.0, 0.0, [], {}
-    while seconds < recipe.minutes * 60 and not 0 < recipe.max_steps <= progress["step"] - first_step:
-        if rng.random() < recipe.drawn_share:
-            drawing = drawings.next()
-            loss, overlaps = correction_loss(drafter, pipe, drawing, rng, recipe.batch_size)
-            if rng.random() < ROLLED_SHARE:
-                rows = slice(recipe.batch_size)
-                tokens, captions = drawing.canvas[-1][rows], drawing.captions[rows]
-                rolled, more = drafter_loss(drafter, pipe, captions, tokens, drawing.guidance_scale, recipe)
-                loss, overlaps = loss + rolled, overlaps | more
-        else:
+
+    def loss_of() -> tuple[torch.Tensor, dict[str, float]]:
+        run.progress["images"] += recipe.batch_size
+        if rng.random() >= recipe.drawn_share:
             captions, tokens = _render(scenes, recipe.batch_size, rng)
             # Guidance mixes the drafter's two guesses, whatever its strength.
             guidance_scale = float(rng.uniform(1.01, LARGEST_GUIDANCE))
-            loss, overlaps = drafter_loss(drafter, pipe, captions, tokens, guidance_scale, recipe)
-        loss.backward()
-        if not math.isfinite(loss.item()):
-            raise RuntimeError(f"The loss is {loss.item()} at step {progress['step']}; lower the learning rates.")
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        factor = rate_factor(
-            progress["step"] - first_step, recipe.warmup, recipe.minutes * 60 - seconds, recipe.decay_minutes * 60
-        )
-        optimizer.step(factor)
-        drafter.zero_grad()
-        update_average(average, parameters, progress["step"], recipe.average_decay)
-        window.append({"loss": loss.item()} | overlaps)
-        seconds = time.monotonic() - start
-        progress.update(
-            step=progress["step"] + 1, images=progress["images"] + recipe.batch_size, seconds=before + seconds
-        )
-        if progress["step"] % recipe.log_every == 0:
-            entry = progress | _means(window) | {"rate": factor}
-            window = []
-            append_log(folder / LOG_FILE, entry)
-        if seconds - last_save > recipe.save_minutes * 60:
-            save()
-            last_save = seconds
-    with averaged_weights(parameters, average), torch.no_grad():
-        entry = progress | _probe(drafter, pipe, recipe)
-    append_log(folder / LOG_FILE, entry)
-    save()
-    return entry
+            return drafter_loss(run.network, pipe, captions, tokens, guidance_scale, recipe)
+        drawing = drawings.next()
+        loss, overlaps = correction_loss(run.network, pipe, drawing, rng, recipe.batch_size)
+        if rng.random() < ROLLED_SHARE:
+            rows = slice(recipe.batch_size)
+            tokens, captions = drawing.canvas[-1][rows], drawing.captions[rows]
+            rolled, more = drafter_loss(run.network, pipe, captions, tokens, drawing.guidance_scale, recipe)
+            loss, overlaps = loss + rolled, overlaps | more
+        return loss, overlaps
+
+    return run.train(loss_of, lambda: _probe(run.network, pipe, recipe))
 
 
 def export_drafter(folder: str | Path, target: str | Path = BUNDLED_CHECKPOINT) -> Path:
-    """Write the averaged weights of a run, in float16, as the `drafter` folder of a pipeline's folder.
+    """Write the averaged weights of a run as the `drafter` folder of a pipeline's folder, see `export_helper`."""
 
-    Raises:
-        FileNotFoundError: the run has saved nothing, or the target does not exist.
-    """
-    weights, target = load_file(Path(folder) / AVERAGE_FILE), Path(target)
-    if not target.is_dir():
-        raise FileNotFoundError(f"{target} is no folder; give the folder of the pipeline that the drafter is for.")
-    drafter = build_drafter(weights["norm.weight"].shape[0], seed=0)
-    drafter.load_state_dict(weights)
-    destination = target / DRAFTER_FOLDER
-    temporary, previous = destination.with_suffix(".tmp"), destination.with_suffix(".old")
-    for leftover in (temporary, previous):
-        shutil.rmtree(leftover, ignore_errors=True)
-    drafter.half().save_pretrained(temporary)
-    for file in temporary.iterdir():
-        file.chmod(0o644)  # weights are written for their owner alone, which a wheel would keep
-    last = json.loads((Path(folder) / LOG_FILE).read_text().splitlines()[-1])
-    (temporary / "README.md").write_text(_CARD.format(parameters=drafter.num_parameters() / 1e6, **last))
-    if destination.exists():
-        destination.rename(previous)
-    temporary.rename(destination)
-    shutil.rmtree(previous, ignore_errors=True)
-    return destination
+    def build(weights: dict[str, torch.Tensor]) -> EagleDrafter:
+        return build_drafter(len(weights["norm.weight"]), seed=0)
+
+    return export_helper(NAME, build, Path(folder), Path(target), _CARD)
 
 
 def _probe(drafter: EagleDrafter, pipe: SJDAutoRegressivePipeline, recipe: DrafterRecipe) -> dict[str, float]:
@@ -343,7 +252,7 @@ def _probe(drafter: EagleDrafter, pipe: SJDAutoRegressivePipeline, recipe: Draft
         captions, tokens = _render(scenes, recipe.batch_size, rng)
         loss, overlaps = drafter_loss(drafter, pipe, captions, tokens, 1.5, recipe)
         entries.append({"loss": loss.item()} | overlaps)
-    return {f"probe_{name}": value for name, value in _means(entries).items()}
+    return means(entries)
 
 
 def _render(scenes: Iterator[Scene], count: int, rng: np.random.Generator) -> tuple[list[str], torch.Tensor]:
@@ -351,9 +260,3 @@ def _render(scenes: Iterator[Scene], count: int, rng: np.random.Generator) -> tu
     batch = [next(scenes) for _ in range(count)]
     tokens = np.stack([scene_tokens(scene, place(scene, rng), sample_shading(rng)) for scene in batch])
     return [caption(scene, rng) for scene in batch], torch.from_numpy(tokens)
-
-
-def _means(entries: list[dict[str, float]]) -> dict[str, float]:
-    names = sorted({name for entry in entries for name in entry})
-    values = {name: [entry[name] for entry in entries if name in entry] for name in names}
-    return {name: sum(found) / len(found) for name, found in values.items()}

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, JanusForConditionalGeneration, JanusImageProcessor, JanusProcessor
 
-from ..pipelines.loading import DRAFTER_FOLDER
+from ..pipelines.loading import HELPERS
 from .architecture import build_config, build_model
 from .captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer
 from .glyphs import CELL, GRID
@@ -57,7 +57,7 @@ def export(folder: str | Path, target: str | Path = BUNDLED, results: dict | Non
     Args:
         folder: of the training run.
         results: scores and training facts for `results.json` and the model card; kept from `target` if left out, as
-            its draft model is.
+            its draft model and reviser are.
     """
     target = Path(target)
     temporary, previous = target.with_name(target.name + ".tmp"), target.with_name(target.name + ".old")
@@ -71,8 +71,9 @@ def export(folder: str | Path, target: str | Path = BUNDLED, results: dict | Non
     )
     model.save_pretrained(temporary)
     build_processor().save_pretrained(temporary)
-    if (target / DRAFTER_FOLDER).exists():  # drafts stay valid, if less good, when the target has been trained on
-        shutil.copytree(target / DRAFTER_FOLDER, temporary / DRAFTER_FOLDER)
+    for name in HELPERS:
+        if (target / name).exists():  # drafts stay valid, if less good, when the target has been trained on
+            shutil.copytree(target / name, temporary / name)
     (temporary / RESULTS_FILE).write_text(json.dumps(results or {}, indent=2) + "\n")
     (temporary / "README.md").write_text(model_card(results or {}, model.num_parameters(), SAMPLING))
     if target.exists():

@@ -63,6 +63,8 @@ Default sampling (`generation_config.json`): {sampling}.
   captions dropped in the layout Janus uses for guidance), Muon and AdamW, bf16 autocast, averaged weights.
 - **Draft model** (`drafter/`, with a card of its own): one layer that guesses the transformer's next hidden state,
   trained on rendered scenes and on pictures that the model drew itself.
+- **Draft reviser** (`reviser/`, likewise): a gated layer that says how the transformer's logits change with the
+  tokens around them, trained on passes over the model's own drafts.
 - **Held out**: a tenth of all (object, background) pairs and of all (object, object, relation) triples, chosen by
   hash, never occurred in training. All scores below are on these.
 

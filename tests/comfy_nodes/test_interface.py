@@ -37,6 +37,7 @@ FROZEN = {
     "SJDDecoderLanternEagle": (TREE + LANTERN[2:], ["DECODER"]),
     "SJDDecoderPAC": (["window", "branches", "depth", "initialise"], ["DECODER"]),
     "SJDDecoderCorrectedJacobi": (["window", "reach", "corrections", "branches", "depth", "initialise"], ["DECODER"]),
+    "SJDDecoderRevisedJacobi": (["window", "reach", "revisions", "initialise"], ["DECODER"]),
 }
 
 

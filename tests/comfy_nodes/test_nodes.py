@@ -231,7 +231,7 @@ def test_weights_are_handed_to_comfyui_with_room_for_the_canvas(sample, server, 
     assert needs[2] == 2 * needs[1]
     held = {parameter.data_ptr() for parameter in toy.patcher.model.parameters()}
     modules = [part for part in toy.pipe.components.values() if isinstance(part, torch.nn.Module)]
-    assert len(modules) == 2  # the draft model goes along
+    assert len(modules) == 3  # the draft model and the reviser go along
     assert held == {parameter.data_ptr() for module in modules for parameter in module.parameters()}
 
 

@@ -127,7 +127,7 @@ def test_no_drafter_no_work(pipe):
     pipe.register_modules(drafter=None)
     pipe.scheduler = CorrectedJacobiScheduler()
     try:
-        with pytest.raises(ValueError, match=r"CorrectedJacobiScheduler needs a draft model"):
+        with pytest.raises(ValueError, match=r"CorrectedJacobiScheduler needs a drafter"):
             pipe("a red dog")
     finally:
         pipe.register_modules(drafter=drafter)

@@ -1,0 +1,76 @@
+"""A draft reviser at work: what it remembers of the target's last pass."""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import pad
+
+from ..decoding import Query, guide
+from ..models import DraftReviser
+from ..models.reviser import neighbours
+
+
+class RunningReviser:
+    """The `Reviser` of one batch.
+
+    Args:
+        network: the draft reviser.
+        image_embeds: `[V, D]`, the target's embedding of every image token.
+        warp: `(guided logits [B, C, V], positions [B, C]) -> [B, C, V]`, the law that is sampled.
+        guidance_scale: strength of guidance; at 1 or below there are no unconditional rows.
+        columns: tokens per row of the picture, row ends included.
+    """
+
+    def __init__(
+        self,
+        network: DraftReviser,
+        image_embeds: torch.Tensor,
+        warp: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        guidance_scale: float,
+        columns: int,
+    ):
+        self.network, self.warp, self.guidance_scale = network, warp, guidance_scale
+        self.codes = network.code(image_embeds)  # [V, C]
+        self.neighbours = neighbours(columns, image_embeds.device)
+
+    def observe(self, query: Query, hidden: torch.Tensor, logits: torch.Tensor) -> None:
+        """Keep what the target made of one pass: `[R, Q, D]` final hidden states and `[B, Q, V]` guided logits."""
+        self.query, self.hidden, self.logits = query, hidden, logits
+
+    def laws(self, canvas: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """`[B, L]`, `[B, C]` -> `[B, C, V]`, see `Reviser`."""
+        batch, slots = self.query.positions.shape
+        # Behind the last slot, and in front of the first one of a row that is complete, guesses are of no use.
+        slot = (positions - self.query.positions[:, :1]).clamp(max=slots - 1)
+        pair = torch.stack([slot, slot - 1], -1).clamp(min=0)  # [B, C, 2]
+        rows = torch.arange(len(self.hidden), device=slot.device).view(-1, batch, 1) * slots  # [1 or 2, B, 1]
+        hidden = _look_up(self.hidden.flatten(0, 1), rows[..., None] + pair)  # [1 or 2, B, C, 2, D]
+        logits = _look_up(self.logits.flatten(0, 1), rows[0] + slot)  # [B, C, V]
+
+        now = pad(canvas, (1, 0))
+        # A slot at position -1 holds the token of position 0 as well.
+        seen = now.scatter(1, self.query.positions.clamp(min=0) + 1, self.query.token_ids)
+        now, seen = (tokens_around(tokens, positions, self.neighbours) for tokens in (now, seen))  # [B, C, 6]
+        change = self.network(hidden, _look_up(self.codes, seen), _look_up(self.codes, now))  # [1 or 2, B, C, rank]
+        logits = logits + self.change(change).masked_fill((now == seen).all(-1, keepdim=True), 0.0)
+        return self.warp(logits, positions)
+
+    def change(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Outputs of the network `[1 or 2, ..., rank]` -> the change of the guided logits `[..., V]`."""
+        if len(outputs) > 1:
+            outputs = guide(outputs[:1], outputs[1:], self.guidance_scale)
+        return self.network.table(outputs[0]).float()
+
+
+def tokens_around(canvas: torch.Tensor, positions: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+    """The `neighbours` of the tokens behind `positions` `[B, C]` on a canvas that begins at position -1: `[B, C, 6]`.
+
+    In front of the picture stands what the canvas holds at position -1; it does not change.
+    """
+    index = (positions[..., None] - neighbours + 1).clamp(min=0)
+    return canvas.gather(1, index.flatten(1)).view_as(index)
+
+
+def _look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`[N, D]`, `[...]` -> `[..., D]`."""
+    return table.index_select(0, index.flatten()).unflatten(0, index.shape)

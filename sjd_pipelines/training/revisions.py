@@ -1,0 +1,170 @@
+"""What a draft reviser learns from: passes of a pipeline over its own drafts, each beside the pass before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from ..decoding import PositionNoise, Query, force, probabilities
+from ..models.reviser import neighbours
+from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.revising import tokens_around
+from ..schedulers import SeededJacobiScheduler
+from .batches import MIXED
+from .captions import caption
+from .drawings import GUIDANCES
+from .scenes import scene_stream
+
+WINDOW, NEAR = 32, 20  # drafts of one pass; places behind its front that examples come from
+BATCH, CAPACITY, REUSE = 8, 32, 60  # pictures in a drawing, drawings kept, batches before the next is drawn
+
+
+@dataclass
+class Examples:
+    """Places whose neighbours have changed between two passes; C = 2 copies, the unconditional one last.
+
+    Attributes:
+        hidden: `[C, M, 2, D]` float16, the target's states at the place and the one before it, in the earlier pass.
+        result: `[C, M, D]` float16, its state at the place in the later pass.
+        seen: `[M, 6]` int64, the neighbours in the earlier pass, `NOTHING` left of the picture.
+        tokens: `[M, 6]` int64, those in the later pass.
+        distance: `[M]` int64, how far the place is behind the front of the later pass.
+    """
+
+    hidden: torch.Tensor
+    result: torch.Tensor
+    seen: torch.Tensor
+    tokens: torch.Tensor
+    distance: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.distance)
+
+    def take(self, index: torch.Tensor) -> Examples:
+        """Those at `index` `[K]`."""
+        return Examples(
+            self.hidden[:, index], self.result[:, index], self.seen[index], self.tokens[index], self.distance[index]
+        )
+
+
+class PassRecorder:
+    """Stands where a running reviser would, and keeps what each pass of the target shows about the one before it.
+
+    Args:
+        columns: tokens per row of the picture, row ends included.
+        length: canvas slots per row.
+    """
+
+    def __init__(self, columns: int, length: int):
+        self.neighbours, self.length = neighbours(columns), length
+        self.kept: list[Examples] = []
+        self.before: tuple[Query, torch.Tensor] | None = None  # the last pass and the states it gave
+        self.canvas: torch.Tensor | None = None  # [B, 1 + length] int64, as that pass saw it, from position -1 on
+
+    def observe(self, query: Query, hidden: torch.Tensor, logits: torch.Tensor) -> None:
+        """See `RunningReviser`."""
+        canvas = self.canvas
+        if canvas is None:
+            canvas = query.token_ids.new_zeros(len(query.token_ids), 1 + self.length)
+        now = canvas.scatter(1, query.positions.clamp(min=0) + 1, query.token_ids)
+        if self.before is not None:
+            self.kept.append(self._compare(query, hidden, now))
+        self.before, self.canvas = (query, hidden), now
+
+    def _compare(self, query: Query, hidden: torch.Tensor, now: torch.Tensor) -> Examples:
+        old_query, old_hidden = self.before
+        old, new = old_query.positions, query.positions
+        distance = new - new[:, :1]
+        seen, tokens = (tokens_around(canvas, new, self.neighbours) for canvas in (self.canvas, now))
+        moved = new[:, :1] > old[:, :1]  # a complete row stands still
+        row, slot = ((seen != tokens).any(-1) & (new <= old[:, -1:]) & (distance < NEAR) & moved).nonzero(
+            as_tuple=True
+        )
+        before = new[row, slot] - old[row, 0]
+        pair = torch.stack([before, before - 1], -1)  # [M, 2]
+        earlier, later = (states.unflatten(0, (-1, len(new))) for states in (old_hidden, hidden))
+        return Examples(
+            earlier[:, row[:, None], pair].half(),
+            later[:, row, slot].half(),
+            seen[row, slot],
+            tokens[row, slot],
+            distance[row, slot],
+        )
+
+
+@dataclass
+class Drawn:
+    """Examples from some pictures, and the strength of guidance they were drawn with."""
+
+    examples: Examples
+    guidance_scale: float
+
+
+@torch.no_grad()
+def draw(
+    pipe: SJDAutoRegressivePipeline, captions: list[str], seeds: list[int], guidance_scale: float, top_p: float
+) -> Drawn:
+    """Draw pictures by seeded Jacobi decoding and keep examples of all passes.
+
+    Args:
+        pipe: the target.
+        captions: B of them.
+        seeds: B of them.
+        guidance_scale: more than 1.
+        top_p: the nucleus that tokens are drawn from.
+    """
+    scheduler = SeededJacobiScheduler(window=WINDOW)
+    before, pipe.scheduler = pipe.scheduler, scheduler  # says how much room there has to be behind the picture
+    try:
+        layout = pipe.image_layout(None, None)
+        memory = pipe.prefill(pipe.encode_prompt(captions, None, True, 1, layout), layout, guidance_scale)
+    finally:
+        pipe.scheduler = before
+    state = scheduler.start(layout, len(captions))
+    noise = PositionNoise(seeds, num_positions=state.canvas.shape[1])
+    memory.reviser = recorder = PassRecorder(layout.width, state.canvas.shape[1])
+    while not state.finished:
+        query = scheduler.plan(state, noise)
+        logits = pipe.forward(query, memory)
+        if state.forced is not None:
+            logits = force(logits, state.forced[query.positions + 1], layout.codebook_size)
+        state = scheduler.step(probabilities(logits, top_p=top_p), query, state, noise)
+        state.synchronize()
+    parts = [[getattr(kept, field.name) for kept in recorder.kept] for field in fields(Examples)]
+    joined = [torch.cat(part, 0 if part[0].dtype == torch.int64 else 1) for part in parts]
+    return Drawn(Examples(*joined), guidance_scale)
+
+
+class Revisions:
+    """An endless stream of examples from a pipeline's own drawings, each drawing used a few times.
+
+    Args:
+        pipe: draws.
+        rng: of captions, strengths and seeds.
+        batch_size: pictures in a drawing.
+    """
+
+    def __init__(self, pipe: SJDAutoRegressivePipeline, rng: np.random.Generator, batch_size: int = BATCH):
+        self.pipe, self.rng, self.batch_size = pipe, rng, batch_size
+        self.scenes = scene_stream(rng, MIXED)
+        self.kept: list[Drawn] = []
+        self.shown, self.images = 0, 0
+
+    def next(self, count: int) -> Drawn:
+        """At most `count` examples of one drawing, chosen by chance."""
+        if self.shown % REUSE == 0:
+            self.kept = [*self.kept, self.draw(float(self.rng.choice(GUIDANCES)))][-CAPACITY:]
+        self.shown += 1
+        drawn = self.kept[self.rng.integers(len(self.kept))]
+        size = len(drawn.examples)
+        chosen = torch.from_numpy(self.rng.choice(size, min(size, count), replace=False))
+        return Drawn(drawn.examples.take(chosen), drawn.guidance_scale)
+
+    def draw(self, guidance_scale: float) -> Drawn:
+        """A new drawing."""
+        self.images += self.batch_size
+        captions = [caption(next(self.scenes), self.rng) for _ in range(self.batch_size)]
+        seeds = [int(seed) for seed in self.rng.integers(2**62, size=self.batch_size)]
+        return draw(self.pipe, captions, seeds, guidance_scale, float(self.rng.choice((0.9, 1.0))))
