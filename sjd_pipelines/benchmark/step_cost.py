@@ -1,6 +1,7 @@
 """What a scheduler itself costs: seconds of `plan` and `step` on synthetic laws, with no model in between."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import mean, median
 
@@ -129,9 +130,12 @@ class _SyntheticReviser:
     def __init__(self, laws: _Laws):
         self.laws_at, self.calls = laws, 0
 
-    def laws(self, canvas: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        return self.laws_at(self.calls, *positions.shape)
+    def at(self, positions: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        def laws(canvas: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return self.laws_at(self.calls, *positions.shape)
+
+        return laws
 
 
 def _start(scheduler: DecodingScheduler, layout: ImageTokenLayout, batch_size: int, laws: _Laws) -> DecodingState:

@@ -63,8 +63,16 @@ class DraftReviser(ModelMixin, ConfigMixin):
         Returns:
             `[..., rank]`.
         """
-        around = [(tokens - seen).flatten(-2), seen[..., 0, :], tokens[..., 0, :]]
-        around = torch.cat(around, -1)  # [..., 8 C]
-        around = around.expand(*hidden.shape[:-2], around.shape[-1])
-        gate, value = self.gate(torch.cat([self.norm(hidden).flatten(-2), around], -1)).chunk(2, -1)
+        return self.respond(self.read(hidden), seen, tokens)
+
+    def read(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the hidden states give to the gated layer, whatever the tokens: `[..., 2, D]` -> `[..., 2 * width]`."""
+        states = self.norm(hidden).flatten(-2)
+        return functional.linear(states, self.gate.weight[:, : states.shape[-1]], self.gate.bias)
+
+    def respond(self, states: torch.Tensor, seen: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """`forward` with what `read` has made of the hidden states."""
+        around = torch.cat([(tokens - seen).flatten(-2), seen[..., 0, :], tokens[..., 0, :]], -1)  # [..., 8 C]
+        around = functional.linear(around, self.gate.weight[:, -around.shape[-1] :])
+        gate, value = (states + around).chunk(2, -1)
         return self.out(functional.silu(gate) * value)

@@ -213,7 +213,12 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             )
         if self.scheduler.needs_reviser:
             state.reviser = memory.reviser = RunningReviser(
-                self.reviser, memory.image_embeds, warp, guidance_scale, columns=layout.width
+                self.reviser,
+                memory.image_embeds,
+                warp,
+                guidance_scale,
+                columns=layout.width,
+                length=state.canvas.shape[1],
             )
         now = pass_clock(device)
         with self.progress_bar(total=batch_size * layout.num_tokens) as bar:

@@ -19,6 +19,7 @@ class RunningReviser:
         warp: `(guided logits [B, C, V], positions [B, C]) -> [B, C, V]`, the law that is sampled.
         guidance_scale: strength of guidance; at 1 or below there are no unconditional rows.
         columns: tokens per row of the picture, row ends included.
+        length: canvas slots per row.
     """
 
     def __init__(
@@ -28,38 +29,43 @@ class RunningReviser:
         warp: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         guidance_scale: float,
         columns: int,
+        length: int,
     ):
         self.network, self.warp, self.guidance_scale = network, warp, guidance_scale
         self.codes = network.code(image_embeds)  # [V, C]
-        self.neighbours = neighbours(columns, image_embeds.device)
+        self.neighbours, self.length = neighbours(columns, image_embeds.device), length
+        self.seen: torch.Tensor | None = None  # [B, 1 + length] int64: tokens as last seen, from position -1 on
 
     def observe(self, query: Query, hidden: torch.Tensor, logits: torch.Tensor) -> None:
         """Keep what the target made of one pass: `[R, Q, D]` final hidden states and `[B, Q, V]` guided logits."""
-        self.query, self.hidden, self.logits = query, hidden, logits
+        self.positions, self.hidden, self.logits = query.positions, hidden, logits
+        if self.seen is None:
+            self.seen = query.token_ids.new_zeros(len(query.token_ids), 1 + self.length)
+        # A slot at position -1 holds the token of position 0 as well.
+        self.seen.scatter_(1, query.positions.clamp(min=0) + 1, query.token_ids)
 
-    def laws(self, canvas: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """`[B, L]`, `[B, C]` -> `[B, C, V]`, see `Reviser`."""
-        batch, slots = self.query.positions.shape
+    def at(self, positions: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """See `Reviser`."""
+        batch, slots = self.positions.shape
         # Behind the last slot, and in front of the first one of a row that is complete, guesses are of no use.
-        slot = (positions - self.query.positions[:, :1]).clamp(max=slots - 1)
+        slot = (positions - self.positions[:, :1]).clamp(max=slots - 1)
         pair = torch.stack([slot, slot - 1], -1).clamp(min=0)  # [B, C, 2]
         rows = torch.arange(len(self.hidden), device=slot.device).view(-1, batch, 1) * slots  # [1 or 2, B, 1]
         hidden = _look_up(self.hidden.flatten(0, 1), rows[..., None] + pair)  # [1 or 2, B, C, 2, D]
         logits = _look_up(self.logits.flatten(0, 1), rows[0] + slot)  # [B, C, V]
+        states = self.network.read(hidden)
+        seen = tokens_around(self.seen, positions, self.neighbours)  # [B, C, 6]
+        seen_codes = _look_up(self.codes, seen)
 
-        now = pad(canvas, (1, 0))
-        # A slot at position -1 holds the token of position 0 as well.
-        seen = now.scatter(1, self.query.positions.clamp(min=0) + 1, self.query.token_ids)
-        now, seen = (tokens_around(tokens, positions, self.neighbours) for tokens in (now, seen))  # [B, C, 6]
-        change = self.network(hidden, _look_up(self.codes, seen), _look_up(self.codes, now))  # [1 or 2, B, C, rank]
-        logits = logits + self.change(change).masked_fill((now == seen).all(-1, keepdim=True), 0.0)
-        return self.warp(logits, positions)
+        def laws(canvas: torch.Tensor) -> torch.Tensor:
+            tokens = tokens_around(pad(canvas, (1, 0)), positions, self.neighbours)
+            outputs = self.network.respond(states, seen_codes, _look_up(self.codes, tokens))  # [1 or 2, B, C, rank]
+            if len(outputs) > 1:
+                outputs = guide(outputs[:1], outputs[1:], self.guidance_scale)
+            change = self.network.table(outputs[0]).float().masked_fill((tokens == seen).all(-1, keepdim=True), 0.0)
+            return self.warp(logits + change, positions)
 
-    def change(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Outputs of the network `[1 or 2, ..., rank]` -> the change of the guided logits `[..., V]`."""
-        if len(outputs) > 1:
-            outputs = guide(outputs[:1], outputs[1:], self.guidance_scale)
-        return self.network.table(outputs[0]).float()
+        return laws
 
 
 def tokens_around(canvas: torch.Tensor, positions: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:

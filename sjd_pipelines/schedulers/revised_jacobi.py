@@ -77,10 +77,10 @@ class RevisedJacobiScheduler(SeededJacobiScheduler):
     def _revise(self, positions: torch.Tensor, exponential: torch.Tensor, state: RevisedState) -> torch.Tensor:
         """Revise the drafts behind `positions` `[B, C]`, on the canvas too; returns them."""
         behind = positions + 1
-        drafts = state.canvas.gather(1, behind)
+        drafts, laws = state.canvas.gather(1, behind), state.reviser.at(positions)
+        known = positions <= state.seen  # behind a token that the target has not seen there is nothing to revise
         for _ in range(self.config.revisions):
-            guesses = race(state.reviser.laws(state.canvas, positions), exponential[:, : behind.shape[1]])
-            # Behind a token that the target has not seen there is nothing to revise.
-            drafts = torch.where(positions <= state.seen, guesses, drafts)
+            guesses = race(laws(state.canvas), exponential[:, : behind.shape[1]])
+            drafts = torch.where(known, guesses, drafts)
             state.canvas.scatter_(1, behind, drafts)
         return drafts

@@ -36,8 +36,8 @@ place have changed from one pass to the next, the law that the model gave overla
 class ReviserRecipe(HelperRecipe):
     """How to train; `batch_size` is in places."""
 
-    minutes: float = 25.0
-    decay_minutes: float = 12.0
+    minutes: float = 20.0
+    decay_minutes: float = 10.0
     batch_size: int = 2048
     log_every: int = 100
 

@@ -28,7 +28,7 @@ class Examples:
     Attributes:
         hidden: `[C, M, 2, D]` float16, the target's states at the place and the one before it, in the earlier pass.
         result: `[C, M, D]` float16, its state at the place in the later pass.
-        seen: `[M, 6]` int64, the neighbours in the earlier pass, `NOTHING` left of the picture.
+        seen: `[M, 6]` int64, the neighbours in the earlier pass, 0 in front of the picture.
         tokens: `[M, 6]` int64, those in the later pass.
         distance: `[M]` int64, how far the place is behind the front of the later pass.
     """

@@ -67,12 +67,16 @@ def test_what_it_looks_at(network, guidance_scale):
     hidden = torch.randn(copies * 2, size, 8, generator=generator)
     logits = torch.randn(2, size, 16, generator=generator)
     embeds = torch.randn(16, 8, generator=generator)
-    running = RunningReviser(network, embeds, lambda logits, positions: logits.softmax(-1), guidance_scale, columns=5)
+    running = RunningReviser(
+        network, embeds, lambda logits, positions: logits.softmax(-1), guidance_scale, columns=5, length=30
+    )
+    everything = torch.arange(30).expand(2, -1)
+    running.observe(Query(canvas, everything, everything[..., None] >= 0), hidden, logits)  # of earlier passes
     running.observe(query, hidden, logits)
     now = canvas.clone()
     now[0, 4], now[1, 12] = (canvas[0, 4] + 1) % 16, (canvas[1, 12] + 3) % 16
     asked = positions[:, 1:]
-    laws = running.laws(now, asked)
+    laws = running.at(asked)(now)
 
     codes = network.code(embeds)
     touched = []
