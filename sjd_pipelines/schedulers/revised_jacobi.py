@@ -52,7 +52,7 @@ class RevisedJacobiScheduler(SeededJacobiScheduler):
     state_type = RevisedState
 
     @register_to_config
-    def __init__(self, window: int | str = 16, reach: int = 4, revisions: int = 1, initialise: str = "law-above"):
+    def __init__(self, window: int | str = 16, reach: int = 8, revisions: int = 2, initialise: str = "law-above"):
         check_window_or_auto(window)
         check_count("reach", reach)
         check_count("revisions", revisions)
