@@ -58,8 +58,9 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         Args:
             pretrained_model_name_or_path: a folder or a hub id, in diffusers layout (`model_index.json`) or
                 transformers layout (`config.json`). None loads the bundled checkpoint.
-            **kwargs: `scheduler`, `dtype` (default float32), `device_map`, `quantization_config`, and for hub ids
-                `revision`, `token`, `cache_dir`, `local_files_only`.
+            **kwargs: `scheduler` (default: the saved one, else seeded Jacobi, revised where the model comes with a
+                reviser), `dtype` (default float32), `device_map`, `quantization_config`, and for hub ids `revision`,
+                `token`, `cache_dir`, `local_files_only`.
 
         Raises:
             OSError: nothing loadable is there, or a weight file is damaged.

@@ -11,6 +11,7 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from ..models import DraftReviser, EagleDrafter
+from ..schedulers import RevisedJacobiScheduler
 
 BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "bundled" / "emoji_janus"
 
@@ -47,6 +48,8 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
         if (folder / name).is_dir():
             network = load_helper(helper, folder / name, pipe.dtype)
             pipe.register_modules(**{name: network.to(pipe._execution_device)})
+    if kwargs.get("scheduler") is None and pipe.reviser is not None:
+        pipe.register_modules(scheduler=RevisedJacobiScheduler())
     return pipe
 
 

@@ -6,7 +6,7 @@
     evaluate     draw held-out captions and score them
     export       write the bundled folder
     drafter      train a draft model for a pipeline, the bundled one unless told otherwise
-    reviser    train a draft reviser for a pipeline, the bundled one unless told otherwise
+    reviser      train a draft reviser for a pipeline, the bundled one unless told otherwise
     add-drafter, add-reviser
                  write the trained network into a pipeline's folder
     restore      make a run's folder of an exported checkpoint, to train on

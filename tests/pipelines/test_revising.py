@@ -135,6 +135,7 @@ def test_a_reviser_is_saved_and_loaded_beside_its_target(pipe, tmp_path):
     assert SJDAutoRegressivePipeline.from_pretrained(folder).reviser is None
     pipe.reviser.save_pretrained(folder / "reviser")
     assert in_a_fresh_process(folder) == expected
+    assert type(SJDAutoRegressivePipeline.from_pretrained(folder).scheduler) is RevisedJacobiScheduler
     half = SJDAutoRegressivePipeline.from_pretrained(
         folder, dtype=torch.bfloat16, scheduler=RevisedJacobiScheduler(window=5)
     )
