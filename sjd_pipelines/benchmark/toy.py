@@ -102,7 +102,8 @@ def toy_pipeline(
         scheduler: default sequential.
         **config: `hidden_size` and `layers` of the language model.
     """
-    with torch.random.fork_rng(devices=[]):  # transformers initialises from the global generator
+    with torch.random.fork_rng(devices=[]):  # modules initialise from the global generator
+        torch.manual_seed(seed)
         model = JanusForConditionalGeneration(toy_config(side, codebook_size, **config)).eval()
         width = model.config.text_config.hidden_size
         drafter = EagleDrafter(width, num_attention_heads=2, intermediate_size=2 * width).eval()
