@@ -1,7 +1,7 @@
 """The style sheet of the decoder report, light and dark."""
 
 TONES = {
-    "exact": ("#0b62b0", "#0a8471", "#5546d0", "#0e7fae"),
+    "exact": ("#0b62b0", "#0a8471", "#5546d0", "#0e7fae", "#334155", "#1e3a8a", "#059669"),
     "lossless": ("#c2410c", "#a16a00", "#c42a63", "#7a5230", "#d9480f"),
     "approximate": ("#7c3aed", "#4d7c0f", "#be185d", "#0f766e", "#b45309", "#1d4ed8", "#64748b"),
 }
