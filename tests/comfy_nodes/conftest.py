@@ -50,7 +50,7 @@ def comfyui(tmp_path_factory):
     """A real ComfyUI with two toy models."""
     base = tmp_path_factory.mktemp("comfyui")
     # Large enough to be watched and cancelled, with pixels cheap enough for previews.
-    toy_pipeline(16, 256, hidden_size=128, layers=4).save_pretrained(base / "models" / "sjd" / "watched")
+    toy_pipeline(16, 256, hidden_size=128, layers=10).save_pretrained(base / "models" / "sjd" / "watched")
     toy_pipeline(8, 64).save_pretrained(base / "models" / "sjd" / "quick")
     running = ComfyUI(base)
     try:
