@@ -70,10 +70,11 @@ def group_masses(
     p, q = at_drafts(target, drafts), at_drafts(draft_law, drafts)
     level = p[..., None]
     # Only ranks around the draft matter: the smallest of what is above and the largest of what is not, unsorted.
-    itself = torch.zeros_like(target, dtype=torch.bool).scatter_(-1, drafts[..., None], True)
     more, fewer = (min(count, target.shape[-1]) for count in (group_size // 2, (group_size - 1) // 2))
-    above, above_tokens = target.masked_fill(target <= level, torch.inf).topk(more, -1, largest=False)
-    below, below_tokens = target.masked_fill(itself | (target > level), -torch.inf).topk(fewer, -1)
+    higher = target > level
+    above, above_tokens = torch.where(higher, target, torch.inf).topk(more, -1, largest=False)
+    others = torch.where(higher, -torch.inf, target).scatter_(-1, drafts[..., None], -torch.inf)
+    below, below_tokens = others.topk(fewer, -1)
     probabilities = torch.cat([above, below], -1)  # [B, W, G - 1], infinite beyond the ends of the ranking
     tokens = torch.cat([above_tokens, below_tokens], -1)
     member = (probabilities - level).abs() < gap
