@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch.nn.functional import pad
+from torch.nn.functional import embedding, pad
 
 from ..decoding import Query, guide
 from ..models import DraftReviser
@@ -51,15 +51,15 @@ class RunningReviser:
         slot = (positions - self.positions[:, :1]).clamp(max=slots - 1)
         pair = torch.stack([slot, slot - 1], -1).clamp(min=0)  # [B, C, 2]
         rows = torch.arange(len(self.hidden), device=slot.device).view(-1, batch, 1) * slots  # [1 or 2, B, 1]
-        hidden = _look_up(self.hidden.flatten(0, 1), rows[..., None] + pair)  # [1 or 2, B, C, 2, D]
-        logits = _look_up(self.logits.flatten(0, 1), rows[0] + slot)  # [B, C, V]
+        hidden = embedding(rows[..., None] + pair, self.hidden.flatten(0, 1))  # [1 or 2, B, C, 2, D]
+        logits = embedding(rows[0] + slot, self.logits.flatten(0, 1))  # [B, C, V]
         states = self.network.read(hidden)
         seen = tokens_around(self.seen, positions, self.neighbours)  # [B, C, 6]
-        seen_codes = _look_up(self.codes, seen)
+        seen_codes = embedding(seen, self.codes)
 
         def laws(canvas: torch.Tensor) -> torch.Tensor:
             tokens = tokens_around(pad(canvas, (1, 0)), positions, self.neighbours)
-            outputs = self.network.respond(states, seen_codes, _look_up(self.codes, tokens))  # [1 or 2, B, C, rank]
+            outputs = self.network.respond(states, seen_codes, embedding(tokens, self.codes))  # [1 or 2, B, C, rank]
             if len(outputs) > 1:
                 outputs = guide(outputs[:1], outputs[1:], self.guidance_scale)
             change = self.network.table(outputs[0]).float().masked_fill((tokens == seen).all(-1, keepdim=True), 0.0)
@@ -75,8 +75,3 @@ def tokens_around(canvas: torch.Tensor, positions: torch.Tensor, neighbours: tor
     """
     index = (positions[..., None] - neighbours + 1).clamp(min=0)
     return canvas.gather(1, index.flatten(1)).view_as(index)
-
-
-def _look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """`[N, D]`, `[...]` -> `[..., D]`."""
-    return table.index_select(0, index.flatten()).unflatten(0, index.shape)
