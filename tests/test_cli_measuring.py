@@ -19,8 +19,8 @@ REPORT = (
 class BrokenScheduler(SeededJacobiScheduler):
     """Claims to be exact and commits the likeliest token."""
 
-    def commit(self, slots, accepted):
-        return slots.at(slots.likeliest, accepted)
+    def redraft(self, slots):
+        return slots.likeliest
 
 
 class StoppedScheduler(SeededJacobiScheduler):

@@ -3,8 +3,8 @@
 from .cache import CanvasCache
 from .layout import FREE, ImageTokenLayout
 from .noise import PositionNoise, Purpose
-from .sampling import force, guide, probabilities, race
-from .state import DecodingState, DecodingStatistics, LawRing, Query
+from .sampling import force, guide, most_likely, probabilities, race
+from .state import DecodingState, DecodingStatistics, PositionRing, Query
 
 __all__ = [
     "FREE",
@@ -12,12 +12,13 @@ __all__ = [
     "DecodingState",
     "DecodingStatistics",
     "ImageTokenLayout",
-    "LawRing",
     "PositionNoise",
+    "PositionRing",
     "Purpose",
     "Query",
     "force",
     "guide",
+    "most_likely",
     "probabilities",
     "race",
 ]

@@ -15,9 +15,17 @@ def _signed(word: int) -> int:
     return word - (word >> 31 << 32)
 
 
+def _word(word: int) -> torch.Tensor:
+    """A constant, which every device takes from the host. Made once: to make it costs as much as a short operation."""
+    return torch.tensor(_signed(word), dtype=torch.int32, device="cpu")
+
+
 # Multipliers of the 32-bit finaliser "lowbias32" (Wellons 2018, https://nullprogram.com/blog/2018/07/31/).
-_MULTIPLIER_A = _signed(0x7FEB352D)
-_MULTIPLIER_B = _signed(0x846CA68B)
+_MULTIPLIER_A = _word(0x7FEB352D)
+_MULTIPLIER_B = _word(0x846CA68B)
+# Arithmetic shifts by 15 and 16 bits, and the masks that make logical ones of them.
+_SHIFT_15, _SHIFT_16 = _word(15), _word(16)
+_LOW_17, _LOW_16 = _word(0x1FFFF), _word(0xFFFF)
 _GOLDEN = _signed(0x9E3779B9)
 _STREAM = _signed(0x85EBCA6B)
 _DRAW = _signed(0xC2B2AE35)
@@ -132,11 +140,10 @@ class PositionNoise:
 
 def _mix(words: torch.Tensor, key: torch.Tensor | None = None) -> torch.Tensor:
     """lowbias32 on int32 words, in place, with a second key in the middle: the state of a word is 64 bits."""
-    # Arithmetic shifts are made logical by masking the sign bits away.
-    words.bitwise_xor_(words.bitwise_right_shift(16).bitwise_and_(0xFFFF))
+    words.bitwise_xor_(words.bitwise_right_shift(_SHIFT_16).bitwise_and_(_LOW_16))
     words.mul_(_MULTIPLIER_A)
     if key is not None:
         words.add_(key)
-    words.bitwise_xor_(words.bitwise_right_shift(15).bitwise_and_(0x1FFFF))
+    words.bitwise_xor_(words.bitwise_right_shift(_SHIFT_15).bitwise_and_(_LOW_17))
     words.mul_(_MULTIPLIER_B)
-    return words.bitwise_xor_(words.bitwise_right_shift(16).bitwise_and_(0xFFFF))
+    return words.bitwise_xor_(words.bitwise_right_shift(_SHIFT_16).bitwise_and_(_LOW_16))

@@ -29,24 +29,37 @@ class Query:
     moves: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
-class LawRing:
-    """The laws of the most recent positions, addressed by position modulo the ring's size: `[B, size, V]` float32."""
+class PositionRing:
+    """A number per token for the most recent positions, addressed by position modulo the ring's size.
+
+    Args:
+        batch_size: B.
+        size: positions that are remembered.
+        vocabulary_size: V.
+        device: where the `[B, size, V]` float32 numbers are.
+    """
 
     def __init__(self, batch_size: int, size: int, vocabulary_size: int, device: torch.device | str):
-        self.laws = torch.zeros(batch_size, size, vocabulary_size, device=device)
+        self.values = torch.zeros(batch_size, size, vocabulary_size, device=device)
         self._first = torch.arange(batch_size, device=device)[:, None] * size
 
-    def write(self, positions: torch.Tensor, laws: torch.Tensor) -> None:
-        """Store `laws` `[B, Q, V]` at `positions` `[B, Q]`; at most `size` consecutive positions per row."""
-        self.laws.flatten(0, 1).index_copy_(0, self._index(positions), laws.flatten(0, 1))
+    def write(self, positions: torch.Tensor, values: torch.Tensor) -> None:
+        """Store `values` `[B, Q, V]` at `positions` `[B, Q]`; at most `size` consecutive positions per row."""
+        self.values.flatten(0, 1).index_copy_(0, self._index(positions).flatten(), values.flatten(0, 1))
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:
         """`[B, Q]` -> `[B, Q, V]`."""
-        return self.laws.flatten(0, 1).index_select(0, self._index(positions)).unflatten(0, positions.shape)
+        rows = self._index(positions).flatten()
+        return self.values.flatten(0, 1).index_select(0, rows).unflatten(0, positions.shape)
+
+    def at(self, positions: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The numbers of some tokens alone: `[B, Q]`, `[B, Q]` or `[B, Q, K]` -> as `tokens`."""
+        rows = self._index(positions).view(*positions.shape, *[1] * (tokens.dim() - 2))
+        return self.values.take(rows * self.values.shape[-1] + tokens)
 
     def _index(self, positions: torch.Tensor) -> torch.Tensor:
-        """`[B, Q]` -> `[B * Q]` rows of the flattened ring: one index is much quicker to look up than two."""
-        return (self._first + positions % self.laws.shape[1]).flatten()
+        """`[B, Q]` -> rows of the flattened ring, `[B, Q]`: one index is much quicker to look up than two."""
+        return self._first + positions % self.values.shape[1]
 
 
 @dataclass
@@ -63,6 +76,7 @@ class DecodingState:
         accepted_at: `[B, N + margin]` int32: the pass that committed each token, -1 before.
         forced: `[N + margin]` int64: forced ids, `FREE` elsewhere; None for a layout without forced tokens.
         laws: laws of drafts and of recent targets, where the scheduler needs them.
+        shared_noise: the noise that stays with each position of the window, where the scheduler needs it.
         passes: forward passes so far.
         window: drafts verified in the most recent pass.
         windows: the same for every pass so far (raster windows only).
@@ -79,7 +93,8 @@ class DecodingState:
     drafted: torch.Tensor
     accepted_at: torch.Tensor
     forced: torch.Tensor | None
-    laws: LawRing | None
+    laws: PositionRing | None
+    shared_noise: PositionRing | None = None
     passes: int = 0
     window: int = 0
     windows: list[int] = field(default_factory=list)
@@ -97,7 +112,7 @@ class DecodingState:
         law_slots: int = 0,
         device: torch.device | str = "cpu",
     ) -> "DecodingState":
-        """Nothing drafted, nothing committed; `law_slots` > 0 makes a `LawRing` of that many positions."""
+        """Nothing drafted, nothing committed; `law_slots` > 0 makes a `PositionRing` of that many laws."""
         length = layout.num_tokens + margin
         forced = None
         if layout.has_forced:
@@ -110,7 +125,7 @@ class DecodingState:
             drafted=torch.zeros(batch_size, dtype=torch.int64, device=device),
             accepted_at=torch.full((batch_size, length), -1, dtype=torch.int32, device=device),
             forced=forced,
-            laws=LawRing(batch_size, law_slots, layout.vocabulary_size, device) if law_slots else None,
+            laws=PositionRing(batch_size, law_slots, layout.vocabulary_size, device) if law_slots else None,
             counts=[0] * batch_size,
             reaches=[0] * batch_size,
             advances=[0] * batch_size,

@@ -11,6 +11,7 @@ class AutoregressiveScheduler(RasterWindowScheduler):
 
     label = "exact"
     paper = "ancestral sampling"
+    shares_noise = True
     stores_laws = False
 
     @register_to_config
@@ -24,8 +25,5 @@ class AutoregressiveScheduler(RasterWindowScheduler):
     def accept(self, slots: Slots) -> torch.Tensor:
         return slots.drafts.bool()  # [B, 0]
 
-    def commit(self, slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
-        return slots.seeded_choice
-
-    def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
+    def redraft(self, slots: Slots) -> torch.Tensor:
         return slots.seeded_choice

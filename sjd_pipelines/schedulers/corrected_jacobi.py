@@ -6,8 +6,8 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from ..decoding.drafter import Drafter, DraftQuery
-from ..decoding.noise import PositionNoise, Purpose
-from ..decoding.sampling import race
+from ..decoding.noise import PositionNoise
+from ..decoding.sampling import most_likely, race
 from ..decoding.state import Query
 from .base import check_choice, check_count, check_window
 from .drafting import INITIALISERS
@@ -84,10 +84,10 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         state.seen = DraftQuery(tokens, positions, slot <= positions[..., None], moves=state.moves)
         return state
 
-    def _grow(self, main: Query, state: CorrectedState, noise: PositionNoise) -> Branches:
+    def _grow(self, main: Query, state: CorrectedState) -> Branches:
         if state.seen is None:
-            return super()._grow(main, state, noise)
-        scores = self._correct(main, state, noise)  # [B, C, V]
+            return super()._grow(main, state)
+        scores = self._correct(main, state)  # [B, C, V]
         best, tokens = scores.topk(min(CHOICES, scores.shape[-1]), -1)
         positions, drafts = main.positions[:, 1 : best.shape[1] + 1], main.token_ids[:, 1 : best.shape[1] + 1]
         # Nothing branches off behind the picture, nor where the drafter has said nothing (all scores are zero).
@@ -99,9 +99,9 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         index = places // doubt.shape[-1]  # [B, K]
         # A branch without worth repeats the draft, so that chance never decides what is tried.
         first = torch.where(value > 0, tokens[..., 1:].flatten(1).gather(1, places), drafts.gather(1, index))
-        return self._continue(Branches(index, positions.gather(1, index), first[..., None]), state, noise)
+        return self._continue(Branches(index, positions.gather(1, index), first[..., None]), state)
 
-    def _correct(self, main: Query, state: CorrectedState, noise: PositionNoise) -> torch.Tensor:
+    def _correct(self, main: Query, state: CorrectedState) -> torch.Tensor:
         """Correct the first drafts of `main`; returns the perturbed scores they were chosen by, `[B, C, V]`."""
         count = min(self.config.reach, state.window)
         # The committed tokens are reviewed too: it is how the drafter gets to see them.
@@ -110,15 +110,15 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         positions, visible = main.positions[:, :count], main.visible[:, :count]
         # Behind what the target has seen the drafter goes on by itself, a token at a time.
         beyond = positions - state.seen.positions[:, -1:]  # [B, C]
-        exponential = noise.exponential(positions + 1, Purpose.SAMPLE, state.layout.vocabulary_size)
+        exponential = state.shared_noise.read(positions + 1)
         for spread in range(1, self.config.corrections + 1):
             law = state.drafter.laws(DraftQuery(main.token_ids[:, :count], positions, visible))
             scores = law / exponential
-            guesses = torch.where(beyond <= spread, scores.argmax(-1), main.token_ids[:, 1 : count + 1])
+            guesses = torch.where(beyond <= spread, most_likely(scores), main.token_ids[:, 1 : count + 1])
             main.token_ids = torch.cat([main.token_ids[:, :1], guesses, main.token_ids[:, count + 1 :]], 1)
         return scores.masked_fill((beyond > self.config.corrections)[..., None], 0.0)
 
-    def _continue(self, branches: Branches, state: CorrectedState, noise: PositionNoise) -> Branches:
+    def _continue(self, branches: Branches, state: CorrectedState) -> Branches:
         """Let the drafter guess what follows the first token `[B, K, 1]` of each branch, up to `depth`."""
         scratch, visible = self._branch_slots(branches.positions, state)
         tokens = [branches.tokens[..., 0]]
@@ -126,6 +126,5 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
             positions = branches.positions + level
             parents = branches.positions - 1 if level == 0 else scratch[..., level - 1]
             query = DraftQuery(tokens[-1], positions, visible[:, :, level], slots=scratch[..., level], parents=parents)
-            exponential = noise.exponential(positions + 1, Purpose.SAMPLE, state.layout.vocabulary_size)
-            tokens.append(race(state.drafter.laws(query), exponential))  # [B, K]
+            tokens.append(race(state.drafter.laws(query), state.shared_noise.read(positions + 1)))  # [B, K]
         return replace(branches, tokens=torch.stack(tokens, -1))

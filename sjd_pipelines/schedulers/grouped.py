@@ -3,13 +3,13 @@
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from ..decoding.noise import Purpose
 from .adaptive_window import check_window_or_auto
 from .base import check_choice, check_count, check_number
 from .drafting import INITIALISERS
 from .raster_window import Slots
-from .relaxation import group_masses, relaxed_accept
+from .relaxation import groups
 from .speculative_jacobi import SJDScheduler
+from .verification import speculative_accept
 
 
 class GroupedSJDScheduler(SJDScheduler):
@@ -57,14 +57,13 @@ class GroupedSJDScheduler(SJDScheduler):
         self._vectors = vectors / (2 * vectors.var(0).sum()).sqrt()
 
     def accept(self, slots: Slots) -> torch.Tensor:
-        uniforms = slots.noise.uniform(slots.positions[:, :-1], Purpose.ACCEPT, slots.state.passes)
-        mass, draft_mass = group_masses(
+        tokens, member = groups(
             slots.target[:, :-1],
-            slots.draft_law,
             slots.drafts,
             self.config.group_size,
             self.config.gap,
             self._vectors if self.needs_codebook else None,
             self.config.distance or 0.0,
         )
-        return relaxed_accept(mass, draft_mass, uniforms)
+        masses = slots.target[:, :-1].gather(-1, tokens), slots.state.laws.at(slots.positions[:, :-1], tokens)
+        return speculative_accept(*(mass.masked_fill(~member, 0.0).sum(-1) for mass in masses), slots.uniforms)

@@ -37,10 +37,7 @@ class JacobiScheduler(RasterWindowScheduler):
     def accept(self, slots: Slots) -> torch.Tensor:
         return exact_match(slots.drafts, self.choices(slots)[:, :-1])
 
-    def commit(self, slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
-        return slots.at(self.choices(slots), accepted)
-
-    def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
+    def redraft(self, slots: Slots) -> torch.Tensor:
         return self.choices(slots)
 
 

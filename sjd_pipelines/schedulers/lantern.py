@@ -5,17 +5,17 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from torch.nn.functional import pad
 
-from ..decoding.noise import Purpose
 from .adaptive_window import check_window_or_auto
 from .base import check_choice, check_count, check_number, check_window
 from .drafting import INITIALISERS
 from .eagle import EagleScheduler, TreeSlots
-from .raster_window import Slots, front_law, speculative_commit
-from .relaxation import annealed_factors, at_drafts, nearest_codes, neighbour_mass, relaxed_accept
+from .raster_window import Slots
+from .relaxation import annealed_factors, nearest_codes, neighbour_mass
 from .sibling_verification import Relaxation
 from .speculative_jacobi import SJDScheduler
-from .verification import residual_sample
+from .verification import at_drafts, residual, speculative_accept
 
 RULES = ("multiplicative", "additive", "annealed")
 RESIDUALS = ("vanilla", "release")
@@ -121,18 +121,14 @@ class LanternScheduler(LanternRules, SJDScheduler):
         self.check_rules(rule, relaxation, neighbours, decay, residual)
 
     def accept(self, slots: Slots) -> torch.Tensor:
-        uniforms = slots.noise.uniform(slots.positions[:, :-1], Purpose.ACCEPT, slots.state.passes)
         factors = self.annealed(slots.drafts.shape[1], slots.drafts.device)
         mass = self.relaxed_mass(slots.target[:, :-1], slots.drafts, factors)
-        return relaxed_accept(mass, at_drafts(slots.draft_law, slots.drafts), uniforms)
+        return speculative_accept(mass, slots.draft_probability, slots.uniforms)
 
-    def commit(self, slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
-        if self.config.residual == "vanilla" or not slots.drafts.shape[1]:
-            return speculative_commit(slots, accepted)
-        target = slots.at(slots.target, accepted)  # [B, 1, V]
-        draft = slots.at(slots.drafts, accepted.clamp(max=slots.drafts.shape[1] - 1))  # [B, 1]
-        law = self.taken_away(target, front_law(slots, accepted), draft)
-        return residual_sample(target, law, slots.at(slots.positions, accepted), slots.noise, slots.state.passes)
+    def front_remainder(self, slots: Slots) -> torch.Tensor:
+        target = slots.at_front(slots.target)  # [B, 1, V]
+        draft = slots.at_front(pad(slots.drafts, (0, 1)))  # [B, 1]
+        return residual(target, self.taken_away(target, slots.front_law, draft))
 
 
 class LanternEagleScheduler(LanternRules, EagleScheduler):

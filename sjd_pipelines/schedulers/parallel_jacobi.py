@@ -9,7 +9,7 @@ from ..decoding.sampling import race
 from .base import check_choice, check_count, check_window
 from .drafting import INITIALISERS, FreshSlots, one_hot
 from .row_parallel import RowDecodingState, RowParallelScheduler, RowSlots
-from .verification import leading, residual, speculative_accept
+from .verification import at_drafts, leading, rejected_slots, residual, speculative_accept
 
 # Left of a row that opens there may be no token yet.
 ROW_INITIALISERS = tuple(name for name in INITIALISERS if not name.endswith("left"))
@@ -52,27 +52,26 @@ class ParallelJacobiScheduler(RowParallelScheduler):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         has_draft = slots.open & (slots.offset < slots.of_row(state.slots) - 1)
         addresses = self._addresses(slots, state)
-        draft_law = state.laws.read(addresses).masked_fill(~has_draft[..., None], 0.0)
         drafts = state.canvas.gather(1, slots.positions)
         uniforms = noise.uniform(slots.positions, Purpose.ACCEPT, state.passes)
-        keep = has_draft & speculative_accept(target, draft_law, drafts, uniforms)
+        keep = has_draft & speculative_accept(at_drafts(target, drafts), state.laws.at(addresses, drafts), uniforms)
 
-        # [B, Q] -> [B, R, W + 1]: leading acceptances are counted per row; other slots share a place behind.
-        depth = self.drafts(state.layout) + 1
-        grid = keep.new_zeros(len(keep), state.layout.rows * depth + 1)
-        places = (slots.row * depth + slots.offset).masked_fill(~has_draft, grid.shape[1] - 1)
-        grid.scatter_(1, places, keep)
-        accepted = leading(grid[:, :-1].unflatten(1, (-1, depth)).flatten(0, 1)).unflatten(
-            0, (len(keep), -1)
-        )  # [B, R]
-
-        front = slots.of_row(accepted)
-        law = residual(target, draft_law)
+        # The first slot of a row that is not kept; the last one of a growing row never is.
+        depth = self.drafts(state.layout)
+        refused = slots.offset.masked_fill(keep | ~slots.open, depth)
+        accepted = torch.full_like(state.slots, depth).scatter_reduce_(1, slots.row, refused, "amin")  # [B, R]
         if not self.config.coupled:
-            law = torch.where((slots.offset > front)[..., None], target, law)
+            front = slots.of_row(accepted)
             keep = keep & (slots.offset < front)
-        exponential = noise.exponential(slots.positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
-        tokens = torch.where(keep, drafts, race(law, exponential))
+            has_draft = has_draft & (slots.offset <= front)  # those behind are drawn anew
+
+        redrawn = rejected_slots(keep)  # [B, N]
+        rows = torch.arange(len(redrawn), device=redrawn.device)[:, None]
+        draft_law = state.laws.read(addresses.gather(1, redrawn))
+        law = residual(target[rows, redrawn], draft_law.masked_fill_(~has_draft[rows, redrawn][..., None], 0.0))
+        positions = slots.positions.gather(1, redrawn)
+        exponential = noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
+        tokens = torch.where(keep, drafts, drafts.scatter(1, redrawn, race(law, exponential)))
         state.laws.write(addresses, target)
         return tokens, torch.where((state.slots > 0) & ~state.complete, accepted + 1, 0)
 

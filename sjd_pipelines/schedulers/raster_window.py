@@ -1,7 +1,7 @@
 """The loop that the raster-window family shares: a window of drafts right behind the committed prefix.
 
 A member of the family makes three choices: how a slot that enters the window is initialised, how a draft is accepted,
-and how the slots behind the first rejection are redrafted.
+and how the slots from the first rejection on are redrafted.
 """
 
 from abc import abstractmethod
@@ -10,21 +10,20 @@ from functools import cached_property
 from typing import ClassVar
 
 import torch
-from torch.nn.functional import pad
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
-from ..decoding.sampling import race
-from ..decoding.state import DecodingState, Query
+from ..decoding.sampling import most_likely, race
+from ..decoding.state import DecodingState, PositionRing, Query
 from .adaptive_window import AUTO, WINDOWS, WindowPolicy
 from .base import DecodingScheduler
 from .drafting import INITIALISERS, FreshSlots, one_hot
-from .verification import leading, rejected_slots, residual_sample
+from .verification import at_drafts, leading
 
 
 @dataclass
 class Slots:
-    """The slots of one pass, as the three choices see them. Slot W, behind the last draft, has none.
+    """The slots of one pass, as the choices see them. Slot W, behind the last draft, has none.
 
     Attributes:
         target: `[B, W + 1, V]` float32, the model's law at each slot given the drafts before it.
@@ -32,7 +31,7 @@ class Slots:
         positions: `[B, W + 1]` int64 raster indices.
         state: the run before this pass is committed.
         noise: position-addressed random numbers.
-        keep: `[B, W]` bool, which drafts passed, once that is known.
+        keep: `[B, W]` bool, which drafts passed, once that is known. The first that did not is the front.
     """
 
     target: torch.Tensor
@@ -43,42 +42,54 @@ class Slots:
     keep: torch.Tensor | None = None
 
     @cached_property
-    def draft_law(self) -> torch.Tensor:
-        """`[B, W, V]`: the law each draft was drawn from."""
-        return self.state.laws.read(self.positions[:, :-1])
+    def accepted(self) -> torch.Tensor:
+        """`[B]` int64: leading drafts that passed, which also is the slot of the front; W where all did."""
+        return leading(self.keep)
+
+    @cached_property
+    def draft_probability(self) -> torch.Tensor:
+        """`[B, W]`: of each draft under the law it was drawn from."""
+        return self.state.laws.at(self.positions[:, :-1], self.drafts)
+
+    @cached_property
+    def probability(self) -> torch.Tensor:
+        """`[B, W]`: of each draft under the target."""
+        return at_drafts(self.target, self.drafts)
+
+    @cached_property
+    def uniforms(self) -> torch.Tensor:
+        """`[B, W]`: numbers in [0, 1) that decide over each draft."""
+        return self.noise.uniform(self.positions[:, :-1], Purpose.ACCEPT, self.state.passes)
 
     @cached_property
     def seeded_choice(self) -> torch.Tensor:
         """`[B, W + 1]` int64: argmax(p / noise), the noise fixed per position."""
-        noise = self.noise.exponential(self.positions, Purpose.SAMPLE, self.target.shape[-1])
-        return race(self.target, noise)
-
-    @cached_property
-    def residual_choice(self) -> torch.Tensor:
-        """`[B, W + 1]` int64: what slots take whose draft is rejected, and slot W; of no use where `keep` says so."""
-        rejected = rejected_slots(self.keep)  # [B, R]
-        slots = pad(rejected, (0, 1), value=self.keep.shape[1])
-        rows = torch.arange(len(slots), device=slots.device)[:, None]
-        target, draft_law = self.target[rows, slots], self.draft_law[rows, rejected]
-        tokens = residual_sample(target, draft_law, self.positions.gather(1, slots), self.noise, self.state.passes)
-        return torch.zeros_like(self.positions).scatter_(1, slots, tokens)
+        return race(self.target, self.state.shared_noise.read(self.positions))
 
     @cached_property
     def likeliest(self) -> torch.Tensor:
         """`[B, W + 1]` int64: argmax p."""
-        return self.target.argmax(-1)
+        return most_likely(self.target)
 
-    def at(self, values: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
-        """Values of one slot per row: `[B, Q, ...]`, `[B]` -> `[B, 1, ...]`."""
-        rows = torch.arange(len(slot), device=slot.device)
-        return values[rows, slot][:, None]
+    @cached_property
+    def front_law(self) -> torch.Tensor:
+        """`[B, 1, V]`: the law of the draft at the front, zeros where there is none."""
+        law = self.state.laws.read(self.at_front(self.positions))
+        return law.masked_fill_((self.accepted == self.drafts.shape[1])[:, None, None], 0.0)
+
+    def at_front(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of one slot per row: `[B, W + 1, ...]` -> `[B, 1, ...]`."""
+        rows = torch.arange(len(values), device=values.device)
+        return values[rows, self.accepted][:, None]
 
 
 class RasterWindowScheduler(DecodingScheduler):
-    """Base of the family. Subclasses set `label` and `paper` and define `accept`, `commit` and `redraft`."""
+    """Base of the family. Subclasses set `label` and `paper` and define `accept` and `redraft`."""
 
     # Drafts and initial guesses of one position share one noise vector (Gumbel coupling) or take fresh noise.
     shares_noise: ClassVar[bool] = False
+    # Positions behind the window that this noise is asked of.
+    noise_ahead: int = 0
     # Verification compares drafts with the law they were drawn from.
     stores_laws: ClassVar[bool] = True
     # What `start` returns.
@@ -89,12 +100,11 @@ class RasterWindowScheduler(DecodingScheduler):
         """Which drafts pass, each on its own: `[B, W]` bool."""
 
     @abstractmethod
-    def commit(self, slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
-        """The token committed behind `accepted` `[B]` leading drafts: `[B, 1]` int64."""
+    def redraft(self, slots: Slots) -> torch.Tensor:
+        """The token committed at the front, and new guesses behind it whose law is `slots.target`: `[B, W + 1]` int64.
 
-    @abstractmethod
-    def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
-        """New guesses for every slot: `[B, W + 1]` int64. Their law must be `slots.target`."""
+        What it says of the slots in front of that is not used.
+        """
 
     @property
     def window(self) -> int:
@@ -117,7 +127,12 @@ class RasterWindowScheduler(DecodingScheduler):
             law_slots = 2 * window + 2 + (layout.width if self._initial.endswith("above") else 0)
         if self._adapts:
             self.window_policy.start(layout.num_tokens, (batch_size, torch.device(device)))
-        return self.state_type.empty(layout, batch_size, window + 1, law_slots, device)
+        state = self.state_type.empty(layout, batch_size, self.margin(layout) + 1, law_slots, device)
+        if self.shares_noise:
+            # The slots of a pass, and as many again for the surplus of rows that advance less than the furthest one.
+            noise_slots = 2 * (window + 1) + self.noise_ahead
+            state.shared_noise = PositionRing(batch_size, noise_slots, layout.vocabulary_size, device)
+        return state
 
     def plan(self, state: DecodingState, noise: PositionNoise) -> Query:
         """Top up the window and say what the next forward pass computes.
@@ -129,6 +144,8 @@ class RasterWindowScheduler(DecodingScheduler):
         window = min(self._next_window(state), state.layout.num_tokens - min(state.counts))
         # Slots up to the old window's end hold redrafts; the host knows how many enter without asking the device.
         fresh = max(count + window - reach for count, reach in zip(state.counts, state.reaches))
+        if self.shares_noise and fresh >= 0:
+            self._extend_noise(state, noise, fresh + 1)  # the slot behind the last draft draws as well
         if fresh > 0 and window > 0:
             self._initialise(state, noise, fresh)
         state.window = window
@@ -157,22 +174,15 @@ class RasterWindowScheduler(DecodingScheduler):
             `state`.
         """
         slots = Slots(probabilities, query.token_ids[:, 1:], query.positions + 1, state, noise)
-        keep = slots.keep = self.accept(slots)
-        accepted = leading(keep)  # [B]
-        token = self.commit(slots, accepted)  # [B, 1]
-
-        index = torch.arange(slots.positions.shape[1], device=token.device)  # [1 + W]
-        front = accepted[:, None]
-        if keep.shape[1]:
-            tokens = torch.where(index == front, token, self.redraft(slots, keep))
-            tokens[:, :-1] = torch.where(index[:-1] < front, slots.drafts, tokens[:, :-1])
-        else:
-            tokens = token
+        slots.keep = self.accept(slots)
+        tokens = self.redraft(slots)
+        passed = torch.arange(slots.drafts.shape[1], device=tokens.device) < slots.accepted[:, None]  # [B, W]
+        tokens[:, :-1] = torch.where(passed, slots.drafts, tokens[:, :-1])
         state.canvas.scatter_(1, slots.positions, tokens)
         if state.laws is not None:
             state.laws.write(slots.positions, probabilities)
 
-        return state.advance(slots.positions, accepted + 1)
+        return state.advance(slots.positions, slots.accepted + 1)
 
     @property
     def _adapts(self) -> bool:
@@ -191,13 +201,24 @@ class RasterWindowScheduler(DecodingScheduler):
     def _initial(self) -> str:
         return self.config.get("initialise", "random")
 
+    def _extend_noise(self, state: DecodingState, noise: PositionNoise, fresh: int) -> None:
+        """Make the noise of `fresh` positions behind those that have it, in place."""
+        first, count = state.drafted + self.noise_ahead, fresh
+        if not state.passes:
+            first, count = state.drafted, fresh + self.noise_ahead
+        positions = first[:, None] + torch.arange(count, device=first.device)  # [B, F]
+        positions = positions.clamp(max=state.canvas.shape[1] - 1)
+        state.shared_noise.write(positions, noise.exponential(positions, Purpose.SAMPLE, state.layout.vocabulary_size))
+
     def _initialise(self, state: DecodingState, noise: PositionNoise, fresh: int) -> None:
         """Guess tokens for `fresh` positions behind `state.drafted`, in place."""
         positions = state.drafted[:, None] + torch.arange(fresh, device=state.drafted.device)  # [B, F]
         # A row that advanced less than the furthest one needs fewer; its surplus lands in the margin.
         positions = positions.clamp(max=state.canvas.shape[1] - 1)
-        purpose, draw = (Purpose.SAMPLE, 0) if self.shares_noise else (Purpose.INITIALISE, state.passes)
-        exponential = noise.exponential(positions, purpose, state.layout.vocabulary_size, draw)
+        if self.shares_noise:
+            exponential = state.shared_noise.read(positions)
+        else:
+            exponential = noise.exponential(positions, Purpose.INITIALISE, state.layout.vocabulary_size, state.passes)
         fresh_slots = FreshSlots(positions, state, exponential, frontier=state.drafted[:, None] - 1)
         tokens, laws = INITIALISERS[self._initial](fresh_slots)
         if state.forced is not None:
@@ -211,18 +232,3 @@ class RasterWindowScheduler(DecodingScheduler):
                 laws = torch.where((forced >= 0)[..., None], certain, laws)
             state.laws.write(positions, laws)
         state.canvas.scatter_(1, positions, tokens)
-
-
-def speculative_commit(slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
-    """Residual sample at the first rejected slot; behind the last draft a sample of the target: `[B, 1]`."""
-    target, positions = slots.at(slots.target, accepted), slots.at(slots.positions, accepted)
-    return residual_sample(target, front_law(slots, accepted), positions, slots.noise, slots.state.passes)
-
-
-def front_law(slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
-    """Law of the first rejected draft, zeros where all are accepted: `[B, 1, V]`."""
-    window = slots.drafts.shape[1]
-    if window == 0:
-        return torch.zeros_like(slots.target[:, :1])
-    law = slots.at(slots.draft_law, accepted.clamp(max=window - 1))
-    return law.masked_fill((accepted == window)[:, None, None], 0.0)

@@ -5,20 +5,11 @@ stand for more than `x` alone. Relaxation changes the distribution: every schedu
 """
 
 import torch
-
-
-def relaxed_accept(mass: torch.Tensor, draft_mass: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Accept with probability min(1, mass / draft mass): three times `[B, W]` -> `[B, W]` bool."""
-    return uniforms * draft_mass < mass
-
-
-def at_drafts(law: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
-    """Probability of each draft: `[B, W, V]`, `[B, W]` -> `[B, W]`."""
-    return law.gather(-1, drafts[..., None])[..., 0]
+from torch.nn.functional import embedding
 
 
 def confident(
-    target: torch.Tensor, draft_law: torch.Tensor, drafts: torch.Tensor, confidence: str, threshold: float
+    probability: torch.Tensor, draft_probability: torch.Tensor, confidence: str, threshold: float
 ) -> torch.Tensor:
     """Drafts worth keeping though not yet verified: p/q (`ratio`) or p (`probability`) above a threshold.
 
@@ -26,38 +17,34 @@ def confident(
     no longer has the law stored with it.
 
     Args:
-        target: `[B, W, V]` float32.
-        draft_law: `[B, W, V]` float32, the law each draft was drawn from.
-        drafts: `[B, W]` int64.
+        probability: `[B, W]` float32, of each draft under the target.
+        draft_probability: `[B, W]` float32, of each draft under the law it was drawn from.
         confidence: `ratio` or `probability`.
         threshold: drafts above it stay.
 
     Returns:
         `[B, W]` bool.
     """
-    p = at_drafts(target, drafts)
     if confidence == "probability":
-        return p > threshold
-    return p > threshold * at_drafts(draft_law, drafts)
+        return probability > threshold
+    return probability > threshold * draft_probability
 
 
-def group_masses(
+def groups(
     target: torch.Tensor,
-    draft_law: torch.Tensor,
     drafts: torch.Tensor,
     group_size: int,
     gap: float,
     vectors: torch.Tensor | None,
     distance: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Target and draft mass of the group around each draft: its neighbours in the ranking by target probability.
+    """The group around each draft: its neighbours in the ranking by target probability.
 
     Grouped speculative decoding (So et al. 2025, arXiv 2508.07747): from the `group_size` tokens nearest in rank
     those stay whose probability differs by less than `gap` and whose codebook vector is nearer than `distance`.
 
     Args:
         target: `[B, W, V]` float32.
-        draft_law: `[B, W, V]` float32.
         drafts: `[B, W]` int64.
         group_size: tokens per group at most, the draft included.
         gap: bound on the difference of probabilities.
@@ -65,27 +52,45 @@ def group_masses(
         distance: bound on the distance of codebook vectors.
 
     Returns:
-        Two `[B, W]` float32.
+        `[B, W, C]` int64 tokens, C > G, and `[B, W, C]` bool, which of them are members. The draft comes first.
     """
-    p, q = at_drafts(target, drafts), at_drafts(draft_law, drafts)
-    level = p[..., None]
-    # Only ranks around the draft matter: the smallest of what is above and the largest of what is not, unsorted.
-    more, fewer = (min(count, target.shape[-1]) for count in (group_size // 2, (group_size - 1) // 2))
-    higher = target > level
-    above, above_tokens = torch.where(higher, target, torch.inf).topk(more, -1, largest=False)
-    others = torch.where(higher, -torch.inf, target).scatter_(-1, drafts[..., None], -torch.inf)
-    below, below_tokens = others.topk(fewer, -1)
-    probabilities = torch.cat([above, below], -1)  # [B, W, G - 1], infinite beyond the ends of the ranking
-    tokens = torch.cat([above_tokens, below_tokens], -1)
-    member = (probabilities - level).abs() < gap
+    drafts = drafts[..., None]
+    level = target.gather(-1, drafts)
+    # A CPU sorts slowly: the first ranks are found without sorting the rest, and it may look whether they do.
+    sizes = (target.shape[-1],)
+    if target.device.type == "cpu":
+        sizes = (min(sizes[0], max(32, sizes[0] // 64)), *sizes)
+    tokens, member = _around(target, drafts, level, group_size, sizes)
+    member = member & ((target.gather(-1, tokens) - level).abs() < gap)
     if vectors is not None:
         last = len(vectors) - 1  # structural ids have no vector, and no mass where a group could matter
-        offsets = vectors[tokens.clamp(max=last)] - vectors[drafts.clamp(max=last)][..., None, :]  # [B, W, G - 1, E]
-        member = member & (offsets.norm(dim=-1) < distance)
-    return (
-        p + probabilities.masked_fill(~member, 0.0).sum(-1),
-        q + draft_law.gather(-1, tokens).masked_fill(~member, 0.0).sum(-1),
-    )
+        nearby, own = (embedding(ids.clamp(max=last), vectors) for ids in (tokens, drafts))
+        member = member & ((nearby - own).norm(dim=-1) < distance)  # [B, W, G, E] -> [B, W, G]
+    return torch.cat([drafts, tokens], -1), torch.cat([torch.ones_like(member[..., :1]), member], -1)
+
+
+def _around(
+    target: torch.Tensor, drafts: torch.Tensor, level: torch.Tensor, group_size: int, sizes: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens at the ranks around the draft, and which of them a group of that size takes: `[..., G]` int64 and bool.
+
+    From so many of the likeliest tokens, the next size where they do not reach far enough. Drafts and their
+    probability `level` are `[..., 1]`.
+    """
+    more, fewer = group_size // 2, (group_size - 1) // 2
+    ordered, ranking = target.topk(sizes[0], -1)
+    rank = (ordered > level).sum(-1, keepdim=True)
+    index = rank + torch.arange(-more, fewer + 1, device=rank.device)  # [..., G]
+    tokens = ranking.gather(-1, index.clamp(0, sizes[0] - 1))
+    others = (index >= 0) & (index < sizes[0]) & (tokens != drafts)
+    # From its rank on there is one too many, where the draft itself is not among those of equal probability.
+    others[..., more:] &= others[..., more:].cumsum(-1) <= fewer
+    if len(sizes) > 1:
+        unsettled = rank[..., 0] + fewer >= sizes[0]
+        if unsettled.any():
+            rows = (values[unsettled] for values in (target, drafts, level))
+            tokens[unsettled], others[unsettled] = _around(*rows, group_size, sizes[1:])
+    return tokens, others
 
 
 def nearest_codes(vectors: torch.Tensor, count: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.noise import PositionNoise
 from ..decoding.reviser import Reviser
 from ..decoding.sampling import race
 from ..decoding.state import DecodingState, Query
@@ -13,7 +13,6 @@ from .adaptive_window import check_window_or_auto
 from .base import check_choice, check_count
 from .drafting import INITIALISERS
 from .jacobi import SeededJacobiScheduler
-from .raster_window import Slots
 
 
 @dataclass
@@ -22,12 +21,10 @@ class RevisedState(DecodingState):
 
     Attributes:
         reviser: the network at work on this run; the pipeline sets it.
-        exponential: `[B, 1 + W, V]` float32: the noise that chooses the token behind each slot of this pass.
         seen: `[B, 1]` int64: the last position that has gone through the target in this pass.
     """
 
     reviser: Reviser | None = None
-    exponential: torch.Tensor | None = None
     seen: torch.Tensor | None = None
 
 
@@ -62,25 +59,22 @@ class RevisedJacobiScheduler(SeededJacobiScheduler):
     def needs_reviser(self) -> bool:
         return True
 
-    def choices(self, slots: Slots) -> torch.Tensor:
-        return race(slots.target, slots.state.exponential)
-
     def plan(self, state: RevisedState, noise: PositionNoise) -> Query:
         query = super().plan(state, noise)
-        exponential = noise.exponential(query.positions + 1, Purpose.SAMPLE, state.layout.vocabulary_size)
         count = min(self.config.reach, state.window)
         if state.seen is not None and count:
-            query.token_ids[:, 1 : count + 1] = self._revise(query.positions[:, :count], exponential, state)
-        state.exponential, state.seen = exponential, query.positions[:, -1:]
+            query.token_ids[:, 1 : count + 1] = self._revise(query.positions[:, :count], state)
+        state.seen = query.positions[:, -1:]
         return query
 
-    def _revise(self, positions: torch.Tensor, exponential: torch.Tensor, state: RevisedState) -> torch.Tensor:
+    def _revise(self, positions: torch.Tensor, state: RevisedState) -> torch.Tensor:
         """Revise the drafts behind `positions` `[B, C]`, on the canvas too; returns them."""
         behind = positions + 1
         drafts, laws = state.canvas.gather(1, behind), state.reviser.at(positions)
+        exponential = state.shared_noise.read(behind)
         known = positions <= state.seen  # behind a token that the target has not seen there is nothing to revise
         for _ in range(self.config.revisions):
-            guesses = race(laws(state.canvas), exponential[:, : behind.shape[1]])
+            guesses = race(laws(state.canvas), exponential)
             drafts = torch.where(known, guesses, drafts)
             state.canvas.scatter_(1, behind, drafts)
         return drafts

@@ -26,6 +26,7 @@ class RowDecodingState(DecodingState):
         closed: `[B, R]` bool: complete rows that need no slot any more.
         slots: `[B, R]` int64: slots of each row in the next pass.
         fresh: `[B, R]` int64: columns that the next pass guesses for the first time.
+        planned: the slots of the pass that is running.
         demand: the most slots and fresh columns of any image, and the rows in use (host).
     """
 
@@ -33,6 +34,7 @@ class RowDecodingState(DecodingState):
     closed: torch.Tensor
     slots: torch.Tensor
     fresh: torch.Tensor
+    planned: "RowSlots | None" = None
     demand: tuple[int, int, int] = (0, 0, 0)
 
     @classmethod
@@ -152,7 +154,7 @@ class RowParallelScheduler(DecodingScheduler):
         length, fresh, rows = state.demand
         if fresh:
             self.initialise(_locate(state, state.drafted, state.fresh, fresh), state, noise)
-        slots = _locate(state, state.row_counts, state.slots, length)
+        slots = state.planned = _locate(state, state.row_counts, state.slots, length)
         positions = slots.positions - 1
         token_ids = state.canvas.gather(1, positions.clamp(min=0))
         if layout.row_end is None:
@@ -170,8 +172,7 @@ class RowParallelScheduler(DecodingScheduler):
     def step(
         self, probabilities: torch.Tensor, query: Query, state: RowDecodingState, noise: PositionNoise
     ) -> RowDecodingState:
-        layout = state.layout
-        slots = _locate(state, state.row_counts, state.slots, query.positions.shape[1])
+        layout, slots = state.layout, state.planned
         tokens, gained = self.decide(probabilities, slots, state, noise)
         nowhere = state.canvas.shape[1] - 1
         state.canvas.scatter_(1, slots.positions.masked_fill(~slots.open, nowhere), tokens)

@@ -20,7 +20,7 @@ from .base import check_choice, check_count
 from .drafting import INITIALISERS
 from .sibling_verification import draw_siblings, verify_siblings
 from .speculative_jacobi import SJDScheduler
-from .verification import leading, rejected_slots, residual, speculative_accept
+from .verification import at_drafts, leading, rejected_slots, residual, speculative_accept
 
 LARGEST_LEVEL = 1024  # siblings on the last level of a tree
 
@@ -166,7 +166,6 @@ class SJDPACScheduler(SJDScheduler):
         branches, depth = tree.branches, siblings.shape[1]
         rows = torch.arange(len(siblings), device=siblings.device)[:, None]
         positions = query.positions[:, : window + 1] + 1  # [B, 1 + W]
-        drafts, draft_law = query.token_ids[:, 1 : window + 1], state.laws.read(positions[:, :-1])
         # A number per position and sibling: of all the nodes that use it only one is on the path that is taken.
         first = state.passes * branches
         draws = torch.arange(first, first + branches, device=rows.device)
@@ -175,7 +174,8 @@ class SJDPACScheduler(SJDScheduler):
         slot = torch.where(tree.scratch < 0, tree.level, window + 1 + tree.scratch)  # [T]: where each node is
         node = torch.zeros_like(rows)
         nodes, sibling, path, rest = [], [], [probabilities[:, :1]], []
-        for level in zip(*(values[:, :depth].split(1, 1) for values in (draft_law, siblings, uniforms))):
+        draft_law = state.laws.read(positions[:, :depth])
+        for level in zip(*(values.split(1, 1) for values in (draft_law, siblings, uniforms[:, :depth]))):
             passed, left = self.verify(path[-1], *level)
             # Where no sibling passes, the first one's node is as near as any to the token drawn instead.
             node = branches * node + 1 + passed % branches
@@ -187,13 +187,16 @@ class SJDPACScheduler(SJDScheduler):
 
         # What speaks for each position of the window: the tree's path, then the main chain.
         target = torch.cat([*path, probabilities[:, depth + 1 : window + 1]], 1)  # [B, 1 + W, V]
-        keep = speculative_accept(target[:, depth:-1], draft_law[:, depth:], drafts[:, depth:], uniforms[:, depth:, 0])
+        drafts = query.token_ids[:, depth + 1 : window + 1]  # of the main chain
+        probability = at_drafts(target[:, depth:], drafts)
+        draft_probability = state.laws.at(positions[:, depth:-1], drafts)
+        keep = speculative_accept(probability, draft_probability, uniforms[:, depth:, 0])
         guesses = siblings.gather(2, sibling.clamp(max=branches - 1)[..., None])[..., 0]  # [B, D]
-        guesses = pad(torch.cat([guesses, drafts[:, depth:]], 1), (0, 1))
+        guesses = pad(torch.cat([guesses, drafts], 1), (0, 1))
         kept = torch.cat([sibling < branches, keep], 1)  # [B, W]
         rejected = depth + rejected_slots(keep)  # [B, R]
         redrawn = pad(rejected, (0, 1), value=window)
-        rest.append(residual(target[rows, redrawn], draft_law[rows, rejected]))
+        rest.append(residual(target[rows, redrawn], state.laws.read(positions.gather(1, rejected))))
         near = torch.arange(depth, device=rows.device).expand(len(siblings), -1)
         redrawn = torch.cat([near, redrawn], 1)  # [B, D + R + 1]
         exponential = noise.exponential(positions.gather(1, redrawn), Purpose.RESIDUAL, target.shape[-1], state.passes)

@@ -41,10 +41,10 @@ class SJDPlusPlusScheduler(SJDScheduler):
         check_choice("confidence", confidence, CONFIDENCES)
         check_number("reuse_threshold", reuse_threshold, 0)
 
-    def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
-        tokens = super().redraft(slots, keep)
-        reused = confident(
-            slots.target[:, :-1], slots.draft_law, slots.drafts, self.config.confidence, self.config.reuse_threshold
-        )
-        tokens[:, :-1] = torch.where(reused, slots.drafts, tokens[:, :-1])
+    def redraft(self, slots: Slots) -> torch.Tensor:
+        tokens = super().redraft(slots)
+        confidence, threshold = self.config.confidence, self.config.reuse_threshold
+        reused = confident(slots.probability, slots.draft_probability, confidence, threshold)
+        behind = torch.arange(reused.shape[1], device=reused.device) > slots.accepted[:, None]  # [B, W]
+        tokens[:, :-1] = torch.where(reused & behind, slots.drafts, tokens[:, :-1])
         return tokens

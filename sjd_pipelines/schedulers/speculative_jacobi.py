@@ -2,14 +2,15 @@
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from torch.nn.functional import pad
 
 from ..decoding.noise import Purpose
 from ..decoding.sampling import race
 from .adaptive_window import check_window_or_auto
 from .base import check_choice
 from .drafting import INITIALISERS
-from .raster_window import RasterWindowScheduler, Slots, speculative_commit
-from .verification import speculative_accept
+from .raster_window import RasterWindowScheduler, Slots
+from .verification import rejected_slots, residual, speculative_accept
 
 COUPLINGS = ("maximal", "gumbel")
 
@@ -33,18 +34,25 @@ class SJDScheduler(RasterWindowScheduler):
         check_choice("initialise", initialise, INITIALISERS)
 
     def accept(self, slots: Slots) -> torch.Tensor:
-        uniforms = slots.noise.uniform(slots.positions[:, :-1], Purpose.ACCEPT, slots.state.passes)
-        return speculative_accept(slots.target[:, :-1], slots.draft_law, slots.drafts, uniforms)
+        return speculative_accept(slots.probability, slots.draft_probability, slots.uniforms)
 
-    def commit(self, slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
-        return speculative_commit(slots, accepted)
-
-    def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
+    def redraft(self, slots: Slots) -> torch.Tensor:
+        # The token at the front has the noise that its redraft would have had: no draft was drawn with it.
+        first = 0
+        if slots.accepted.device.type == "cpu":  # where a look costs nothing
+            first = int(slots.accepted.min())
         # Draw 0 is the noise that stays with the position; passes count from 1 here.
-        noise = slots.noise.exponential(
-            slots.positions, Purpose.SAMPLE, slots.target.shape[-1], slots.state.passes + 1
-        )
-        return race(slots.target, noise)
+        positions, passes = slots.positions[:, first:], slots.state.passes + 1
+        exponential = slots.noise.exponential(positions, Purpose.SAMPLE, slots.target.shape[-1], passes)
+        tokens = torch.cat([slots.drafts[:, :first], race(slots.target[:, first:], exponential)], 1)
+        front = slots.accepted[:, None]
+        rows = torch.arange(len(front), device=front.device)[:, None]
+        token = race(self.front_remainder(slots), exponential[rows, front - first])  # [B, 1]
+        return tokens.scatter_(1, front, token)
+
+    def front_remainder(self, slots: Slots) -> torch.Tensor:
+        """The law of the token at the front, up to its norm: `[B, 1, V]`."""
+        return residual(slots.at_front(slots.target), slots.front_law)
 
 
 class CoupledSJDScheduler(SJDScheduler):
@@ -72,13 +80,21 @@ class CoupledSJDScheduler(SJDScheduler):
     def shares_noise(self) -> bool:
         return self.config.coupling == "gumbel"
 
-    def commit(self, slots: Slots, accepted: torch.Tensor) -> torch.Tensor:
+    def redraft(self, slots: Slots) -> torch.Tensor:
         if self.config.coupling == "gumbel":
-            return super().commit(slots, accepted)
-        return slots.at(slots.residual_choice, accepted)
+            return self._seeded(slots)
+        rejected = rejected_slots(slots.keep)  # [B, R]
+        redrawn = pad(rejected, (0, 1), value=slots.keep.shape[1])
+        rows = torch.arange(len(redrawn), device=redrawn.device)[:, None]
+        positions = slots.positions.gather(1, redrawn)
+        law = residual(slots.target[rows, redrawn], slots.state.laws.read(positions[:, :-1]))
+        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, law.shape[-1], slots.state.passes)
+        drafts = pad(slots.drafts, (0, 1))
+        return torch.where(pad(slots.keep, (0, 1)), drafts, drafts.scatter(1, redrawn, race(law, exponential)))
 
-    def redraft(self, slots: Slots, keep: torch.Tensor) -> torch.Tensor:
-        if self.config.coupling == "gumbel":
-            return slots.seeded_choice
-        kept = torch.where(keep, slots.drafts, slots.residual_choice[:, :-1])
-        return torch.cat([kept, slots.residual_choice[:, -1:]], 1)
+    def _seeded(self, slots: Slots) -> torch.Tensor:
+        # What replaces a draft must be independent of it, so the noise that stays with the position will not do.
+        positions = slots.at_front(slots.positions)
+        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, slots.target.shape[-1], slots.state.passes)
+        token = race(self.front_remainder(slots), exponential)
+        return slots.seeded_choice.scatter(1, slots.accepted[:, None], token)

@@ -10,7 +10,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from ..decoding.layout import ImageTokenLayout
-from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.noise import PositionNoise
 from ..decoding.state import DecodingState, Query
 from .base import check_choice, check_count, check_window
 from .drafting import INITIALISERS
@@ -87,20 +87,22 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         """Slots behind the window that hold the branches."""
         return self.config.branches * self.config.depth
 
+    @property
+    def noise_ahead(self) -> int:
+        return self.config.depth - 1
+
     def margin(self, layout: ImageTokenLayout) -> int:
         return super().margin(layout) + self.scratch
 
     def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> TreeState:
-        plain = super().start(layout, batch_size, device)
-        state = self.state_type.empty(layout, batch_size, self.margin(layout) + self.config.depth + 1, 0, device)
-        state.laws = plain.laws
+        state = super().start(layout, batch_size, device)
         state.runner_up = torch.full_like(state.canvas, NO_TOKEN)
         state.doubt = torch.full(state.canvas.shape, FRESH_DOUBT, device=device)
         return state
 
     def plan(self, state: TreeState, noise: PositionNoise) -> Query:
         main = super().plan(state, noise)
-        state.branches = branches = self._grow(main, state, noise)
+        state.branches = branches = self._grow(main, state)
         scratch, visible = self._branch_slots(branches.positions, state)
         positions = branches.positions[..., None] + torch.arange(scratch.shape[-1], device=scratch.device)  # [B, K, D]
         slot = torch.arange(visible.shape[-1], device=scratch.device)
@@ -116,8 +118,7 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
     def step(self, probabilities: torch.Tensor, query: Query, state: TreeState, noise: PositionNoise) -> TreeState:
         window, branches = state.window, state.branches
         count, depth = branches.tokens.shape[1:]
-        exponential = noise.exponential(query.positions + 1, Purpose.SAMPLE, probabilities.shape[-1])
-        scores = probabilities / exponential  # [B, Q, V]
+        scores = probabilities / state.shared_noise.read(query.positions + 1)  # [B, Q, V]
         best, choices = scores.max(-1)
         second, runner_up = scores.scatter(-1, choices[..., None], -1.0).max(-1)
         doubt = 0.5 * second / best
@@ -166,7 +167,7 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         own = (slot >= scratch[:, :, :1, None]) & (slot <= scratch[..., None])  # [B, K, D, S]
         return scratch, before | own
 
-    def _grow(self, main: Query, state: TreeState, noise: PositionNoise) -> Branches:
+    def _grow(self, main: Query, state: TreeState) -> Branches:
         """Choose where to branch off the main chain, and guess what follows."""
         window, count, depth = state.window, self.config.branches, self.config.depth
         positions = state.committed[:, None] + torch.arange(window, device=state.canvas.device)  # [B, W]

@@ -2,9 +2,6 @@
 
 import torch
 
-from ..decoding.noise import PositionNoise, Purpose
-from ..decoding.sampling import race
-
 
 def leading(keep: torch.Tensor) -> torch.Tensor:
     """Number of leading True per row: `[B, W]` bool -> `[B]` int64."""
@@ -39,25 +36,28 @@ def exact_match(drafts: torch.Tensor, choices: torch.Tensor) -> torch.Tensor:
     return drafts == choices
 
 
-def speculative_accept(
-    target: torch.Tensor, draft_law: torch.Tensor, drafts: torch.Tensor, uniforms: torch.Tensor
-) -> torch.Tensor:
-    """Accept each draft with probability min(1, p/q).
+def at_drafts(law: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
+    """Probability of each draft: `[B, Q, V]`, `[B, W <= Q]` -> `[B, W]`."""
+    return law.gather(-1, drafts[..., None])[..., 0]
 
-    Leviathan et al. 2023, Alg. 1; SJD (Teng et al. 2024, eq. 4) applies it to Jacobi drafts.
+
+def speculative_accept(
+    probability: torch.Tensor, draft_probability: torch.Tensor, uniforms: torch.Tensor
+) -> torch.Tensor:
+    """Accept each draft with probability min(1, p/q), on its own.
+
+    Leviathan et al. 2023, Alg. 1; SJD (Teng et al. 2024, eq. 4) applies it to Jacobi drafts. Relaxed decoders put the
+    mass of more tokens than the draft in the place of p, or of both.
 
     Args:
-        target: `[B, W, V]` float32, p after guidance, mask, temperature and truncation.
-        draft_law: `[B, W, V]` float32, the law each draft was drawn from.
-        drafts: `[B, W]` int64 codebook ids.
+        probability: `[B, W]` float32, p of each draft, after guidance, mask, temperature and truncation.
+        draft_probability: `[B, W]` float32, q of each draft: under the law it was drawn from.
         uniforms: `[B, W]` float32 in [0, 1).
 
     Returns:
-        `[B, W]` bool, each slot tested on its own.
+        `[B, W]` bool.
     """
-    p = target.gather(-1, drafts[..., None])[..., 0]
-    q = draft_law.gather(-1, drafts[..., None])[..., 0]
-    return uniforms * q < p
+    return uniforms * draft_probability < probability
 
 
 def residual(target: torch.Tensor, draft_law: torch.Tensor) -> torch.Tensor:
@@ -76,14 +76,3 @@ def residual(target: torch.Tensor, draft_law: torch.Tensor) -> torch.Tensor:
     remainder = target.clone()
     remainder[:, :drafted].sub_(draft_law).clamp_(min=0)
     return torch.where(remainder.sum(-1, keepdim=True) > 0, remainder, target)
-
-
-def residual_sample(
-    target: torch.Tensor, draft_law: torch.Tensor, positions: torch.Tensor, noise: PositionNoise, draw: int
-) -> torch.Tensor:
-    """Draw from the residual: `[B, Q, V]`, `[B, D, V]`, `[B, Q]` -> `[B, Q]` int64.
-
-    The noise has a stream of its own: it must be independent of the draft that was rejected.
-    """
-    exponential = noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], draw)
-    return race(residual(target, draft_law), exponential)

@@ -7,9 +7,8 @@ from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
 from .base import check_count
-from .relaxation import at_drafts, relaxed_accept
 from .row_parallel import RowDecodingState, RowParallelScheduler, RowSlots
-from .verification import residual
+from .verification import at_drafts, residual, speculative_accept
 
 
 class ZipARScheduler(RowParallelScheduler):
@@ -54,12 +53,11 @@ class ZipARScheduler(RowParallelScheduler):
         opening = slots.open & (slots.column == 0) & (slots.row > 0)
         proposed = opening & (slots.of_row(state.drafted) > 0)
         laws = slots.row.masked_fill(~opening, state.layout.rows)
-        draft_law = state.laws.read(laws)
         drafts = state.canvas.gather(1, slots.positions)
         uniforms = noise.uniform(slots.positions, Purpose.ACCEPT, state.passes)
-        keep = proposed & relaxed_accept(at_drafts(target, drafts), at_drafts(draft_law, drafts), uniforms)
+        keep = proposed & speculative_accept(at_drafts(target, drafts), state.laws.at(laws, drafts), uniforms)
         exponential = noise.exponential(slots.positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
-        redrawn = torch.where(keep, drafts, race(residual(target, draft_law), exponential))
+        redrawn = torch.where(keep, drafts, race(residual(target, state.laws.read(laws)), exponential))
         state.laws.write(laws, target)
         # Under a complete row there is nothing left to wait for.
         waiting = opening & ~keep & (slots.of_row(state.above) < state.layout.columns)

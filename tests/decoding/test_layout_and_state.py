@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sjd_pipelines.decoding import FREE, DecodingState, DecodingStatistics, ImageTokenLayout, LawRing
+from sjd_pipelines.decoding import FREE, DecodingState, DecodingStatistics, ImageTokenLayout, PositionRing
 
 
 def test_plain_grid():
@@ -24,14 +24,19 @@ def test_structural_ids_must_follow_the_codebook():
         ImageTokenLayout(2, 2, codebook_size=8, structural_tokens=1, row_end=3)
 
 
-def test_law_ring_remembers_the_most_recent_positions():
-    ring = LawRing(batch_size=2, size=4, vocabulary_size=2, device="cpu")
+def test_a_ring_remembers_the_most_recent_positions():
+    ring = PositionRing(batch_size=2, size=4, vocabulary_size=2, device="cpu")
     laws = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(0))
     positions = torch.tensor([[0, 1, 2], [7, 8, 9]])
     ring.write(positions, laws)
     assert torch.equal(ring.read(positions), laws)
     ring.write(positions + 3, laws)
     assert torch.equal(ring.read(positions[:, 2:]), laws[:, 2:])
+    tokens = torch.tensor([[1, 0, 1], [0, 0, 1]])
+    assert torch.equal(ring.at(positions + 3, tokens), laws.gather(2, tokens[..., None])[..., 0])
+    assert torch.equal(
+        ring.at(positions + 3, tokens[..., None].expand(-1, -1, 2))[..., 1], ring.at(positions + 3, tokens)
+    )
 
 
 def test_statistics_count_passes_per_image():

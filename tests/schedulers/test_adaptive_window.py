@@ -140,9 +140,9 @@ class Curious(SJDScheduler):
             keep[:, 1:] &= self.held < 0
         return keep
 
-    def redraft(self, slots, keep):
-        tokens = super().redraft(slots, keep)
-        if keep.shape[1] == 3:
+    def redraft(self, slots):
+        tokens = super().redraft(slots)
+        if slots.keep.shape[1] == 3:
             tokens[:, 1:2] = torch.where(self.held < 0, tokens[:, 1:2], self.held)
         return tokens
 

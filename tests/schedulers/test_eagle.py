@@ -60,13 +60,7 @@ class IndependentSiblings(EagleScheduler):
         tree = slots.tree
         target, laws = slots.target[:, tree.inner], slots.state.draft_laws
         uniforms = slots.noise.exponential(slots.positions[:, tree.inner], 2, slots.siblings.shape[-1], 0).neg().exp()
-        keep = torch.stack(
-            [
-                speculative_accept(target, laws, slots.siblings[..., rank], uniforms[..., rank])
-                for rank in range(slots.siblings.shape[-1])
-            ],
-            -1,
-        )
+        keep = speculative_accept(target.gather(-1, slots.siblings), laws.gather(-1, slots.siblings), uniforms)
         accepted = torch.where(keep.any(-1), keep.long().argmax(-1), keep.shape[-1])
         return accepted, slots.target.index_copy(1, tree.inner, residual(target, laws))
 

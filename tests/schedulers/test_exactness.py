@@ -80,7 +80,8 @@ class StaleLaw(CoupledSJDScheduler):
 
     def step(self, probabilities, query, state, noise):
         slots = Slots(probabilities, query.token_ids[:, 1:], query.positions + 1, state, noise)
-        keep, positions, old = self.accept(slots), slots.positions[:, :-1], slots.draft_law
+        keep, positions = self.accept(slots), slots.positions[:, :-1]
+        old = state.laws.read(positions)
         state = super().step(probabilities, query, state, noise)
         state.laws.write(positions, torch.where(keep[..., None], old, probabilities[:, :-1]))
         return state
@@ -89,18 +90,17 @@ class StaleLaw(CoupledSJDScheduler):
 class ResampleTarget(SJDScheduler):
     """Draws the token behind a rejection from p instead of the residual."""
 
-    def commit(self, slots, accepted):
-        target = slots.at(slots.target, accepted)
-        positions = slots.at(slots.positions, accepted)
-        return race(target, slots.noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], slots.state.passes))
+    def front_remainder(self, slots):
+        return slots.at_front(slots.target)
 
 
 class SlotNoise(CoupledSJDScheduler):
     """Gumbel coupling with the noise tied to the window slot instead of the position."""
 
-    def redraft(self, slots, keep):
+    def redraft(self, slots):
         slot = torch.arange(slots.positions.shape[1]).expand_as(slots.positions)
-        return race(slots.target, slots.noise.exponential(slot, Purpose.SAMPLE, slots.target.shape[-1]))
+        guesses = race(slots.target, slots.noise.exponential(slot, Purpose.SAMPLE, slots.target.shape[-1]))
+        return torch.where(slot == slots.accepted[:, None], super().redraft(slots), guesses)
 
 
 class BatchMinimum(SJDScheduler):
@@ -108,7 +108,8 @@ class BatchMinimum(SJDScheduler):
 
     def step(self, probabilities, query, state, noise):
         slots = Slots(probabilities, query.token_ids[:, 1:], query.positions + 1, state, noise)
-        keep, positions, old = super().accept(slots), slots.positions[:, :-1], slots.draft_law
+        keep, positions = super().accept(slots), slots.positions[:, :-1]
+        old = state.laws.read(positions)
         self.kept = torch.arange(keep.shape[1]) < leading(keep)[:, None]
         state = super().step(probabilities, query, state, noise)
         state.laws.write(positions, torch.where(self.kept[..., None], old, probabilities[:, :-1]))
@@ -118,16 +119,8 @@ class BatchMinimum(SJDScheduler):
         keep = super().accept(slots)
         return keep & (torch.arange(keep.shape[1]) < leading(keep).min())
 
-    def commit(self, slots, accepted):
-        residual = super().commit(slots, accepted)
-        if not self.kept.shape[1]:
-            return residual
-        slot = accepted.clamp(max=self.kept.shape[1] - 1)
-        passed = slots.at(self.kept, slot) & (accepted < self.kept.shape[1])[:, None]
-        return torch.where(passed, slots.at(slots.drafts, slot), residual)
-
-    def redraft(self, slots, keep):
-        tokens = super().redraft(slots, keep)
+    def redraft(self, slots):
+        tokens = super().redraft(slots)
         tokens[:, :-1] = torch.where(self.kept, slots.drafts, tokens[:, :-1])
         return tokens
 

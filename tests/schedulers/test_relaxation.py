@@ -7,14 +7,12 @@ from sjd_pipelines import GroupedSJDScheduler, LanternScheduler, SJDPlusPlusSche
 from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
 from sjd_pipelines.schedulers.relaxation import (
     annealed_factors,
-    at_drafts,
     confident,
-    group_masses,
+    groups,
     nearest_codes,
     neighbour_mass,
-    relaxed_accept,
 )
-from sjd_pipelines.schedulers.verification import residual, speculative_accept
+from sjd_pipelines.schedulers.verification import at_drafts, residual, speculative_accept
 
 PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
 SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "output_type": "latent"}
@@ -80,9 +78,9 @@ def test_the_additive_bound_bounds_the_variation_of_certain_drafts(seed):
 def test_acceptance_frequencies_follow_the_masses():
     uniforms = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0))
     mass, draft_mass = torch.full_like(uniforms, 0.2), torch.full_like(uniforms, 0.5)
-    assert relaxed_accept(mass, draft_mass, uniforms).float().mean().item() == pytest.approx(0.4, abs=0.01)
-    assert relaxed_accept(draft_mass, mass, uniforms).all()
-    assert not relaxed_accept(torch.zeros_like(mass), mass, uniforms).any()
+    assert speculative_accept(mass, draft_mass, uniforms).float().mean().item() == pytest.approx(0.4, abs=0.01)
+    assert speculative_accept(draft_mass, mass, uniforms).all()
+    assert not speculative_accept(torch.zeros_like(mass), mass, uniforms).any()
 
 
 def test_neighbours_are_nearest_first_without_oneself():
@@ -103,6 +101,11 @@ def test_neighbours_count_until_the_bound_is_crossed():
     for bound, mass in ((0.05, 0.0), (0.1, 0.1), (0.29, 0.1), (0.31, 0.3), (0.9, 0.6)):
         assert neighbour_mass(target, torch.tensor([[0]]), neighbours, bound).item() == pytest.approx(mass)
     assert neighbour_mass(target, torch.tensor([[9]]), neighbours, 0.25).item() == pytest.approx(0.2)  # structural id
+
+
+def group_masses(target, draft_law, drafts, *bounds):
+    tokens, member = groups(target, drafts, *bounds)
+    return [law.gather(-1, tokens).masked_fill(~member, 0.0).sum(-1) for law in (target, draft_law)]
 
 
 def naive_group(target, draft_law, draft, size, gap, vectors, distance):
@@ -140,17 +143,15 @@ def test_groups_of_one_are_plain_verification():
     drafts = torch.arange(CODES)[None]
     uniforms = torch.rand(1, CODES, generator=torch.Generator().manual_seed(0))
     masses = group_masses(target, draft_law, drafts, 1, 0.5, None, 0.0)
-    expected = speculative_accept(target, draft_law, drafts, uniforms)
-    assert torch.equal(relaxed_accept(*masses, uniforms), expected)
+    expected = speculative_accept(at_drafts(target, drafts), at_drafts(draft_law, drafts), uniforms)
+    assert torch.equal(speculative_accept(*masses, uniforms), expected)
 
 
 def test_confidence():
-    target = torch.tensor([[[0.6, 0.4], [0.2, 0.8]]])
-    draft_law = torch.tensor([[[0.9, 0.1], [0.5, 0.5]]])
-    drafts = torch.tensor([[0, 1]])
-    assert confident(target, draft_law, drafts, "probability", 0.7).tolist() == [[False, True]]
-    assert confident(target, draft_law, drafts, "ratio", 1.0).tolist() == [[False, True]]
-    assert confident(target, draft_law, drafts, "ratio", 0.5).tolist() == [[True, True]]
+    probability, draft_probability = torch.tensor([[0.6, 0.8]]), torch.tensor([[0.9, 0.5]])
+    assert confident(probability, draft_probability, "probability", 0.7).tolist() == [[False, True]]
+    assert confident(probability, draft_probability, "ratio", 1.0).tolist() == [[False, True]]
+    assert confident(probability, draft_probability, "ratio", 0.5).tolist() == [[True, True]]
 
 
 def test_annealed_factors_fall_and_keep_their_mean():

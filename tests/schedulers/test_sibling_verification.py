@@ -32,7 +32,7 @@ def outcome(p, q, count, seed, verify):
 
 def independent(p, q, siblings, uniforms):
     """Broken: every sibling is tested against the untouched laws."""
-    keep = speculative_accept(*(x[:, None].expand(-1, siblings.shape[1], -1) for x in (p, q)), siblings, uniforms)
+    keep = speculative_accept(p.gather(-1, siblings), q.gather(-1, siblings), uniforms)
     accepted = torch.where(keep.any(-1), keep.long().argmax(-1), siblings.shape[1])
     return accepted, residual(p[:, None], q[:, None])[:, 0]
 

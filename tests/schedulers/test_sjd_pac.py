@@ -50,8 +50,7 @@ class IndependentSiblings(SJDPACScheduler):
 
     def verify(self, target, draft_law, siblings, uniforms):
         count = siblings.shape[-1]
-        laws = (law[..., None, :].expand(*siblings.shape, -1).flatten(0, 1) for law in (target, draft_law))
-        keep = speculative_accept(*laws, siblings.flatten(0, 1), uniforms.flatten(0, 1)).unflatten(0, target.shape[:2])
+        keep = speculative_accept(target.gather(-1, siblings), draft_law.gather(-1, siblings), uniforms)
         return torch.where(keep.any(-1), keep.long().argmax(-1), count), residual(target, draft_law)
 
 
