@@ -2,9 +2,10 @@
 
 from .cache import CanvasCache
 from .layout import FREE, ImageTokenLayout
-from .noise import PositionNoise, Purpose
+from .noise import PositionNoise, Purpose, SharedNoise
+from .ring import PositionRing
 from .sampling import force, guide, most_likely, probabilities, race
-from .state import DecodingState, DecodingStatistics, PositionRing, Query
+from .state import DecodingState, DecodingStatistics, Query
 
 __all__ = [
     "FREE",
@@ -16,6 +17,7 @@ __all__ = [
     "PositionRing",
     "Purpose",
     "Query",
+    "SharedNoise",
     "force",
     "guide",
     "most_likely",

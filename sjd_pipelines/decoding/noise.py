@@ -4,9 +4,15 @@ A counter-based hash in integer tensor arithmetic. The integers, and so the unif
 every device; an image therefore does not change with batch size, window, device or its neighbours in the batch.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
+
+from .ring import PositionRing
+
+DRAWS = 16  # draws of a stream whose keys are made at once
+SPARE = 16  # positions whose shared noise is made before it is needed
 
 
 def _signed(word: int) -> int:
@@ -23,9 +29,9 @@ def _word(word: int) -> torch.Tensor:
 # Multipliers of the 32-bit finaliser "lowbias32" (Wellons 2018, https://nullprogram.com/blog/2018/07/31/).
 _MULTIPLIER_A = _word(0x7FEB352D)
 _MULTIPLIER_B = _word(0x846CA68B)
-# Arithmetic shifts by 15 and 16 bits, and the masks that make logical ones of them.
-_SHIFT_15, _SHIFT_16 = _word(15), _word(16)
-_LOW_17, _LOW_16 = _word(0x1FFFF), _word(0xFFFF)
+# Arithmetic shifts, and the masks that make logical ones of them.
+_SHIFT_8, _SHIFT_15, _SHIFT_16 = _word(8), _word(15), _word(16)
+_LOW_24, _LOW_17, _LOW_16 = _word(0xFFFFFF), _word(0x1FFFF), _word(0xFFFF)
 _GOLDEN = _signed(0x9E3779B9)
 _STREAM = _signed(0x85EBCA6B)
 _DRAW = _signed(0xC2B2AE35)
@@ -40,13 +46,23 @@ class Purpose(IntEnum):
     INITIALISE = 4
 
 
+@dataclass
+class _Block:
+    """Some draws of a stream at all positions: keys `[DRAWS, 2, B, L]` and uniform numbers `[DRAWS, B, L]`."""
+
+    first: int
+    keys: torch.Tensor
+    uniforms: torch.Tensor
+
+
 class PositionNoise:
     """Random numbers for a batch of images, addressed by token position.
 
     Args:
         seeds: one integer in [0, 2**64) per image.
         device: where the numbers are wanted.
-        num_positions: if given, no position beyond it is asked for; the keys of draw 0 are then made once.
+        num_positions: if given, no position beyond it is asked for; keys are then made for all of them and for
+            several draws at once.
     """
 
     def __init__(self, seeds: list[int], device: torch.device | str = "cpu", num_positions: int | None = None):
@@ -58,9 +74,8 @@ class PositionNoise:
         keys = [_mix(_mix(low.clone()) ^ high), _mix(_mix(high + _GOLDEN) ^ low)]
         self._row_keys = torch.stack(keys)[..., None].to(self.device)
         self._token_counters: dict[int, torch.Tensor] = {}
-        self._num_positions = num_positions
         self._table: torch.Tensor | None = None  # [2, B, L]: keys of all positions
-        self._first_draw: dict[Purpose, torch.Tensor] = {}  # [2, B, L]: the same within a stream, at draw 0
+        self._blocks: dict[Purpose, _Block] = {}
         if num_positions is not None:
             self._table = self._position_keys(torch.arange(num_positions, device=self.device).expand(len(seeds), -1))
 
@@ -76,8 +91,10 @@ class PositionNoise:
         Returns:
             `[B, Q]` float32 in [0, 1), or `[B, Q, K]`.
         """
+        if self._table is not None and isinstance(draw, int):
+            return self._block(purpose, draw).uniforms[draw % DRAWS].gather(1, positions)
         _, second = self._slot_keys(positions, purpose, draw)
-        return second.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF) * 2.0**-24
+        return _uniform(second)
 
     def exponential(
         self, positions: torch.Tensor, purpose: Purpose, codebook_size: int, draw: int = 0
@@ -112,11 +129,19 @@ class PositionNoise:
         if self._table is None:
             return self._stream_keys(self._position_keys(positions), purpose, draw)
         index = positions.expand(2, -1, -1)
-        if isinstance(draw, torch.Tensor) or draw:
+        if isinstance(draw, torch.Tensor):
             return self._stream_keys(self._table.gather(2, index), purpose, draw)
-        if purpose not in self._first_draw:
-            self._first_draw[purpose] = self._stream_keys(self._table, purpose, 0)
-        return self._first_draw[purpose].gather(2, index)
+        return self._block(purpose, draw).keys[draw % DRAWS].gather(2, index)
+
+    def _block(self, purpose: Purpose, draw: int) -> "_Block":
+        """The block of draws that a draw is in."""
+        first = draw - draw % DRAWS
+        block = self._blocks.get(purpose)
+        if block is None or block.first != first:
+            draws = torch.arange(first, first + DRAWS, device=self.device)
+            keys = self._stream_keys(self._table, purpose, draws).movedim(-1, 0).contiguous()  # [DRAWS, 2, B, L]
+            block = self._blocks[purpose] = _Block(first, keys, _uniform(keys[:, 1]))
+        return block
 
     def _position_keys(self, positions: torch.Tensor) -> torch.Tensor:
         """Position and seed, mixed: `[B, Q]` -> `[2, B, Q]`."""
@@ -136,6 +161,45 @@ class PositionNoise:
             tokens = torch.arange(codebook_size, dtype=torch.int32, device=self.device)
             counters = self._token_counters[codebook_size] = tokens * _GOLDEN
         return counters
+
+
+class SharedNoise:
+    """The noise that stays with a position, made once for each that the window reaches.
+
+    Args:
+        noise: the source.
+        reach: positions from the last committed token on that may be asked for.
+        vocabulary_size: V.
+        last_position: there is nothing behind it.
+    """
+
+    def __init__(self, noise: PositionNoise, reach: int, vocabulary_size: int, last_position: int):
+        batch_size = len(noise.seeds)
+        self.noise, self.vocabulary_size, self.last_position = noise, vocabulary_size, last_position
+        self.ring = PositionRing(batch_size, reach + SPARE, vocabulary_size, noise.device)
+        self.ends = [0] * batch_size  # up to here (exclusive) each row has its noise (host)
+
+    def extend(self, ends: list[int]) -> None:
+        """Have the noise of the positions in front of `ends`, one for each row."""
+        if all(end <= known for end, known in zip(ends, self.ends)):
+            return
+        # All rows get as many: those that have advanced less get some of theirs again.
+        ends = [end + SPARE for end in ends]
+        count = max(end - known for end, known in zip(ends, self.ends))
+        self.ends = [max(end, known) for end, known in zip(ends, self.ends)]
+        last = torch.tensor(ends, device=self.noise.device)[:, None]
+        positions = last + torch.arange(-count, 0, device=last.device)  # [B, F]
+        positions = positions.clamp(0, self.last_position)
+        self.ring.write(positions, self.noise.exponential(positions, Purpose.SAMPLE, self.vocabulary_size))
+
+    def read(self, positions: torch.Tensor) -> torch.Tensor:
+        """`[B, Q]` -> `[B, Q, V]` float32."""
+        return self.ring.read(positions)
+
+
+def _uniform(words: torch.Tensor) -> torch.Tensor:
+    """int32 words to float32 in [0, 1)."""
+    return words.bitwise_right_shift(_SHIFT_8).bitwise_and_(_LOW_24) * 2.0**-24
 
 
 def _mix(words: torch.Tensor, key: torch.Tensor | None = None) -> torch.Tensor:

@@ -58,19 +58,19 @@ def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
     """Zero all probabilities but those that top-p keeps: `[..., V]`, a new tensor."""
     if law.device.type != "cpu":
         return law.masked_fill(law < _last_kept(law.sort(-1, descending=True).values, top_p), 0.0)
-    # A CPU sorts slowly and can look at its numbers at no cost: a few tokens nearly always hold the mass. Up to V / 64
+    # A CPU sorts slowly and can look at its numbers at no cost: a few tokens nearly always hold the mass. Up to V / 16
     # of them are found without sorting the rest.
     size = law.shape[-1]
-    return _nucleus_among(law, top_p, (min(size, 8), min(size, max(32, size // 64)), size))
+    return _nucleus_among(law, top_p, (min(size, 16), max(size // 16, min(size, 16)), size))
 
 
 def _nucleus_among(law: torch.Tensor, top_p: float, sizes: tuple[int, ...]) -> torch.Tensor:
     """The same, from so many of the largest probabilities, the next size where they do not settle it."""
     ordered, tokens = law.topk(sizes[0], -1)
-    threshold = _last_kept(ordered, top_p)
-    kept = torch.zeros_like(law).scatter_(-1, tokens, ordered.masked_fill(ordered < threshold, 0.0))
+    ordered = ordered.masked_fill(ordered < _last_kept(ordered, top_p), 0.0)
+    kept = torch.zeros_like(law).scatter_(-1, tokens, ordered)
     if len(sizes) > 1:
-        unsettled = ordered[..., -1] >= threshold[..., 0]  # the next one may be kept too
+        unsettled = ordered[..., -1] > 0  # the next one may be kept too
         if unsettled.any():
             kept[unsettled] = _nucleus_among(law[unsettled], top_p, sizes[1:])
     return kept

@@ -12,9 +12,9 @@ from typing import ClassVar
 import torch
 
 from ..decoding.layout import ImageTokenLayout
-from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.noise import PositionNoise, Purpose, SharedNoise
 from ..decoding.sampling import most_likely, race
-from ..decoding.state import DecodingState, PositionRing, Query
+from ..decoding.state import DecodingState, Query
 from .adaptive_window import AUTO, WINDOWS, WindowPolicy
 from .base import DecodingScheduler
 from .drafting import INITIALISERS, FreshSlots, one_hot
@@ -127,12 +127,7 @@ class RasterWindowScheduler(DecodingScheduler):
             law_slots = 2 * window + 2 + (layout.width if self._initial.endswith("above") else 0)
         if self._adapts:
             self.window_policy.start(layout.num_tokens, (batch_size, torch.device(device)))
-        state = self.state_type.empty(layout, batch_size, self.margin(layout) + 1, law_slots, device)
-        if self.shares_noise:
-            # The slots of a pass, and as many again for the surplus of rows that advance less than the furthest one.
-            noise_slots = 2 * (window + 1) + self.noise_ahead
-            state.shared_noise = PositionRing(batch_size, noise_slots, layout.vocabulary_size, device)
-        return state
+        return self.state_type.empty(layout, batch_size, self.margin(layout) + 1, law_slots, device)
 
     def plan(self, state: DecodingState, noise: PositionNoise) -> Query:
         """Top up the window and say what the next forward pass computes.
@@ -144,8 +139,8 @@ class RasterWindowScheduler(DecodingScheduler):
         window = min(self._next_window(state), state.layout.num_tokens - min(state.counts))
         # Slots up to the old window's end hold redrafts; the host knows how many enter without asking the device.
         fresh = max(count + window - reach for count, reach in zip(state.counts, state.reaches))
-        if self.shares_noise and fresh >= 0:
-            self._extend_noise(state, noise, fresh + 1)  # the slot behind the last draft draws as well
+        if self.shares_noise:
+            self._share_noise(state, noise, window)
         if fresh > 0 and window > 0:
             self._initialise(state, noise, fresh)
         state.window = window
@@ -201,14 +196,12 @@ class RasterWindowScheduler(DecodingScheduler):
     def _initial(self) -> str:
         return self.config.get("initialise", "random")
 
-    def _extend_noise(self, state: DecodingState, noise: PositionNoise, fresh: int) -> None:
-        """Make the noise of `fresh` positions behind those that have it, in place."""
-        first, count = state.drafted + self.noise_ahead, fresh
-        if not state.passes:
-            first, count = state.drafted, fresh + self.noise_ahead
-        positions = first[:, None] + torch.arange(count, device=first.device)  # [B, F]
-        positions = positions.clamp(max=state.canvas.shape[1] - 1)
-        state.shared_noise.write(positions, noise.exponential(positions, Purpose.SAMPLE, state.layout.vocabulary_size))
+    def _share_noise(self, state: DecodingState, noise: PositionNoise, window: int) -> None:
+        """Have the noise of all slots of a pass, of which there is one behind the last draft."""
+        if state.shared_noise is None:
+            reach = min(self.window, state.layout.num_tokens) + 1 + self.noise_ahead
+            state.shared_noise = SharedNoise(noise, reach, state.layout.vocabulary_size, state.canvas.shape[1] - 1)
+        state.shared_noise.extend([count + window + 1 + self.noise_ahead for count in state.counts])
 
     def _initialise(self, state: DecodingState, noise: PositionNoise, fresh: int) -> None:
         """Guess tokens for `fresh` positions behind `state.drafted`, in place."""
