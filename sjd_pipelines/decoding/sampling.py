@@ -7,7 +7,7 @@ from .layout import FREE
 
 def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
     """Classifier-free guidance on raw logits, `u + s (c - u)` (Ho & Salimans 2022, eq. 6), any shape."""
-    return unconditional + (conditional - unconditional) * scale
+    return (conditional - unconditional).mul_(scale).add_(unconditional)
 
 
 def force(logits: torch.Tensor, forced: torch.Tensor, codebook_size: int) -> torch.Tensor:
@@ -48,16 +48,14 @@ def probabilities(
         threshold = logits.topk(top_k, -1).values[..., -1:]
         logits = logits.masked_fill(logits < threshold, -torch.inf)
     law = logits.softmax(-1)
-    if top_p is not None and top_p < 1:
-        law = _nucleus(law, top_p)
-        law.div_(law.sum(-1, keepdim=True))
-    return law
+    return law if top_p is None or top_p >= 1 else _nucleus(law, top_p)
 
 
 def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Zero all probabilities but those that top-p keeps: `[..., V]`, a new tensor."""
+    """The law of those tokens that top-p keeps: `[..., V]` -> `[..., V]`."""
     if law.device.type != "cpu":
-        return law.masked_fill(law < _last_kept(law.sort(-1, descending=True).values, top_p), 0.0)
+        law = law.masked_fill(law < _last_kept(law.sort(-1, descending=True).values, top_p), 0.0)
+        return law / law.sum(-1, keepdim=True)
     # A CPU sorts slowly and can look at its numbers at no cost: a few tokens nearly always hold the mass. Up to V / 16
     # of them are found without sorting the rest.
     size = law.shape[-1]
@@ -68,7 +66,7 @@ def _nucleus_among(law: torch.Tensor, top_p: float, sizes: tuple[int, ...]) -> t
     """The same, from so many of the largest probabilities, the next size where they do not settle it."""
     ordered, tokens = law.topk(sizes[0], -1)
     ordered = ordered.masked_fill(ordered < _last_kept(ordered, top_p), 0.0)
-    kept = torch.zeros_like(law).scatter_(-1, tokens, ordered)
+    kept = torch.zeros_like(law).scatter_(-1, tokens, ordered / ordered.sum(-1, keepdim=True))
     if len(sizes) > 1:
         unsettled = ordered[..., -1] > 0  # the next one may be kept too
         if unsettled.any():
@@ -78,7 +76,7 @@ def _nucleus_among(law: torch.Tensor, top_p: float, sizes: tuple[int, ...]) -> t
 
 def _last_kept(ordered: torch.Tensor, top_p: float) -> torch.Tensor:
     """The smallest probability that top-p keeps, of probabilities in falling order: `[..., K]` -> `[..., 1]`."""
-    before = ordered.cumsum(-1) - ordered  # mass of what stands before each token in the ranking
+    before = ordered.cumsum(-1).sub_(ordered)  # mass of what stands before each token in the ranking
     return ordered.masked_fill(before >= top_p, torch.inf).amin(-1, keepdim=True)
 
 

@@ -53,7 +53,7 @@ class DraftReviser(ModelMixin, ConfigMixin):
         self.table = nn.Linear(rank, vocabulary_size, bias=False)
 
     def forward(self, hidden: torch.Tensor, seen: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """What `table` turns into the change of the logits.
+        """What `change` turns into the change of the logits.
 
         Args:
             hidden: `[..., 2, D]`, the target's final hidden states at the token and at the one before it.
@@ -71,8 +71,12 @@ class DraftReviser(ModelMixin, ConfigMixin):
         return functional.linear(states, self.gate.weight[:, : states.shape[-1]], self.gate.bias)
 
     def respond(self, states: torch.Tensor, seen: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """`forward` with what `read` has made of the hidden states."""
+        """`forward` with what `read` has made of the hidden states: `[..., rank]`."""
         around = torch.cat([(tokens - seen).flatten(-2), seen[..., 0, :], tokens[..., 0, :]], -1)  # [..., 8 C]
         around = functional.linear(around, self.gate.weight[:, -around.shape[-1] :])
         gate, value = (states + around).chunk(2, -1)
         return self.out(functional.silu(gate) * value)
+
+    def change(self, outputs: torch.Tensor) -> torch.Tensor:
+        """What the logits gain: `[..., rank]` -> `[..., V]`."""
+        return self.table(outputs)

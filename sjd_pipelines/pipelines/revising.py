@@ -54,24 +54,28 @@ class RunningReviser:
         hidden = embedding(rows[..., None] + pair, self.hidden.flatten(0, 1))  # [1 or 2, B, C, 2, D]
         logits = embedding(rows[0] + slot, self.logits.flatten(0, 1))  # [B, C, V]
         states = self.network.read(hidden)
-        seen = tokens_around(self.seen, positions, self.neighbours)  # [B, C, 6]
+        around = slots_around(positions, self.neighbours)
+        seen = tokens_at(self.seen, around)  # [B, C, 6]
         seen_codes = embedding(seen, self.codes)
 
         def laws(canvas: torch.Tensor) -> torch.Tensor:
-            tokens = tokens_around(pad(canvas, (1, 0)), positions, self.neighbours)
+            tokens = tokens_at(pad(canvas, (1, 0)), around)
             outputs = self.network.respond(states, seen_codes, embedding(tokens, self.codes))  # [1 or 2, B, C, rank]
-            if len(outputs) > 1:
-                outputs = guide(outputs[:1], outputs[1:], self.guidance_scale)
-            change = self.network.table(outputs[0]).float().masked_fill((tokens == seen).all(-1, keepdim=True), 0.0)
-            return self.warp(logits + change, positions)
+            output = guide(*outputs, self.guidance_scale) if len(outputs) > 1 else outputs[0]
+            change = self.network.change(output).float().masked_fill_((tokens == seen).all(-1, keepdim=True), 0.0)
+            return self.warp(change.add_(logits), positions)
 
         return laws
 
 
-def tokens_around(canvas: torch.Tensor, positions: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
-    """The `neighbours` of the tokens behind `positions` `[B, C]` on a canvas that begins at position -1: `[B, C, 6]`.
+def slots_around(positions: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+    """Where the `neighbours` of the tokens behind `positions` `[B, C]` stand on a canvas that begins at position -1.
 
-    In front of the picture stands what the canvas holds at position -1; it does not change.
+    In front of the picture stands what the canvas holds at position -1; it does not change. `[B, C, 6]` int64.
     """
-    index = (positions[..., None] - neighbours + 1).clamp(min=0)
-    return canvas.gather(1, index.flatten(1)).view_as(index)
+    return (positions[..., None] - neighbours + 1).clamp(min=0)
+
+
+def tokens_at(canvas: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """`[B, L]`, `[B, C, 6]` -> `[B, C, 6]`."""
+    return canvas.gather(1, slots.flatten(1)).view_as(slots)

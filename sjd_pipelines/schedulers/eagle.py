@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from torch.nn.functional import pad
 
 from ..decoding.drafter import Drafter, DraftQuery
 from ..decoding.layout import ImageTokenLayout
@@ -102,10 +103,11 @@ class EagleScheduler(DecodingScheduler):
         state.window = tree.size - 1
         root = state.committed[:, None] - 1
         tokens = state.canvas.gather(1, root.clamp(min=0))
+        visible = self._visible(state)
         if tree.levels:
-            tokens = self._draft(tokens, state, noise)
+            tokens = self._draft(tokens, visible, state, noise)
         nodes = torch.arange(tree.size, device=root.device)
-        return Query(tokens, root + tree.depth, _visible(state, nodes), root + nodes, state.moves)
+        return Query(tokens, root + tree.depth, visible, root + nodes, state.moves)
 
     def step(self, probabilities: torch.Tensor, query: Query, state: EagleState, noise: PositionNoise) -> EagleState:
         tree, rows = state.tree, torch.arange(state.batch_size, device=query.token_ids.device)
@@ -155,10 +157,16 @@ class EagleScheduler(DecodingScheduler):
         """What `verify_siblings` is to let pass beyond exact verification; None: nothing."""
         return None
 
-    def _draft(self, root_token: torch.Tensor, state: EagleState, noise: PositionNoise) -> torch.Tensor:
-        """Let the drafter fill the tree: `[B, 1 + N]` tokens, the root's first."""
+    def _draft(
+        self, root_token: torch.Tensor, visible: torch.Tensor, state: EagleState, noise: PositionNoise
+    ) -> torch.Tensor:
+        """Let the drafter fill the tree, whose nodes see `visible` `[B, 1 + N, S]`: `[B, 1 + N]` tokens."""
         tree, root = state.tree, state.committed[:, None] - 1
         tokens, laws = root_token, []
+        # As in verification, siblings of different parents may share noise.
+        purpose = Purpose.SAMPLE if self.shares_noise else Purpose.INITIALISE
+        positions = state.committed[:, None] + torch.arange(len(tree.levels), device=root.device)  # [B, D]
+        exponentials = self._exponential(positions, purpose, state, noise).split(1, 1)
         law = state.drafter.laws(self._catch_up(state))  # [B, 1, V]
         for depth, level in enumerate(tree.levels, start=1):
             if depth > 1:
@@ -166,19 +174,24 @@ class EagleScheduler(DecodingScheduler):
                     DraftQuery(
                         token_ids=tokens[:, level.inner],
                         positions=(root + depth - 1).expand(-1, len(level.inner)),
-                        visible=_visible(state, level.inner),
+                        visible=visible[:, level.inner],
                         slots=root + level.inner,
                         parents=root + tree.parent[level.inner],
                     )
                 )
-            # As in verification, siblings of different parents may share noise.
-            purpose = Purpose.SAMPLE if self.shares_noise else Purpose.INITIALISE
-            exponential = self._exponential(root + depth, purpose, state, noise)  # [B, 1, V]
-            siblings = draw_siblings(law, exponential, level.branches)  # [B, M, K]
+            siblings = draw_siblings(law, exponentials[depth - 1], level.branches)  # [B, M, K]
             tokens = torch.cat([tokens, siblings[:, level.parent, level.rank]], 1)
             laws.append(law)
         state.draft_laws = torch.cat(laws, 1)
         return tokens
+
+    def _visible(self, state: EagleState) -> torch.Tensor:
+        """What each node sees, the committed tokens and its ancestors: `[B, 1 + N, S]` bool over canvas slots."""
+        tree, root = state.tree, state.committed[:, None] - 1
+        extent = max(state.counts) + tree.size - 1
+        offset = torch.arange(extent, device=root.device) - root  # [B, S], 0 at the root
+        table = pad(tree.ancestors, (0, 1))  # [1 + N, 2 + N]: nothing is seen behind the tree
+        return table[:, offset.clamp(0, tree.size)].transpose(0, 1)
 
     def _catch_up(self, state: EagleState) -> DraftQuery:
         """The tokens committed since the drafter last ran, whose hidden states the target has computed."""
@@ -229,12 +242,3 @@ class SeededEagleScheduler(EagleScheduler):
         choices = race(slots.target[:, tree.inner], exponential)  # [B, M]
         match = slots.siblings == choices[..., None]  # [B, M, K]
         return torch.where(match.any(-1), match.long().argmax(-1), match.shape[-1]), slots.target
-
-
-def _visible(state: EagleState, nodes: torch.Tensor) -> torch.Tensor:
-    """Committed tokens and ancestors of `nodes` `[Q]`: `[B, Q, S]` bool over canvas slots."""
-    tree, root = state.tree, state.committed[:, None] - 1
-    extent = max(state.counts) + tree.size - 1
-    offset = torch.arange(extent, device=root.device) - root  # [B, S], 0 at the root
-    table = torch.nn.functional.pad(tree.ancestors[nodes], (0, 1))  # [Q, 2 + N]: nothing is seen behind the tree
-    return table[:, offset.clamp(0, tree.size)].transpose(0, 1)

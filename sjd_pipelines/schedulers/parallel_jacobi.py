@@ -1,5 +1,6 @@
 """Parallel Jacobi decoding: Speculative Jacobi Decoding in several rows of the image at once."""
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 
@@ -9,7 +10,7 @@ from ..decoding.sampling import race
 from .base import check_choice, check_count, check_window
 from .drafting import INITIALISERS, FreshSlots, one_hot
 from .row_parallel import RowDecodingState, RowParallelScheduler, RowSlots
-from .verification import at_drafts, leading, rejected_slots, residual, speculative_accept
+from .verification import at_drafts, rejected_slots, residual, speculative_accept
 
 # Left of a row that opens there may be no token yet.
 ROW_INITIALISERS = tuple(name for name in INITIALISERS if not name.endswith("left"))
@@ -48,44 +49,48 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         return (self.open_rows(layout) + 2) * layout.width
 
     def decide(
-        self, target: torch.Tensor, slots: RowSlots, state: RowDecodingState, noise: PositionNoise
+        self, target: torch.Tensor, positions: torch.Tensor, state: RowDecodingState, noise: PositionNoise
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        has_draft = slots.open & (slots.offset < slots.of_row(state.slots) - 1)
-        addresses = self._addresses(slots, state)
-        drafts = state.canvas.gather(1, slots.positions)
-        uniforms = noise.uniform(slots.positions, Purpose.ACCEPT, state.passes)
-        keep = has_draft & speculative_accept(at_drafts(target, drafts), state.laws.at(addresses, drafts), uniforms)
+        slots, depth = state.slots, self.drafts(state.layout)
+        offset = np.where(slots.open, slots.offset, depth)
+        drafted = slots.open & (slots.offset < slots.of_row(state.row_slots) - 1)
+        row, offset, addresses, drafted = state.upload(slots.row, offset, self._addresses(slots, state), drafted)
+        drafted = drafted.bool()
+        drafts = state.canvas.gather(1, positions)
+        uniforms = noise.uniform(positions, Purpose.ACCEPT, state.passes)
+        probability, draft_probability = at_drafts(target, drafts), state.laws.at(addresses, drafts)
+        keep = drafted & speculative_accept(probability, draft_probability, uniforms)
 
         # The first slot of a row that is not kept; the last one of a growing row never is.
-        depth = self.drafts(state.layout)
-        refused = slots.offset.masked_fill(keep | ~slots.open, depth)
-        accepted = torch.full_like(state.slots, depth).scatter_reduce_(1, slots.row, refused, "amin")  # [B, R]
+        accepted = row.new_full(state.row_slots.shape, depth)
+        accepted.scatter_reduce_(1, row, offset.masked_fill(keep, depth), "amin")  # [B, R]
         if not self.config.coupled:
-            front = slots.of_row(accepted)
-            keep = keep & (slots.offset < front)
-            has_draft = has_draft & (slots.offset <= front)  # those behind are drawn anew
+            front = accepted.gather(1, row)
+            keep = keep & (offset < front)
+            drafted = drafted & (offset <= front)  # those behind are drawn anew
 
         redrawn = rejected_slots(keep)  # [B, N]
         rows = torch.arange(len(redrawn), device=redrawn.device)[:, None]
         draft_law = state.laws.read(addresses.gather(1, redrawn))
-        law = residual(target[rows, redrawn], draft_law.masked_fill_(~has_draft[rows, redrawn][..., None], 0.0))
-        positions = slots.positions.gather(1, redrawn)
-        exponential = noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
+        law = residual(target[rows, redrawn], draft_law.masked_fill_(~drafted[rows, redrawn][..., None], 0.0))
+        exponential = noise.exponential(positions.gather(1, redrawn), Purpose.RESIDUAL, target.shape[-1], state.passes)
         tokens = torch.where(keep, drafts, drafts.scatter(1, redrawn, race(law, exponential)))
         state.laws.write(addresses, target)
-        return tokens, torch.where((state.slots > 0) & ~state.complete, accepted + 1, 0)
+        return tokens, accepted + 1
 
     def initialise(self, slots: RowSlots, state: RowDecodingState, noise: PositionNoise) -> None:
         nowhere = state.canvas.shape[1] - 1
-        positions = slots.positions.masked_fill(~slots.open, nowhere)
+        positions, addresses = state.upload(
+            np.where(slots.open, slots.positions, nowhere), self._addresses(slots, state)
+        )
         vocabulary_size = state.layout.vocabulary_size
         exponential = noise.exponential(positions, Purpose.INITIALISE, vocabulary_size, state.passes)
         known = positions - 1  # the row above is final here, so no source is out of reach
         tokens, laws = INITIALISERS[self.config.initialise](FreshSlots(positions, state, exponential, known))
-        state.laws.write(self._addresses(slots, state), one_hot(tokens, vocabulary_size) if laws is None else laws)
+        state.laws.write(addresses, one_hot(tokens, vocabulary_size) if laws is None else laws)
         state.canvas.scatter_(1, positions, tokens)
 
-    def _addresses(self, slots: RowSlots, state: RowDecodingState) -> torch.Tensor:
+    def _addresses(self, slots: RowSlots, state: RowDecodingState) -> np.ndarray:
         """Where the laws of the slots are kept: their position, or the row below all that may be open."""
-        unused = (leading(state.complete) + self.open_rows(state.layout)) * state.layout.width  # [B]
-        return torch.where(slots.open, slots.positions, unused[:, None])
+        unused = (self.first_open(state) + self.open_rows(state.layout)) * state.layout.width  # [B, 1]
+        return np.where(slots.open, slots.positions, unused)

@@ -1,13 +1,15 @@
 """ZipAR: one token per open row and pass, a row trailing the one above by some columns."""
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
+from torch.nn.functional import pad
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
 from .base import check_count
-from .row_parallel import RowDecodingState, RowParallelScheduler, RowSlots
+from .row_parallel import RowDecodingState, RowParallelScheduler
 from .verification import at_drafts, residual, speculative_accept
 
 
@@ -43,23 +45,26 @@ class ZipARScheduler(RowParallelScheduler):
         return layout.rows + 1 if self.config.adaptive else 0
 
     def decide(
-        self, target: torch.Tensor, slots: RowSlots, state: RowDecodingState, noise: PositionNoise
+        self, target: torch.Tensor, positions: torch.Tensor, state: RowDecodingState, noise: PositionNoise
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # Rows that have started keep their distance, because all of them gain one token per pass.
-        gained = ((state.slots > 0) & ~state.complete).long()
-        tokens = race(target, noise.exponential(slots.positions, Purpose.SAMPLE, target.shape[-1]))
+        gained = positions.new_ones(state.row_slots.shape)
+        tokens = race(target, noise.exponential(positions, Purpose.SAMPLE, target.shape[-1]))
         if not self.config.adaptive:
             return tokens, gained
+        slots, rows = state.slots, state.layout.rows
         opening = slots.open & (slots.column == 0) & (slots.row > 0)
-        proposed = opening & (slots.of_row(state.drafted) > 0)
-        laws = slots.row.masked_fill(~opening, state.layout.rows)
-        drafts = state.canvas.gather(1, slots.positions)
-        uniforms = noise.uniform(slots.positions, Purpose.ACCEPT, state.passes)
-        keep = proposed & speculative_accept(at_drafts(target, drafts), state.laws.at(laws, drafts), uniforms)
-        exponential = noise.exponential(slots.positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
+        proposed = opening & (slots.of_row(state.row_drafts) > 0)
+        # Under a complete row there is nothing left to wait for.
+        patient = opening & (slots.of_row(state.above) < state.layout.columns)
+        laws, proposed, patient = state.upload(np.where(opening, slots.row, rows), proposed, patient)
+        drafts = state.canvas.gather(1, positions)
+        uniforms = noise.uniform(positions, Purpose.ACCEPT, state.passes)
+        accepted = speculative_accept(at_drafts(target, drafts), state.laws.at(laws, drafts), uniforms)
+        keep = proposed.bool() & accepted
+        exponential = noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
         redrawn = torch.where(keep, drafts, race(residual(target, state.laws.read(laws)), exponential))
         state.laws.write(laws, target)
-        # Under a complete row there is nothing left to wait for.
-        waiting = opening & ~keep & (slots.of_row(state.above) < state.layout.columns)
-        gained = gained - slots.first_of_row(waiting, state.layout.rows).long()
-        return torch.where(proposed, redrawn, tokens), gained
+        waiting = laws.masked_fill(~patient.bool() | keep, rows)  # rows that do not start yet; the last one is none
+        gained = pad(gained, (0, 1)).scatter(1, waiting, 0)[:, :rows]
+        return torch.where(proposed.bool(), redrawn, tokens), gained

@@ -76,7 +76,7 @@ def reviser_loss(
             law = after.float().softmax(-1)
         codes = network.code(image_embeds)
         outputs = network(hidden, codes[examples.seen], codes[examples.tokens])  # [2, M, rank]
-        change = network.table(guide(outputs[0], outputs[1], scale))
+        change = network.change(guide(outputs[0], outputs[1], scale))
     revised = (before.float() + change.float()).log_softmax(-1)
     share = NEARER ** examples.distance.float()
     share = share / share.sum()

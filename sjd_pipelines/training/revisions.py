@@ -10,7 +10,7 @@ import torch
 from ..decoding import PositionNoise, Query, force, probabilities
 from ..models.reviser import neighbours
 from ..pipelines import SJDAutoRegressivePipeline
-from ..pipelines.revising import tokens_around
+from ..pipelines.revising import slots_around, tokens_at
 from ..schedulers import SeededJacobiScheduler
 from .batches import MIXED
 from .captions import caption
@@ -77,7 +77,8 @@ class PassRecorder:
         old_query, old_hidden = self.before
         old, new = old_query.positions, query.positions
         distance = new - new[:, :1]
-        seen, tokens = (tokens_around(canvas, new, self.neighbours) for canvas in (self.canvas, now))
+        around = slots_around(new, self.neighbours)
+        seen, tokens = (tokens_at(canvas, around) for canvas in (self.canvas, now))
         moved = new[:, :1] > old[:, :1]  # a complete row stands still
         row, slot = ((seen != tokens).any(-1) & (new <= old[:, -1:]) & (distance < NEAR) & moved).nonzero(
             as_tuple=True

@@ -87,7 +87,7 @@ def test_what_it_looks_at(network, guidance_scale):
             tokens = torch.stack([codes[(now if place >= 0 else canvas)[row, max(place, 0)]] for place in places])
             slot = position - int(starts[row])
             states = [hidden[copy * 2 + row, [slot, slot - 1]] for copy in range(copies)]
-            outputs = [network.table(network(state, seen, tokens)) for state in states]
+            outputs = [network.change(network(state, seen, tokens)) for state in states]
             delta = outputs[-1] + guidance_scale * (outputs[0] - outputs[-1])
             if change not in places:
                 delta = torch.zeros(16)  # what has not changed keeps the target's law
