@@ -1,6 +1,7 @@
 """Parallel Jacobi decoding: Speculative Jacobi Decoding in several rows of the image at once."""
 
-import numpy as np
+from collections.abc import Callable
+
 import torch
 from diffusers.configuration_utils import register_to_config
 
@@ -9,7 +10,7 @@ from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
 from .base import check_choice, check_count, check_window
 from .drafting import INITIALISERS, FreshSlots, one_hot
-from .row_parallel import RowDecodingState, RowParallelScheduler, RowSlots
+from .row_parallel import RowDecodingState, RowParallelScheduler, RowSlot
 from .verification import at_drafts, rejected_slots, residual, speculative_accept
 
 # Left of a row that opens there may be no token yet.
@@ -51,18 +52,23 @@ class ParallelJacobiScheduler(RowParallelScheduler):
     def decide(
         self, target: torch.Tensor, positions: torch.Tensor, state: RowDecodingState, noise: PositionNoise
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        slots, depth = state.slots, self.drafts(state.layout)
-        offset = np.where(slots.open, slots.offset, depth)
-        drafted = slots.open & (slots.offset < slots.of_row(state.row_slots) - 1)
-        row, offset, addresses, drafted = state.upload(slots.row, offset, self._addresses(slots, state), drafted)
-        drafted = drafted.bool()
+        depth, address = self.drafts(state.layout), self._address(state.layout)
+        row, offset, drafted, addresses = state.of_slots(
+            lambda slot, first: (
+                slot.row.number,
+                slot.offset if slot.open else depth,
+                slot.open and slot.offset + 1 < slot.row.slots,
+                address(slot, first),
+            )
+        )
+        drafted = drafted > 0
         drafts = state.canvas.gather(1, positions)
         uniforms = noise.uniform(positions, Purpose.ACCEPT, state.passes)
         probability, draft_probability = at_drafts(target, drafts), state.laws.at(addresses, drafts)
         keep = drafted & speculative_accept(probability, draft_probability, uniforms)
 
         # The first slot of a row that is not kept; the last one of a growing row never is.
-        accepted = row.new_full(state.row_slots.shape, depth)
+        accepted = row.new_full((state.batch_size, state.layout.rows), depth)
         accepted.scatter_reduce_(1, row, offset.masked_fill(keep, depth), "amin")  # [B, R]
         if not self.config.coupled:
             front = accepted.gather(1, row)
@@ -78,19 +84,19 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         state.laws.write(addresses, target)
         return tokens, accepted + 1
 
-    def initialise(self, slots: RowSlots, state: RowDecodingState, noise: PositionNoise) -> None:
+    def initialise(self, state: RowDecodingState, noise: PositionNoise) -> None:
+        vocabulary_size, address = state.layout.vocabulary_size, self._address(state.layout)
         nowhere = state.canvas.shape[1] - 1
-        positions, addresses = state.upload(
-            np.where(slots.open, slots.positions, nowhere), self._addresses(slots, state)
+        positions, addresses = state.of_slots(
+            lambda slot, first: (slot.position if slot.open else nowhere, address(slot, first))
         )
-        vocabulary_size = state.layout.vocabulary_size
         exponential = noise.exponential(positions, Purpose.INITIALISE, vocabulary_size, state.passes)
         known = positions - 1  # the row above is final here, so no source is out of reach
         tokens, laws = INITIALISERS[self.config.initialise](FreshSlots(positions, state, exponential, known))
         state.laws.write(addresses, one_hot(tokens, vocabulary_size) if laws is None else laws)
         state.canvas.scatter_(1, positions, tokens)
 
-    def _addresses(self, slots: RowSlots, state: RowDecodingState) -> np.ndarray:
-        """Where the laws of the slots are kept: their position, or the row below all that may be open."""
-        unused = (self.first_open(state) + self.open_rows(state.layout)) * state.layout.width  # [B, 1]
-        return np.where(slots.open, slots.positions, unused)
+    def _address(self, layout: ImageTokenLayout) -> Callable[[RowSlot, int], int]:
+        """Where the law of a slot is kept: its position, or the row below all that may be open."""
+        below, width = self.open_rows(layout), layout.width
+        return lambda slot, first: slot.position if slot.open else (first + below) * width

@@ -3,14 +3,14 @@
 A row opens when the row above is `delay` columns ahead. A member of the family decides what the slots of the open
 rows become. The context of a token lacks what the rows above have not drawn yet, so all members are approximate.
 
-How far each row has come is known to the host, which lays out the next pass: these are small tables, and a device
-would take longer to start on them than to go through them.
+How far each row has come is known to the host, which lays out the next pass: these are a few numbers per open row.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from ..decoding.layout import ImageTokenLayout
@@ -19,27 +19,66 @@ from ..decoding.state import DecodingState, Query
 from .base import DecodingScheduler
 
 
-@dataclass(kw_only=True)
-class RowDecodingState(DecodingState):
-    """The state of one batch whose rows grow side by side. Arrays are on the host.
+@dataclass
+class Row:
+    """How far a row of an image has come.
 
     Attributes:
-        row_counts: `[B, R]` int64: columns of each row that are final, from the left, without the row end.
-        row_drafts: `[B, R]` int64: columns of each row that have a token, final or not.
-        closed: `[B, R]` bool: complete rows that need no slot any more.
-        growing: `[B, R]` bool: rows that gain tokens in this pass.
-        row_slots: `[B, R]` int64: slots of each row in this pass.
-        slots: where they are.
-        gained: `[B, R]` int64: columns that the growing rows have gained, on the device.
+        number: from the top.
+        final: columns that are final, from the left, without the row end.
+        drafted: columns that have a token, final or not.
+        above: columns that are final in the row above; the first row has nothing to wait for.
+        slots: of this pass.
+        growing: whether it gains tokens in this pass.
+        closed: complete, and the keys and values of its last token need no slot any more.
     """
 
-    row_counts: np.ndarray
-    row_drafts: np.ndarray
-    closed: np.ndarray
-    growing: np.ndarray | None = None
-    row_slots: np.ndarray | None = None
-    slots: "RowSlots | None" = None
+    number: int
+    final: int = 0
+    drafted: int = 0
+    above: int = 0
+    slots: int = 0
+    growing: bool = False
+    closed: bool = False
+
+
+class RowSlot(NamedTuple):
+    """A slot of one pass; the first of a row feeds its last final token.
+
+    Attributes:
+        row: that it is in.
+        offset: its number within the row.
+        column: that it predicts; for the slot of a complete row, whose output is not used, there is no such column.
+        position: raster index of what it predicts.
+        open: whether it predicts anything; False for complete rows and for padding.
+    """
+
+    row: Row
+    offset: int
+    column: int
+    position: int
+    open: bool
+
+
+@dataclass(kw_only=True)
+class RowDecodingState(DecodingState):
+    """The state of one batch whose rows grow side by side.
+
+    Attributes:
+        images: rows of each image.
+        first: number of the first row of each image that is not complete.
+        slots: of each image in this pass, rows one after another; equally many.
+        targets: `[B, Q]` int64: where on the canvas they leave their tokens.
+        gained: `[B, R]` int64: columns that the growing rows have gained in this pass.
+        known: `[N]` bool: positions whose token is known in advance; None: there are none.
+    """
+
+    images: list[list[Row]] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+    slots: list[list[RowSlot]] = field(default_factory=list)
+    targets: torch.Tensor | None = None
     gained: torch.Tensor | None = None
+    known: torch.Tensor | None = None
 
     @classmethod
     def empty(
@@ -51,68 +90,44 @@ class RowDecodingState(DecodingState):
         device: torch.device | str = "cpu",
     ) -> "RowDecodingState":
         """Forced tokens alone are on the canvas."""
-        fields = vars(DecodingState.empty(layout, batch_size, margin, law_slots, device))
-        zeros = np.zeros((batch_size, layout.rows), dtype=np.int64)
-        state = cls(**fields, row_counts=zeros, row_drafts=zeros, closed=zeros.astype(bool))
+        state = cls(**vars(DecodingState.empty(layout, batch_size, margin, law_slots, device)))
+        state.images = [[Row(number) for number in range(layout.rows)] for _ in range(batch_size)]
+        state.first = [0] * batch_size
         if state.forced is not None:
             state.canvas += state.forced.clamp(min=0)
+            state.known = state.forced[: layout.num_tokens] >= 0
         return state
 
-    @property
-    def above(self) -> np.ndarray:
-        """`[B, R]`: columns that are final in the row above; the first row has nothing to wait for."""
-        first = np.full_like(self.row_counts[:, :1], self.layout.columns)
-        return np.concatenate([first, self.row_counts[:, :-1]], -1)
-
-    @property
-    def complete(self) -> np.ndarray:
-        """`[B, R]` bool."""
-        return self.row_counts == self.layout.columns
-
-    def upload(self, *arrays: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """Integer arrays of one shape, to where the canvas is, in one copy."""
-        return torch.from_numpy(np.stack(arrays)).to(self.canvas.device).unbind(0)
+    def of_slots(self, numbers: Callable[[RowSlot, int], tuple[int, ...]]) -> tuple[torch.Tensor, ...]:
+        """Some numbers of every slot, given its image's `first`, in one copy to the canvas: `[B, Q]` int64 each."""
+        table = [[numbers(slot, first) for slot in slots] for first, slots in zip(self.first, self.slots)]
+        return self.canvas.new_tensor(table).unbind(-1)
 
     def synchronize(self) -> None:
-        layout, complete = self.layout, self.complete
-        reached = np.maximum(self.row_drafts, self.row_counts + self.row_slots)
-        self.row_drafts = np.where(complete, self.row_drafts, reached)
-        self.row_counts = self.row_counts + np.where(self.growing, self.gained.cpu().numpy(), 0)
-        self.closed = complete
-        # A row end is final together with the last token of its row, the tail together with the last row.
-        ends = np.where(self.complete, layout.width, self.row_counts)
-        final = np.arange(layout.width) < ends[..., None]  # [B, R, width]
-        tail = np.repeat(self.complete.all(-1, keepdims=True), len(layout.tail), -1)
-        final = np.concatenate([final.reshape(len(final), -1), tail], -1)  # [B, N]
-        counts = final.sum(-1)
-        self.committed, self.advances = self.upload(counts)[0], (counts - self.counts).tolist()
-        self.counts = counts.tolist()
-        stamps = self.acceptance_map
-        stamps.masked_fill_(torch.from_numpy(final).to(stamps.device) & (stamps < 0), self.passes - 1)
-
-
-@dataclass
-class RowSlots:
-    """The slots of one pass, rows of an image one after another: the first of a row feeds its last final token.
-
-    Attributes:
-        row: `[B, Q]` int64.
-        offset: `[B, Q]` int64: number of the slot within its row.
-        column: `[B, Q]` int64: the column that the slot predicts; `columns` for the slot of a complete row, whose
-            output is not used.
-        positions: `[B, Q]` int64: raster index of what the slot predicts.
-        open: `[B, Q]` bool: whether it predicts anything; False for complete rows and for padding.
-    """
-
-    row: np.ndarray
-    offset: np.ndarray
-    column: np.ndarray
-    positions: np.ndarray
-    open: np.ndarray
-
-    def of_row(self, values: np.ndarray) -> np.ndarray:
-        """`[B, R]` -> `[B, Q]`."""
-        return np.take_along_axis(values, self.row, 1)
+        layout, arrived = self.layout, []
+        for index, (rows, gains) in enumerate(zip(self.images, self.gained.tolist())):
+            new = []
+            for row in rows[self.first[index] :]:
+                if not row.growing:
+                    continue
+                begin = row.number * layout.width
+                new += range(begin + row.final, begin + row.final + gains[row.number])
+                row.drafted = max(row.drafted, row.final + row.slots)
+                row.final += gains[row.number]
+                if row.final == layout.columns:  # a row end is final together with the last token of its row
+                    new += range(begin + layout.columns, begin + layout.width)
+            while self.first[index] < layout.rows and rows[self.first[index]].final == layout.columns:
+                self.first[index] += 1
+            if self.first[index] == layout.rows and new:  # and the tail together with the last row
+                new += range(layout.rows * layout.width, layout.num_tokens)
+            arrived.append(new)
+        self.advances = [len(new) for new in arrived]
+        self.counts = [count + gain for count, gain in zip(self.counts, self.advances)]
+        self.committed = self.canvas.new_tensor(self.counts)
+        # Images that gain less than others repeat a position; a complete one repeats a place in the margin.
+        length, nowhere = max(self.advances), [self.canvas.shape[1] - 1]
+        arrived = [new + (new[-1:] or nowhere) * (length - len(new)) for new in arrived]
+        self.accepted_at.scatter_(1, self.canvas.new_tensor(arrived), self.passes - 1)
 
 
 class RowParallelScheduler(DecodingScheduler):
@@ -140,17 +155,13 @@ class RowParallelScheduler(DecodingScheduler):
         """Positions whose laws are kept."""
         return 0
 
-    def initialise(self, slots: RowSlots, state: RowDecodingState, noise: PositionNoise) -> None:
-        """Guess tokens for columns that have none, in place; only called where `drafts` says there are such."""
+    def initialise(self, state: RowDecodingState, noise: PositionNoise) -> None:
+        """Guess tokens for columns that have none, `state.slots`; only called where `drafts` says there are such."""
         raise NotImplementedError
 
     def open_rows(self, layout: ImageTokenLayout) -> int:
         """How many rows may be open at a time: as many as fit side by side at their delay, and one."""
         return min(layout.rows, -(-layout.columns // self.delay(layout)) + 1)
-
-    def first_open(self, state: RowDecodingState) -> np.ndarray:
-        """The first row of each image that is not complete: `[B, 1]` int64."""
-        return state.complete.cumprod(-1).sum(-1, keepdims=True)
 
     def margin(self, layout: ImageTokenLayout) -> int:
         # Padding slots stand behind the image, because no two slots of a pass may share a position.
@@ -162,25 +173,25 @@ class RowParallelScheduler(DecodingScheduler):
     def plan(self, state: RowDecodingState, noise: PositionNoise) -> Query:
         """Returns a query of as many slots as the image with the most of them needs."""
         layout = state.layout
-        fresh = self._schedule(state)
-        if fresh.any():
-            self.initialise(_locate(layout, state.row_drafts, fresh), state, noise)
-        slots = state.slots = _locate(layout, state.row_counts, state.row_slots)
-        sources = slots.positions - 1
-        if layout.row_end is None:
-            # Where a row opens before the last token of the row above is known, the latest one stands in for it.
-            above = slots.of_row(state.above)
-            missing = slots.open & (slots.column == 0) & (above < layout.columns)
-            sources = np.where(missing, (slots.row - 1) * layout.width + above - 1, sources)
-        positions, sources, own = state.upload(slots.positions - 1, sources.clip(min=0), slots.row * layout.width - 1)
-
-        used = int(state.row_slots.any(0).nonzero()[0].max()) + 1  # rows from the top
-        column = np.arange(layout.width)
-        final = column < state.row_counts[:, :used, None]  # [B, rows, width]
-        if layout.row_end is not None:
-            final = final | (column == layout.columns)  # known in advance, fed when the next row opens
-        final = torch.from_numpy(final.reshape(len(final), 1, -1)).to(positions.device)  # [B, 1, S]
-        canvas = torch.arange(final.shape[-1], device=positions.device)
+        fresh, slots = zip(*(self._lay_out(rows, first, layout) for rows, first in zip(state.images, state.first)))
+        if any(fresh):
+            state.slots = _padded(fresh, state)
+            self.initialise(state, noise)
+        state.slots = _padded(slots, state)
+        width, nowhere = layout.width, state.canvas.shape[1] - 1
+        positions, sources, own, state.targets = state.of_slots(
+            lambda slot, first: (
+                slot.position - 1,
+                _source(slot, layout),
+                slot.row.number * width - 1,
+                slot.position if slot.open else nowhere,
+            )
+        )
+        used = max(row[-1].row.number for row in slots if row) + 1  # rows from the top
+        canvas = torch.arange(used * width, device=positions.device)  # [S]
+        final = state.accepted_at[:, None, : len(canvas)] >= 0  # [B, 1, S]
+        if state.known is not None:
+            final = final | state.known[: len(canvas)]  # a row end is fed when the next row opens
         # A row sees its own drafts, and what it was opened with: other rows do not.
         visible = (canvas <= positions[..., None]) & (final | (canvas >= own[..., None]))
         return Query(state.canvas.gather(1, sources), positions, visible)
@@ -188,38 +199,58 @@ class RowParallelScheduler(DecodingScheduler):
     def step(
         self, probabilities: torch.Tensor, query: Query, state: RowDecodingState, noise: PositionNoise
     ) -> RowDecodingState:
-        positions = query.positions + 1
-        tokens, state.gained = self.decide(probabilities, positions, state, noise)
-        unused = torch.from_numpy(~state.slots.open).to(positions.device)
-        state.canvas.scatter_(1, positions.masked_fill(unused, state.canvas.shape[1] - 1), tokens)
+        tokens, state.gained = self.decide(probabilities, query.positions + 1, state, noise)
+        state.canvas.scatter_(1, state.targets, tokens)
         state.passes += 1
         return state
 
-    def _schedule(self, state: RowDecodingState) -> np.ndarray:
-        """Which rows have slots in this pass, and how many; returns how many columns are to be guessed, `[B, R]`."""
-        layout, counts, above, complete = state.layout, state.row_counts, state.above, state.complete
-        rows = np.arange(layout.rows)
-        ready = (above >= self.delay(layout)) & (rows < self.first_open(state) + self.open_rows(layout))
-        growing = state.growing = ~complete & (ready | (counts > 0))
-        # Drafts stay below what is final in the row above, and leave the last column to the token behind them.
-        reach = np.where(above == layout.columns, layout.columns, above + 1)
-        drafts = (reach.clip(max=layout.columns) - 1 - counts).clip(0, self.drafts(layout))
-        # The last token of a complete row is fed once more, unless it opens the next row in the same pass.
-        unwritten = complete & ~state.closed & (rows < layout.rows - 1)
-        if layout.row_end is None:
-            unwritten[:, :-1] &= counts[:, 1:] > 0
-        state.row_slots = np.where(growing, 1 + drafts, unwritten)
-        return np.where(growing, (counts + drafts - state.row_drafts).clip(min=0), 0)
+    def _lay_out(self, rows: list[Row], first: int, layout: ImageTokenLayout) -> tuple[list[RowSlot], list[RowSlot]]:
+        """Columns of an image that are to be guessed, and its slots of this pass."""
+        fresh, slots = [], []
+        begin = first
+        while begin and not rows[begin - 1].closed:
+            begin -= 1
+        for row in rows[begin : first + self.open_rows(layout)]:
+            row.above = rows[row.number - 1].final if row.number else layout.columns
+            if row.final == layout.columns:
+                # Its last token is fed once more, unless it opens the next row in the same pass.
+                behind = rows[row.number + 1 :]
+                needed = not row.closed and behind and (layout.row_end is not None or behind[0].final > 0)
+                row.growing, row.closed, row.slots = False, True, int(bool(needed))
+            else:
+                row.growing = row.final > 0 or row.above >= self.delay(layout)
+                # Drafts stay below what is final in the row above, and leave the last column to the token behind them.
+                drafts = min(row.above + 1, layout.columns) - 1 - row.final
+                drafts = min(max(drafts, 0), self.drafts(layout))
+                row.slots = 1 + drafts if row.growing else 0
+                if row.growing:
+                    fresh += _slots_of(row, row.drafted, row.final + drafts, layout)
+            slots += _slots_of(row, row.final, row.final + row.slots, layout)
+        return fresh, slots
 
 
-def _locate(layout: ImageTokenLayout, start: np.ndarray, counts: np.ndarray) -> RowSlots:
-    """Lay `counts` `[B, R]` slots per row, from column `start` `[B, R]` on, side by side."""
-    ends = counts.cumsum(-1)
-    index = np.arange(ends[:, -1].max())  # [Q]
-    row = (index[:, None] >= ends[:, None]).sum(-1)  # [B, Q]
-    used = row < layout.rows
-    row = row.clip(max=layout.rows - 1)
-    offset = index - np.take_along_axis(ends - counts, row, 1)
-    column = np.take_along_axis(start, row, 1) + offset
-    positions = np.where(used, row * layout.width + column, layout.num_tokens + 1 + index)
-    return RowSlots(row, offset, column, positions, used & (column < layout.columns))
+def _slots_of(row: Row, start: int, end: int, layout: ImageTokenLayout) -> list[RowSlot]:
+    """Slots of one row for the columns from `start` to `end` (exclusive)."""
+    first = row.number * layout.width
+    return [
+        RowSlot(row, index, column, first + column, column < layout.columns)
+        for index, column in enumerate(range(start, end))
+    ]
+
+
+def _padded(slots: tuple[list[RowSlot], ...], state: RowDecodingState) -> list[list[RowSlot]]:
+    """As many slots for every image; those in excess stand behind it."""
+    length, behind = max(map(len, slots)), state.layout.num_tokens + 1
+    return [
+        present + [RowSlot(rows[-1], 0, 0, behind + index, open=False) for index in range(len(present), length)]
+        for present, rows in zip(slots, state.images)
+    ]
+
+
+def _source(slot: RowSlot, layout: ImageTokenLayout) -> int:
+    """The position of the token that a slot feeds."""
+    row = slot.row
+    if layout.row_end is None and slot.open and slot.column == 0 and row.above < layout.columns:
+        # The row opens before the last token of the row above is known: the latest one stands in for it.
+        return (row.number - 1) * layout.width + row.above - 1
+    return max(slot.position - 1, 0)

@@ -1,6 +1,5 @@
 """ZipAR: one token per open row and pass, a row trailing the one above by some columns."""
 
-import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import pad
@@ -48,23 +47,26 @@ class ZipARScheduler(RowParallelScheduler):
         self, target: torch.Tensor, positions: torch.Tensor, state: RowDecodingState, noise: PositionNoise
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # Rows that have started keep their distance, because all of them gain one token per pass.
-        gained = positions.new_ones(state.row_slots.shape)
+        gained = positions.new_ones(state.batch_size, state.layout.rows)
         tokens = race(target, noise.exponential(positions, Purpose.SAMPLE, target.shape[-1]))
         if not self.config.adaptive:
             return tokens, gained
-        slots, rows = state.slots, state.layout.rows
-        opening = slots.open & (slots.column == 0) & (slots.row > 0)
-        proposed = opening & (slots.of_row(state.row_drafts) > 0)
-        # Under a complete row there is nothing left to wait for.
-        patient = opening & (slots.of_row(state.above) < state.layout.columns)
-        laws, proposed, patient = state.upload(np.where(opening, slots.row, rows), proposed, patient)
+        columns, none = state.layout.columns, state.layout.rows  # the latter stands for no row
+        # Of a row that opens, where its law is kept; whether it has a draft, and whether something to wait for.
+        opening, proposed, patient = state.of_slots(
+            lambda slot, first: (
+                (slot.row.number, slot.row.drafted > 0, slot.row.above < columns)
+                if slot.open and slot.column == 0 and slot.row.number
+                else (none, False, False)
+            )
+        )
         drafts = state.canvas.gather(1, positions)
         uniforms = noise.uniform(positions, Purpose.ACCEPT, state.passes)
-        accepted = speculative_accept(at_drafts(target, drafts), state.laws.at(laws, drafts), uniforms)
-        keep = proposed.bool() & accepted
+        accepted = speculative_accept(at_drafts(target, drafts), state.laws.at(opening, drafts), uniforms)
+        keep = (proposed > 0) & accepted
         exponential = noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
-        redrawn = torch.where(keep, drafts, race(residual(target, state.laws.read(laws)), exponential))
-        state.laws.write(laws, target)
-        waiting = laws.masked_fill(~patient.bool() | keep, rows)  # rows that do not start yet; the last one is none
-        gained = pad(gained, (0, 1)).scatter(1, waiting, 0)[:, :rows]
-        return torch.where(proposed.bool(), redrawn, tokens), gained
+        redrawn = torch.where(keep, drafts, race(residual(target, state.laws.read(opening)), exponential))
+        state.laws.write(opening, target)
+        waiting = opening.masked_fill((patient == 0) | keep, none)
+        gained = pad(gained, (0, 1)).scatter(1, waiting, 0)[:, :none]
+        return torch.where(proposed > 0, redrawn, tokens), gained
