@@ -11,7 +11,7 @@ from ..decoding.sampling import race
 from .base import check_choice, check_count, check_window
 from .drafting import INITIALISERS, FreshSlots, one_hot
 from .row_parallel import RowDecodingState, RowParallelScheduler, RowSlot
-from .verification import at_drafts, rejected_slots, residual, speculative_accept
+from .verification import at_drafts, residual, speculative_accept
 
 # Left of a row that opens there may be no token yet.
 ROW_INITIALISERS = tuple(name for name in INITIALISERS if not name.endswith("left"))
@@ -75,12 +75,10 @@ class ParallelJacobiScheduler(RowParallelScheduler):
             keep = keep & (offset < front)
             drafted = drafted & (offset <= front)  # those behind are drawn anew
 
-        redrawn = rejected_slots(keep)  # [B, N]
-        rows = torch.arange(len(redrawn), device=redrawn.device)[:, None]
-        draft_law = state.laws.read(addresses.gather(1, redrawn))
-        law = residual(target[rows, redrawn], draft_law.masked_fill_(~drafted[rows, redrawn][..., None], 0.0))
-        exponential = noise.exponential(positions.gather(1, redrawn), Purpose.RESIDUAL, target.shape[-1], state.passes)
-        tokens = torch.where(keep, drafts, drafts.scatter(1, redrawn, race(law, exponential)))
+        # Most slots are drawn anew: to pick them out would cost more than it saves.
+        draft_law = state.laws.read(addresses).masked_fill_(~drafted[..., None], 0.0)
+        exponential = noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
+        tokens = torch.where(keep, drafts, race(residual(target, draft_law), exponential))
         state.laws.write(addresses, target)
         return tokens, accepted + 1
 
