@@ -48,7 +48,9 @@ class DraftReviser(ModelMixin, ConfigMixin):
         super().__init__()
         self.code = nn.Linear(hidden_size, code_size, bias=False)
         self.norm = nn.LayerNorm(hidden_size)
-        self.gate = nn.Linear(2 * hidden_size + (NEIGHBOURS + 2) * code_size, 2 * intermediate_size)
+        self.hidden_gate = nn.Linear(2 * hidden_size, 2 * intermediate_size)
+        self.seen_gate = nn.Linear(NEIGHBOURS * code_size, 2 * intermediate_size, bias=False)
+        self.token_gate = nn.Linear(NEIGHBOURS * code_size, 2 * intermediate_size, bias=False)
         self.out = nn.Linear(intermediate_size, rank, bias=False)
         self.table = nn.Linear(rank, vocabulary_size, bias=False)
 
@@ -61,22 +63,19 @@ class DraftReviser(ModelMixin, ConfigMixin):
             tokens: `[..., 6, C]`, codes of those there now.
 
         Returns:
-            `[..., rank]`.
+            `[..., intermediate_size]`.
         """
-        return self.respond(self.read(hidden), seen, tokens)
+        return self.respond(self.read(hidden, seen), tokens)
 
-    def read(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the hidden states give to the gated layer, whatever the tokens: `[..., 2, D]` -> `[..., 2 * width]`."""
-        states = self.norm(hidden).flatten(-2)
-        return functional.linear(states, self.gate.weight[:, : states.shape[-1]], self.gate.bias)
+    def read(self, hidden: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """What the target's pass gives to the gated layer, whatever the tokens now: `[..., 2 * intermediate_size]`."""
+        return self.hidden_gate(self.norm(hidden).flatten(-2)) + self.seen_gate(seen.flatten(-2))
 
-    def respond(self, states: torch.Tensor, seen: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """`forward` with what `read` has made of the hidden states: `[..., rank]`."""
-        around = torch.cat([(tokens - seen).flatten(-2), seen[..., 0, :], tokens[..., 0, :]], -1)  # [..., 8 C]
-        around = functional.linear(around, self.gate.weight[:, -around.shape[-1] :])
-        gate, value = (states + around).chunk(2, -1)
-        return self.out(functional.silu(gate) * value)
+    def respond(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """`forward` with what `read` has made of the target's pass: `[..., intermediate_size]`."""
+        gate, value = (states + self.token_gate(tokens.flatten(-2))).chunk(2, -1)
+        return functional.silu(gate) * value
 
     def change(self, outputs: torch.Tensor) -> torch.Tensor:
-        """What the logits gain: `[..., rank]` -> `[..., V]`."""
-        return self.table(outputs)
+        """What the logits gain: `[..., intermediate_size]` -> `[..., V]`."""
+        return self.table(self.out(outputs))

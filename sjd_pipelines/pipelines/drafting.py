@@ -45,7 +45,9 @@ class RunningDrafter:
         """Keep the target's final hidden states `[R, Q, D]` of one pass."""
         if self.features is None:
             self.features = hidden.new_zeros(len(hidden), 1 + self.length, hidden.shape[-1])
-        self._write(query.positions if query.slots is None else query.slots, hidden)
+            # Of the flattened memory, the row of slot 0.
+            self.first = torch.arange(len(hidden), device=hidden.device)[:, None] * (1 + self.length) + 1
+        self._write(self.features, query.positions if query.slots is None else query.slots, hidden)
 
     def laws(self, query: DraftQuery) -> torch.Tensor:
         """`[B, M, V]`, see `Drafter`."""
@@ -54,14 +56,15 @@ class RunningDrafter:
         hidden = self._guess(query, slots)
         state = hidden
         if self.errors is not None:
-            error = _pick(self.errors, self._rows(query.positions) + 1)
+            error = self._read(self.errors, query.positions)
             changed = self._rows(self.reviewed.gather(1, query.positions + 1) != query.token_ids)[..., None]
             state = hidden + torch.where(changed, CARRIED_STATE, 1.0) * error
             hidden = hidden + torch.where(changed, CARRIED_LAW, 1.0) * error
-        self._write(slots, state)
+        self._write(self.features, slots, state)
         positions = query.positions
         if query.wanted is not None:
-            hidden, positions = _pick(hidden, self._rows(query.wanted)), positions.gather(1, query.wanted)
+            wanted = self._rows(query.wanted)[..., None].expand(-1, -1, hidden.shape[-1])
+            hidden, positions = hidden.gather(1, wanted), positions.gather(1, query.wanted)
         return self.law(hidden, positions)
 
     def review(self, query: DraftQuery) -> None:
@@ -70,18 +73,18 @@ class RunningDrafter:
             self.errors = torch.zeros_like(self.features)
             self.reviewed = query.token_ids.new_full((len(query.token_ids), 1 + self.length), NO_TOKEN)
         self._move(query)
-        errors = self._read(query.positions) - self._guess(query, query.positions)
+        errors = self._read(self.features, query.positions) - self._guess(query, query.positions)
         self.reviewed.scatter_(1, query.positions + 1, query.token_ids)
-        self.errors.scatter_(1, (self._rows(query.positions) + 1)[..., None].expand_as(errors), errors)
+        self._write(self.errors, query.positions, errors)
 
     def _move(self, query: DraftQuery) -> None:
         if query.moves is not None:
             sources, targets = query.moves
-            self._write(targets, self._read(sources))
+            self._write(self.features, targets, self._read(self.features, sources))
 
     def _guess(self, query: DraftQuery, slots: torch.Tensor) -> torch.Tensor:
         """`[R, Q, D]`: hidden states as the network guesses them."""
-        features = self._read(slots - 1 if query.parents is None else query.parents)
+        features = self._read(self.features, slots - 1 if query.parents is None else query.parents)
         embeds = self._rows(functional.embedding(query.token_ids, self.image_embeds))
         self.cache.place(self._rows(slots), query.visible.shape[-1])
         mask = self._rows(query.visible)[:, None]  # [R, 1, Q, S]
@@ -92,16 +95,10 @@ class RunningDrafter:
         copies = len(self.features) // len(values)
         return torch.cat([values] * copies) if copies > 1 else values
 
-    def _read(self, slots: torch.Tensor) -> torch.Tensor:
-        """`[B, Q]` -> `[R, Q, D]`."""
-        return _pick(self.features, self._rows(slots) + 1)
+    def _read(self, memory: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """`[R, 1 + length, D]`, `[B, Q]` -> `[R, Q, D]`."""
+        return functional.embedding(self.first + self._rows(slots), memory.flatten(0, 1))
 
-    def _write(self, slots: torch.Tensor, hidden: torch.Tensor) -> None:
-        """`[B, Q]`, `[R, Q, D]`."""
-        index = self._rows(slots) + 1
-        self.features.scatter_(1, index[..., None].expand_as(hidden), hidden)
-
-
-def _pick(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """`[R, L, D]`, `[R, Q]` -> `[R, Q, D]`."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+    def _write(self, memory: torch.Tensor, slots: torch.Tensor, hidden: torch.Tensor) -> None:
+        """`[R, 1 + length, D]`, `[B, Q]`, `[R, Q, D]`."""
+        memory.flatten(0, 1).index_copy_(0, (self.first + self._rows(slots)).flatten(), hidden.flatten(0, 1))

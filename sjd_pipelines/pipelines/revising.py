@@ -53,14 +53,13 @@ class RunningReviser:
         rows = torch.arange(len(self.hidden), device=slot.device).view(-1, batch, 1) * slots  # [1 or 2, B, 1]
         hidden = embedding(rows[..., None] + pair, self.hidden.flatten(0, 1))  # [1 or 2, B, C, 2, D]
         logits = embedding(rows[0] + slot, self.logits.flatten(0, 1))  # [B, C, V]
-        states = self.network.read(hidden)
         around = slots_around(positions, self.neighbours)
         seen = tokens_at(self.seen, around)  # [B, C, 6]
-        seen_codes = embedding(seen, self.codes)
+        states = self.network.read(hidden, embedding(seen, self.codes))  # [1 or 2, B, C, 2 * width]
 
         def laws(canvas: torch.Tensor) -> torch.Tensor:
             tokens = tokens_at(pad(canvas, (1, 0)), around)
-            outputs = self.network.respond(states, seen_codes, embedding(tokens, self.codes))  # [1 or 2, B, C, rank]
+            outputs = self.network.respond(states, embedding(tokens, self.codes))  # [1 or 2, B, C, width]
             output = guide(*outputs, self.guidance_scale) if len(outputs) > 1 else outputs[0]
             change = self.network.change(output).float().masked_fill_((tokens == seen).all(-1, keepdim=True), 0.0)
             return self.warp(change.add_(logits), positions)

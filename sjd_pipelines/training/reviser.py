@@ -49,6 +49,8 @@ def build_reviser(pipe: SJDAutoRegressivePipeline, seed: int) -> DraftReviser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DraftReviser(width, vocabulary_size)
+    with torch.no_grad():
+        network.seen_gate.weight.copy_(-network.token_gate.weight)  # what has not changed says nothing
     torch.nn.init.zeros_(network.out.weight)
     return network
 
@@ -75,7 +77,7 @@ def reviser_loss(
             before, after = pipe.guided_logits(states.flatten(0, 1), scale)  # [M, V] each
             law = after.float().softmax(-1)
         codes = network.code(image_embeds)
-        outputs = network(hidden, codes[examples.seen], codes[examples.tokens])  # [2, M, rank]
+        outputs = network(hidden, codes[examples.seen], codes[examples.tokens])  # [2, M, width]
         change = network.change(guide(outputs[0], outputs[1], scale))
     revised = (before.float() + change.float()).log_softmax(-1)
     share = NEARER ** examples.distance.float()
