@@ -24,20 +24,20 @@ class BrokenScheduler(SeededJacobiScheduler):
 
 
 class StoppedScheduler(SeededJacobiScheduler):
-    """Somebody presses Ctrl-C in its third picture."""
+    """Somebody presses Ctrl-C in its fourth picture, the first that is timed."""
 
     pictures = 0
 
     def start(self, *arguments, **options):
         StoppedScheduler.pictures += 1
-        if StoppedScheduler.pictures == 3:
+        if StoppedScheduler.pictures == 4:
             raise KeyboardInterrupt
         return super().start(*arguments, **options)
 
 
 @pytest.fixture
 def stopped(monkeypatch):
-    """Registered as `stopped`; works from the fourth picture on."""
+    """Registered as `stopped`; works from the fifth picture on."""
     monkeypatch.setattr(StoppedScheduler, "pictures", 0)
     monkeypatch.setitem(SCHEDULERS, "stopped", StoppedScheduler)
 

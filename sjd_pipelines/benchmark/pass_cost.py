@@ -17,7 +17,7 @@ from ..pipelines import SJDJanusPipeline
 from ..schedulers import AutoregressiveScheduler, DecodingScheduler, SeededJacobiScheduler
 from .library import library_tokens
 from .machine import machine_facts, wait_for
-from .speed import transformer_seconds
+from .speed import network_seconds
 from .toy import SPECIAL, WORDS, janus_pipeline, toy_config
 
 PROMPT = "a red dog left of a blue car"
@@ -181,9 +181,9 @@ def measure_pass_costs(
     costs = []
     for index, scheduler in enumerate(schedulers):
         samples = _pass_milliseconds(pipe, scheduler, batch_size, passes)
-        with transformer_seconds(pipe) as seconds:
+        with network_seconds(pipe) as seconds:
             timed = len(_pass_milliseconds(pipe, scheduler, batch_size, passes))
-        transformer = 1000 * sum(seconds) / (timed + WARM_UP_PASSES)
+        transformer = 1000 * sum(seconds.transformer) / (timed + WARM_UP_PASSES)
         middle = median(samples)
         costs.append(
             PassCost(type(scheduler).__name__, scheduler.window, middle, transformer, middle / floor, samples)

@@ -11,6 +11,7 @@ from PIL import Image
 from .charts import Axis, Series, bar_chart, line_chart, meter
 from .pictures import data_uri
 from .report_style import style_sheet, tone
+from .speed import overhead_text
 
 # Black, violet, red, orange, light yellow: rises evenly in brightness, so it reads without colour as well.
 RAMP = np.array([[0, 0, 5], [87, 15, 110], [186, 54, 84], [250, 140, 10], [252, 255, 163]], dtype=float)
@@ -102,6 +103,8 @@ def _guide() -> str:
         "passes": "Forward passes of the transformer per picture; sequential decoding takes one per token.",
         "seconds": "Prompt to last token of one picture, all schedulers taking turns in one process. Ratios are "
         "medians of paired runs.",
+        "outside transformer": "Share of the decode loop that is not spent in the transformer's layers and head; "
+        "drafting is the part of it that a draft model's or draft reviser's own network takes.",
         "fidelity": "Share of pictures of captions never trained on that show what the caption says, read by "
         "template matching, a judge that knows nothing of the model. Brackets: 95 % interval.",
     }
@@ -129,7 +132,7 @@ def _overview(report: dict[str, Any], classes: Classes) -> str:
                 f"{speed['seconds']['median']:.2f}",
                 f"{speed['speedup']['median']:.2f}",
                 *([f"{speed['library_speedup']['median']:.2f}"] if library else []),
-                f"{speed['overhead']:.0%}",
+                overhead_text(speed["overhead"], speed["drafting"]),
             ]
         )
     tones = [classes[entry["name"]] for entry in entries]

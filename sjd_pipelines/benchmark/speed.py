@@ -26,7 +26,10 @@ from .library import check_library
 from .machine import pipeline_facts, wait_for
 
 TRANSFORMER_CALLS = ("run_transformer", "image_logits")
+# Components that draft, and what is asked of them.
+DRAFTING_CALLS = {"drafter": ("forward",), "reviser": ("read", "respond", "change")}
 WARM_UP_PASSES = 3
+OVERHEAD_PROMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class SpeedResult:
         speedup: sequential seconds / these seconds, paired.
         library_speedup: library seconds / these seconds, paired; None if the library did not run.
         overhead: share of the decode loop spent outside the transformer; None for the library.
+        drafting: the part of it that a network which drafts takes (the draft model's head is the transformer's).
         fidelity: rate of each score of the judge; None if not asked for.
         samples: seconds per picture of every timed batch, repeat by repeat.
     """
@@ -100,6 +104,7 @@ class SpeedResult:
     speedup: Spread
     library_speedup: Spread | None
     overhead: float | None
+    drafting: float | None
     fidelity: dict[str, float] | None
     samples: list[float]
 
@@ -171,9 +176,9 @@ def measure_speed(
 
     overheads = []
     for contender in contenders:
-        prompts = captions[: config.batch_size]
+        prompts = captions[: max(config.batch_size, OVERHEAD_PROMPTS)]
         overheads.append(
-            journal.measure(f"overhead {contender.key}", _overhead, pipe, contender, prompts, config.seed, sampling)
+            journal.measure(f"overhead {contender.key}", _overhead, pipe, contender, prompts, config, sampling)
         )
         advance()
     runs: list[list[dict[str, Any]]] = [[] for _ in contenders]
@@ -196,55 +201,83 @@ def measure_speed(
     return SpeedReport(facts, method, skipped, pixels, results)
 
 
+@dataclass
+class NetworkSeconds:
+    """Seconds of every call into a network: the transformer (layers, head), and those that draft."""
+
+    transformer: list[float] = field(default_factory=list)
+    drafting: list[float] = field(default_factory=list)
+
+
 @contextmanager
-def transformer_seconds(pipe: SJDAutoRegressivePipeline) -> Iterator[list[float]]:
-    """Times every call into the transformer (layers, head) after the prefill: seconds per call.
+def network_seconds(pipe: SJDAutoRegressivePipeline) -> Iterator[NetworkSeconds]:
+    """Times every call into a network after the prefill.
 
     The calls are timed on this one pipeline object, which is as before when the block ends.
     """
-    seconds: list[float] = []
+    seconds = NetworkSeconds()
     prefill = pipe.prefill
+    device = pipe.device  # a pipeline has to look for it, which takes as long as a short operation
 
-    def timed(method: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def timed(method: Callable[..., torch.Tensor], taken: list[float]) -> Callable[..., torch.Tensor]:
         def call(*args: Any) -> torch.Tensor:
-            wait_for(pipe.device)
+            wait_for(device)
             begin = time.perf_counter()
             result = method(*args)
-            wait_for(pipe.device)
-            seconds.append(time.perf_counter() - begin)
+            wait_for(device)
+            taken.append(time.perf_counter() - begin)
             return result
 
         return call
 
     def prefill_untimed(*args: Any) -> Any:
+        timed_before = len(seconds.transformer)
         memory = prefill(*args)
-        seconds.clear()
+        del seconds.transformer[timed_before:]
         return memory
 
-    for name in TRANSFORMER_CALLS:
-        setattr(pipe, name, timed(getattr(pipe, name)))
+    calls = [(pipe, name, seconds.transformer) for name in TRANSFORMER_CALLS]
+    for component, names in DRAFTING_CALLS.items():
+        network = getattr(pipe, component)
+        calls += [(network, name, seconds.drafting) for name in names if network is not None]
+    for owner, name, taken in calls:
+        setattr(owner, name, timed(getattr(owner, name), taken))
     pipe.prefill = prefill_untimed
     try:
         yield seconds
     finally:
-        for name in (*TRANSFORMER_CALLS, "prefill"):
-            delattr(pipe, name)
+        for owner, name, _ in calls:
+            delattr(owner, name)
+        del pipe.prefill
 
 
 def _overhead(
-    pipe: SJDAutoRegressivePipeline, contender: Contender, prompts: list[str], seed: int, sampling: dict[str, float]
-) -> float | None:
-    """Share of the decode loop outside the transformer, after some passes to warm up; the library is only warmed up.
+    pipe: SJDAutoRegressivePipeline,
+    contender: Contender,
+    prompts: list[str],
+    config: SpeedConfig,
+    sampling: dict[str, float],
+) -> dict[str, float] | None:
+    """Shares of the decode loop, after some passes to warm up; the library is only warmed up.
 
     A run of its own: to time single calls on a GPU is to slow them down.
     """
+    size, seed = config.batch_size, config.seed
     if contender.scheduler is None:
-        draw(pipe, None, prompts, seed, sampling)
+        draw(pipe, None, prompts[:size], seed, sampling)
         return None
-    draw(pipe, contender.scheduler, prompts, seed, sampling, callback_on_step_end=_stop_soon)
-    with transformer_seconds(pipe) as seconds:
-        run = draw(pipe, contender.scheduler, prompts, seed, sampling)
-    return 1 - sum(seconds) / run.decode_seconds
+    draw(pipe, contender.scheduler, prompts[:size], seed, sampling, callback_on_step_end=_stop_soon)
+    with network_seconds(pipe) as seconds:
+        loop = sum(
+            draw(pipe, contender.scheduler, prompts[start : start + size], seed + start, sampling).decode_seconds
+            for start in range(0, len(prompts), size)
+        )
+    return {"overhead": 1 - sum(seconds.transformer) / loop, "drafting": sum(seconds.drafting) / loop}
+
+
+def overhead_text(overhead: float, drafting: float) -> str:
+    """Share outside the transformer, and the part of it that a network which drafts takes."""
+    return f"{overhead:.0%}" + (f" ({drafting:.0%} drafting)" if drafting else "")
 
 
 def _stop_soon(pipe: SJDAutoRegressivePipeline, pass_index: int, committed: int, tensors: dict[str, Any]) -> None:
@@ -287,7 +320,7 @@ def _result(
     runs: list[dict[str, Any]],
     sequential: list[float],
     library: list[float] | None,
-    overhead: float | None,
+    shares: dict[str, float] | None,
 ) -> SpeedResult:
     seconds, tokens = [run["seconds"] for run in runs], runs[0]["tokens"]
     # Every repeat draws the same pictures, so the passes of later ones are those of the first.
@@ -304,7 +337,8 @@ def _result(
         seconds=Spread.of(seconds),
         speedup=_speedup(sequential, seconds),
         library_speedup=_speedup(library, seconds) if library else None,
-        overhead=overhead,
+        overhead=shares and shares["overhead"],
+        drafting=shares and shares["drafting"],
         fidelity=rates(scores) if scores else None,
         samples=seconds,
     )

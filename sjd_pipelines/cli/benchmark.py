@@ -148,6 +148,8 @@ def special_settings(name: str, settings: dict[str, Any]) -> list[str]:
 
 
 def _row(result: "SpeedResult", scores: list[str]) -> list[str]:
+    from ..benchmark.speed import overhead_text
+
     ratios = [result.speedup] + ([result.library_speedup] if result.library_speedup else [])
     fidelity = result.fidelity or {}
     return [
@@ -158,6 +160,6 @@ def _row(result: "SpeedResult", scores: list[str]) -> list[str]:
         f"{result.compression:.2f}",
         f"{result.seconds.median:.3f}",
         *(f"{ratio.median:.2f} ({ratio.minimum:.2f}-{ratio.maximum:.2f})" for ratio in ratios),
-        "-" if result.overhead is None else f"{result.overhead:.0%}",
+        "-" if result.overhead is None else overhead_text(result.overhead, result.drafting),
         *(f"{fidelity[name]:.0%}" if name in fidelity else "-" for name in scores),
     ]

@@ -11,7 +11,7 @@ import torch
 
 from .ring import PositionRing
 
-DRAWS = 16  # draws of a stream whose keys are made at once
+DRAWS = 16  # draws of a stream whose keys are made at once, at least
 SPARE = 16  # positions whose shared noise is made before it is needed
 
 
@@ -48,7 +48,7 @@ class Purpose(IntEnum):
 
 @dataclass
 class _Block:
-    """Some draws of a stream at all positions: keys `[DRAWS, 2, B, L]` and uniform numbers `[DRAWS, B, L]`."""
+    """K draws of a stream at all positions: keys `[K, 2, B, L]` and uniform numbers `[K, B, L]`."""
 
     first: int
     keys: torch.Tensor
@@ -79,22 +79,27 @@ class PositionNoise:
         if num_positions is not None:
             self._table = self._position_keys(torch.arange(num_positions, device=self.device).expand(len(seeds), -1))
 
-    def uniform(self, positions: torch.Tensor, purpose: Purpose, draw: int | torch.Tensor = 0) -> torch.Tensor:
+    def uniform(self, positions: torch.Tensor, purpose: Purpose, draw: int = 0) -> torch.Tensor:
         """One number per slot.
 
         Args:
             positions: `[B, Q]` int64 raster indices.
             purpose: the stream.
-            draw: distinguishes repeated draws at one position, for instance the index of the pass; `[K]` integers
-                are K draws at once.
+            draw: distinguishes repeated draws at one position, for instance the index of the pass.
 
         Returns:
-            `[B, Q]` float32 in [0, 1), or `[B, Q, K]`.
+            `[B, Q]` float32 in [0, 1).
         """
-        if self._table is not None and isinstance(draw, int):
-            return self._block(purpose, draw).uniforms[draw % DRAWS].gather(1, positions)
-        _, second = self._slot_keys(positions, purpose, draw)
-        return _uniform(second)
+        return self.uniforms(positions, purpose, draw, 1)[..., 0]
+
+    def uniforms(self, positions: torch.Tensor, purpose: Purpose, draw: int, count: int) -> torch.Tensor:
+        """`uniform` of draws `draw` to `draw + count - 1`: `[B, Q, count]`."""
+        if self._table is None:
+            draws = torch.arange(draw, draw + count, device=self.device)
+            return _uniform(self._stream_keys(self._position_keys(positions), purpose, draws)[1])
+        block = self._block(purpose, draw, count)
+        numbers = block.uniforms[draw - block.first :][:count]  # [count, B, L]
+        return numbers.gather(2, positions.expand(count, -1, -1)).movedim(0, -1)
 
     def exponential(
         self, positions: torch.Tensor, purpose: Purpose, codebook_size: int, draw: int = 0
@@ -124,36 +129,30 @@ class PositionNoise:
         """Standard Gumbel numbers, `-log` of `exponential` of the same address: `[B, Q, V]` float32."""
         return self.exponential(positions, purpose, codebook_size, draw).log().neg_()
 
-    def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: int | torch.Tensor) -> torch.Tensor:
-        """Two keys per slot, as int32 `[2, B, Q]` or `[2, B, Q, K]`, which the caller may overwrite."""
+    def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: int) -> torch.Tensor:
+        """Two keys per slot, as int32 `[2, B, Q]`, which the caller may overwrite."""
         if self._table is None:
-            return self._stream_keys(self._position_keys(positions), purpose, draw)
-        index = positions.expand(2, -1, -1)
-        if isinstance(draw, torch.Tensor):
-            return self._stream_keys(self._table.gather(2, index), purpose, draw)
-        return self._block(purpose, draw).keys[draw % DRAWS].gather(2, index)
+            draws = torch.tensor([draw], device=self.device)
+            return self._stream_keys(self._position_keys(positions), purpose, draws)[..., 0]
+        block = self._block(purpose, draw, 1)
+        return block.keys[draw - block.first].gather(2, positions.expand(2, -1, -1))
 
-    def _block(self, purpose: Purpose, draw: int) -> "_Block":
-        """The block of draws that a draw is in."""
-        first = draw - draw % DRAWS
+    def _block(self, purpose: Purpose, draw: int, count: int) -> "_Block":
+        """Draws of a stream, `draw` to `draw + count - 1` among them."""
         block = self._blocks.get(purpose)
-        if block is None or block.first != first:
-            draws = torch.arange(first, first + DRAWS, device=self.device)
-            keys = self._stream_keys(self._table, purpose, draws).movedim(-1, 0).contiguous()  # [DRAWS, 2, B, L]
-            block = self._blocks[purpose] = _Block(first, keys, _uniform(keys[:, 1]))
+        if block is None or not block.first <= draw <= block.first + len(block.keys) - count:
+            draws = torch.arange(draw, draw + max(count, DRAWS), device=self.device)
+            keys = self._stream_keys(self._table, purpose, draws).movedim(-1, 0).contiguous()  # [K, 2, B, L]
+            block = self._blocks[purpose] = _Block(draw, keys, _uniform(keys[:, 1]))
         return block
 
     def _position_keys(self, positions: torch.Tensor) -> torch.Tensor:
         """Position and seed, mixed: `[B, Q]` -> `[2, B, Q]`."""
         return _mix(_mix(positions.to(torch.int32) * _GOLDEN) ^ self._row_keys)
 
-    def _stream_keys(self, keys: torch.Tensor, purpose: Purpose, draw: int | torch.Tensor) -> torch.Tensor:
-        """Keys of a position to keys of one stream and draw there."""
-        if isinstance(draw, torch.Tensor):
-            keys, stream = keys[..., None], draw.to(torch.int32) * _DRAW + _signed(purpose * _STREAM)
-        else:
-            stream = _signed(purpose * _STREAM + draw * _DRAW)
-        return _mix(keys ^ stream)
+    def _stream_keys(self, keys: torch.Tensor, purpose: Purpose, draws: torch.Tensor) -> torch.Tensor:
+        """Keys of a position to keys of some draws `[K]` of one stream there: `[2, B, L]` -> `[2, B, L, K]`."""
+        return _mix(keys[..., None] ^ (draws.to(torch.int32) * _DRAW + _signed(purpose * _STREAM)))
 
     def _counters(self, codebook_size: int) -> torch.Tensor:
         counters = self._token_counters.get(codebook_size)

@@ -67,10 +67,9 @@ def _nucleus_among(law: torch.Tensor, top_p: float, sizes: tuple[int, ...]) -> t
     ordered, tokens = law.topk(sizes[0], -1)
     ordered = ordered.masked_fill(ordered < _last_kept(ordered, top_p), 0.0)
     kept = torch.zeros_like(law).scatter_(-1, tokens, ordered / ordered.sum(-1, keepdim=True))
-    if len(sizes) > 1:
-        unsettled = ordered[..., -1] > 0  # the next one may be kept too
-        if unsettled.any():
-            kept[unsettled] = _nucleus_among(law[unsettled], top_p, sizes[1:])
+    if len(sizes) > 1 and ordered[..., -1].any():  # the next one may be kept too
+        unsettled = ordered[..., -1] > 0
+        kept[unsettled] = _nucleus_among(law[unsettled], top_p, sizes[1:])
     return kept
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .layout import ImageTokenLayout
-from .noise import SharedNoise
+from .noise import PositionNoise, SharedNoise
 from .ring import PositionRing
 
 
@@ -117,6 +117,13 @@ class DecodingState:
     @property
     def finished(self) -> bool:
         return min(self.counts) >= self.layout.num_tokens
+
+    def share_noise(self, noise: PositionNoise, reach: int, largest_reach: int) -> None:
+        """Have the noise of the next `reach` positions of each image; `largest_reach` is the most there will be."""
+        if self.shared_noise is None:
+            last = self.canvas.shape[1] - 1
+            self.shared_noise = SharedNoise(noise, largest_reach, self.layout.vocabulary_size, last)
+        self.shared_noise.extend([count + reach for count in self.counts])
 
     def advance(self, positions: torch.Tensor, gained: torch.Tensor) -> "DecodingState":
         """Commit `gained` `[B]` tokens per row; the pass left a token at each of `positions` `[B, 1 + W]`."""

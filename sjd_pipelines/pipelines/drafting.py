@@ -37,35 +37,37 @@ class RunningDrafter:
         self.network, self.image_embeds, self.law = network, image_embeds, law
         self.length, self.columns = length, columns
         self.cache = CanvasCache(length)
-        self.features: torch.Tensor | None = None  # [R, 1 + length, D], from slot -1 on
+        # Rows of memory, an image's (or its unconditional branch's) one after another, from slot -1 on.
+        self.features: torch.Tensor | None = None  # [R * (1 + length), D]
         self.errors: torch.Tensor | None = None  # the same: what a guess lacked of the target's state, where reviewed
         self.reviewed: torch.Tensor | None = None  # [B, 1 + length], the token it was reviewed with
 
     def observe(self, query: Query, hidden: torch.Tensor) -> None:
         """Keep the target's final hidden states `[R, Q, D]` of one pass."""
         if self.features is None:
-            self.features = hidden.new_zeros(len(hidden), 1 + self.length, hidden.shape[-1])
-            # Of the flattened memory, the row of slot 0.
-            self.first = torch.arange(len(hidden), device=hidden.device)[:, None] * (1 + self.length) + 1
-        self._write(self.features, query.positions if query.slots is None else query.slots, hidden)
+            rows, size = len(hidden), 1 + self.length
+            self.features = hidden.new_zeros(rows * size, hidden.shape[-1])
+            self.first = torch.arange(rows, device=hidden.device)[:, None] * size + 1  # [R, 1], where slot 0 is
+        self._write(self.features, self._rows(query.positions if query.slots is None else query.slots), hidden)
 
     def laws(self, query: DraftQuery) -> torch.Tensor:
         """`[B, M, V]`, see `Drafter`."""
         self._move(query)
-        slots = query.positions if query.slots is None else query.slots
-        hidden = self._guess(query, slots)
+        positions = self._rows(query.positions)
+        slots = positions if query.slots is None else self._rows(query.slots)
+        hidden = self._guess(query, positions, slots)
         state = hidden
         if self.errors is not None:
-            error = self._read(self.errors, query.positions)
+            error = self._read(self.errors, positions)
             changed = self._rows(self.reviewed.gather(1, query.positions + 1) != query.token_ids)[..., None]
             state = hidden + torch.where(changed, CARRIED_STATE, 1.0) * error
             hidden = hidden + torch.where(changed, CARRIED_LAW, 1.0) * error
         self._write(self.features, slots, state)
-        positions = query.positions
+        wanted = query.positions
         if query.wanted is not None:
-            wanted = self._rows(query.wanted)[..., None].expand(-1, -1, hidden.shape[-1])
-            hidden, positions = hidden.gather(1, wanted), positions.gather(1, query.wanted)
-        return self.law(hidden, positions)
+            index = self._rows(query.wanted)[..., None].expand(-1, -1, hidden.shape[-1])
+            hidden, wanted = hidden.gather(1, index), wanted.gather(1, query.wanted)
+        return self.law(hidden, wanted)
 
     def review(self, query: DraftQuery) -> None:
         """See `Drafter`. Errors live at raster positions: a branch is corrected as the main chain beside it."""
@@ -73,32 +75,33 @@ class RunningDrafter:
             self.errors = torch.zeros_like(self.features)
             self.reviewed = query.token_ids.new_full((len(query.token_ids), 1 + self.length), NO_TOKEN)
         self._move(query)
-        errors = self._read(self.features, query.positions) - self._guess(query, query.positions)
+        positions = self._rows(query.positions)
+        errors = self._read(self.features, positions) - self._guess(query, positions, positions)
         self.reviewed.scatter_(1, query.positions + 1, query.token_ids)
-        self._write(self.errors, query.positions, errors)
+        self._write(self.errors, positions, errors)
 
     def _move(self, query: DraftQuery) -> None:
         if query.moves is not None:
-            sources, targets = query.moves
+            sources, targets = map(self._rows, query.moves)
             self._write(self.features, targets, self._read(self.features, sources))
 
-    def _guess(self, query: DraftQuery, slots: torch.Tensor) -> torch.Tensor:
-        """`[R, Q, D]`: hidden states as the network guesses them."""
-        features = self._read(self.features, slots - 1 if query.parents is None else query.parents)
+    def _guess(self, query: DraftQuery, positions: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """`[R, Q, D]`: hidden states as the network guesses them, at `positions` and `slots` `[R, Q]`."""
+        features = self._read(self.features, slots - 1 if query.parents is None else self._rows(query.parents))
         embeds = self._rows(functional.embedding(query.token_ids, self.image_embeds))
-        self.cache.place(self._rows(slots), query.visible.shape[-1])
+        self.cache.place(slots, query.visible.shape[-1])
         mask = self._rows(query.visible)[:, None]  # [R, 1, Q, S]
-        return self.network(features, embeds, mask, self._rows(query.positions), self.columns, self.cache)
+        return self.network(features, embeds, mask, positions, self.columns, self.cache)
 
     def _rows(self, values: torch.Tensor) -> torch.Tensor:
         """`[B, ...]` -> `[R, ...]`, conditional rows first, then the unconditional ones if there are any."""
-        copies = len(self.features) // len(values)
+        copies = len(self.first) // len(values)
         return torch.cat([values] * copies) if copies > 1 else values
 
     def _read(self, memory: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        """`[R, 1 + length, D]`, `[B, Q]` -> `[R, Q, D]`."""
-        return functional.embedding(self.first + self._rows(slots), memory.flatten(0, 1))
+        """`[R * (1 + length), D]`, `[R, Q]` -> `[R, Q, D]`."""
+        return functional.embedding(self.first + slots, memory)
 
     def _write(self, memory: torch.Tensor, slots: torch.Tensor, hidden: torch.Tensor) -> None:
-        """`[R, 1 + length, D]`, `[B, Q]`, `[R, Q, D]`."""
-        memory.flatten(0, 1).index_copy_(0, (self.first + self._rows(slots)).flatten(), hidden.flatten(0, 1))
+        """`[R * (1 + length), D]`, `[R, Q]`, `[R, Q, D]`."""
+        memory.index_copy_(0, (self.first + slots).flatten(), hidden.flatten(0, 1))

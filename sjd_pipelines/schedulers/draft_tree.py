@@ -18,14 +18,14 @@ class Level:
     Attributes:
         inner: `[M]` int64: the nodes of this level that have children.
         branches: most children that one of them has.
-        parent: `[N]` int64: for each node of the next level the place of its parent in `inner`.
-        rank: `[N]` int64: which sibling it is.
+        parents: `[M]` int64: their parents; the root's is itself.
+        guesses: `[N]` int64: for each node of the next level its number among all children, `branches` of each node.
     """
 
     inner: torch.Tensor
     branches: int
-    parent: torch.Tensor
-    rank: torch.Tensor
+    parents: torch.Tensor
+    guesses: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class DraftTree:
 
     Attributes:
         depth: `[1 + N]` int64, 0 for the root.
-        parent: `[1 + N]` int64, the root's is itself.
         ancestors: `[1 + N, 1 + N]` bool, each node its own among them.
         paths: `[1 + N, 1 + D]` int64: the nodes from the root to each one, which is repeated to the end.
         levels: the steps between levels.
@@ -45,7 +44,6 @@ class DraftTree:
     """
 
     depth: torch.Tensor
-    parent: torch.Tensor
     ancestors: torch.Tensor
     paths: torch.Tensor
     levels: tuple[Level, ...]
@@ -81,19 +79,19 @@ class DraftTree:
             here = [node for node in inner if len(nodes[node]) == level]
             order = {node: place for place, node in enumerate(here)}
             below = [path for path in paths if len(path) == level + 1]
+            most = 1 + max(path[-1] for path in below)
             levels.append(
                 Level(
                     inner=_integers(here, device),
-                    branches=1 + max(path[-1] for path in below),
-                    parent=_integers([order[index[path[:-1]]] for path in below], device),
-                    rank=_integers([path[-1] for path in below], device),
+                    branches=most,
+                    parents=_integers([parent[node] for node in here], device),
+                    guesses=_integers([order[index[path[:-1]]] * most + path[-1] for path in below], device),
                 )
             )
         paths_of = _integers(chains, device)
         every = torch.arange(len(nodes), device=device)
         return cls(
             depth=_integers([len(path) for path in nodes], device),
-            parent=_integers(parent, device),
             ancestors=(paths_of[:, :, None] == every).any(1),
             paths=paths_of,
             levels=tuple(levels),

@@ -100,6 +100,8 @@ class EagleScheduler(DecodingScheduler):
         # reach; the last token of the image has its draft in any batch.
         useful = state.layout.num_tokens - min(state.counts) if state.passes else 0
         tree = state.tree = state.trees[min(useful, len(state.trees) - 1)]
+        if self.shares_noise:
+            state.share_noise(noise, len(tree.levels) + 1, len(state.trees))
         state.window = tree.size - 1
         root = state.committed[:, None] - 1
         tokens = state.canvas.gather(1, root.clamp(min=0))
@@ -124,8 +126,7 @@ class EagleScheduler(DecodingScheduler):
         path = tree.paths[end]  # [B, 1 + D]
 
         behind = positions.gather(1, end[:, None])  # [B, 1]
-        purpose = Purpose.SAMPLE if self.shares_noise else Purpose.RESIDUAL
-        token = race(left[rows, end][:, None], self._exponential(behind, purpose, state, noise))
+        token = race(left[rows, end][:, None], self._exponential(behind, Purpose.RESIDUAL, state, noise))
         drafts = query.token_ids.gather(1, path[:, 1:])
         steps = torch.arange(path.shape[1], device=rows.device)
         tokens = torch.where(steps < gained[:, None] - 1, torch.cat([drafts, token], 1), token)
@@ -145,11 +146,11 @@ class EagleScheduler(DecodingScheduler):
         """
         tree, state = slots.tree, slots.state
         # Nodes at one position may share numbers: of those, one path sees one only.
-        uniforms = slots.noise.exponential(
-            slots.positions[:, tree.inner], Purpose.ACCEPT, slots.siblings.shape[-1], state.passes
-        ).neg_()  # [B, M, K]
+        count = slots.siblings.shape[-1]
+        inner = slots.positions[:, tree.inner]
+        uniforms = slots.noise.uniforms(inner, Purpose.ACCEPT, state.passes * count, count)  # [B, M, K]
         accepted, left = verify_siblings(
-            slots.target[:, tree.inner], state.draft_laws, slots.siblings, uniforms.exp_(), self.relaxed_rule(slots)
+            slots.target[:, tree.inner], state.draft_laws, slots.siblings, uniforms, self.relaxed_rule(slots)
         )
         return accepted, slots.target.index_copy(1, tree.inner, left)
 
@@ -164,23 +165,23 @@ class EagleScheduler(DecodingScheduler):
         tree, root = state.tree, state.committed[:, None] - 1
         tokens, laws = root_token, []
         # As in verification, siblings of different parents may share noise.
-        purpose = Purpose.SAMPLE if self.shares_noise else Purpose.INITIALISE
+        places = root + tree.depth  # [B, 1 + N]: position of each node
         positions = state.committed[:, None] + torch.arange(len(tree.levels), device=root.device)  # [B, D]
-        exponentials = self._exponential(positions, purpose, state, noise).split(1, 1)
+        exponentials = self._exponential(positions, Purpose.INITIALISE, state, noise).split(1, 1)
         law = state.drafter.laws(self._catch_up(state))  # [B, 1, V]
         for depth, level in enumerate(tree.levels, start=1):
             if depth > 1:
                 law = state.drafter.laws(
                     DraftQuery(
-                        token_ids=tokens[:, level.inner],
-                        positions=(root + depth - 1).expand(-1, len(level.inner)),
-                        visible=visible[:, level.inner],
+                        token_ids=tokens.index_select(1, level.inner),
+                        positions=places.index_select(1, level.inner),
+                        visible=visible.index_select(1, level.inner),
                         slots=root + level.inner,
-                        parents=root + tree.parent[level.inner],
+                        parents=root + level.parents,
                     )
                 )
             siblings = draw_siblings(law, exponentials[depth - 1], level.branches)  # [B, M, K]
-            tokens = torch.cat([tokens, siblings[:, level.parent, level.rank]], 1)
+            tokens = torch.cat([tokens, siblings.flatten(1).index_select(1, level.guesses)], 1)
             laws.append(law)
         state.draft_laws = torch.cat(laws, 1)
         return tokens
@@ -210,8 +211,9 @@ class EagleScheduler(DecodingScheduler):
         self, positions: torch.Tensor, purpose: Purpose, state: EagleState, noise: PositionNoise
     ) -> torch.Tensor:
         """`[B, Q]` -> `[B, Q, V]`, fixed per position if noise is shared, else new in every pass."""
-        draw = 0 if self.shares_noise else state.passes
-        return noise.exponential(positions, purpose, state.layout.vocabulary_size, draw)
+        if self.shares_noise:
+            return state.shared_noise.read(positions)
+        return noise.exponential(positions, purpose, state.layout.vocabulary_size, state.passes)
 
 
 class SeededEagleScheduler(EagleScheduler):
@@ -238,7 +240,7 @@ class SeededEagleScheduler(EagleScheduler):
 
     def verify(self, slots: TreeSlots) -> tuple[torch.Tensor, torch.Tensor]:
         tree = slots.tree
-        exponential = self._exponential(slots.positions[:, tree.inner], Purpose.SAMPLE, slots.state, slots.noise)
+        exponential = slots.state.shared_noise.read(slots.positions[:, tree.inner])
         choices = race(slots.target[:, tree.inner], exponential)  # [B, M]
         match = slots.siblings == choices[..., None]  # [B, M, K]
         return torch.where(match.any(-1), match.long().argmax(-1), match.shape[-1]), slots.target

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from ..decoding.layout import ImageTokenLayout
-from ..decoding.noise import PositionNoise, Purpose, SharedNoise
+from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import most_likely, race
 from ..decoding.state import DecodingState, Query
 from .adaptive_window import AUTO, WINDOWS, WindowPolicy
@@ -140,7 +140,8 @@ class RasterWindowScheduler(DecodingScheduler):
         # Slots up to the old window's end hold redrafts; the host knows how many enter without asking the device.
         fresh = max(count + window - reach for count, reach in zip(state.counts, state.reaches))
         if self.shares_noise:
-            self._share_noise(state, noise, window)
+            behind = 1 + self.noise_ahead  # the slot behind the last draft draws as well
+            state.share_noise(noise, window + behind, min(self.window, state.layout.num_tokens) + behind)
         if fresh > 0 and window > 0:
             self._initialise(state, noise, fresh)
         state.window = window
@@ -195,13 +196,6 @@ class RasterWindowScheduler(DecodingScheduler):
     @property
     def _initial(self) -> str:
         return self.config.get("initialise", "random")
-
-    def _share_noise(self, state: DecodingState, noise: PositionNoise, window: int) -> None:
-        """Have the noise of all slots of a pass, of which there is one behind the last draft."""
-        if state.shared_noise is None:
-            reach = min(self.window, state.layout.num_tokens) + 1 + self.noise_ahead
-            state.shared_noise = SharedNoise(noise, reach, state.layout.vocabulary_size, state.canvas.shape[1] - 1)
-        state.shared_noise.extend([count + window + 1 + self.noise_ahead for count in state.counts])
 
     def _initialise(self, state: DecodingState, noise: PositionNoise, fresh: int) -> None:
         """Guess tokens for `fresh` positions behind `state.drafted`, in place."""

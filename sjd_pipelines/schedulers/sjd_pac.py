@@ -167,9 +167,7 @@ class SJDPACScheduler(SJDScheduler):
         rows = torch.arange(len(siblings), device=siblings.device)[:, None]
         positions = query.positions[:, : window + 1] + 1  # [B, 1 + W]
         # A number per position and sibling: of all the nodes that use it only one is on the path that is taken.
-        first = state.passes * branches
-        draws = torch.arange(first, first + branches, device=rows.device)
-        uniforms = noise.uniform(positions[:, :-1], Purpose.ACCEPT, draws)  # [B, W, K]
+        uniforms = noise.uniforms(positions[:, :-1], Purpose.ACCEPT, state.passes * branches, branches)  # [B, W, K]
 
         slot = torch.where(tree.scratch < 0, tree.level, window + 1 + tree.scratch)  # [T]: where each node is
         node = torch.zeros_like(rows)

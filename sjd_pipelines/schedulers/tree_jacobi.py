@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from torch.nn.functional import embedding
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
+from ..decoding.sampling import most_likely
 from ..decoding.state import DecodingState, Query
 from .base import check_choice, check_count, check_window
 from .drafting import INITIALISERS
 from .jacobi import SeededJacobiScheduler
-from .verification import exact_match, leading
+from .verification import at_drafts, exact_match, leading
 
 FRESH_DOUBT = 0.5  # chance that a token no pass has seen yet will change
 NO_TOKEN = -1
@@ -119,9 +121,11 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         window, branches = state.window, state.branches
         count, depth = branches.tokens.shape[1:]
         scores = probabilities / state.shared_noise.read(query.positions + 1)  # [B, Q, V]
-        best, choices = scores.max(-1)
-        second, runner_up = scores.scatter(-1, choices[..., None], -1.0).max(-1)
-        doubt = 0.5 * second / best
+        choices = most_likely(scores)
+        best = at_drafts(scores, choices)
+        scores.scatter_(-1, choices[..., None], -1.0)
+        runner_up = most_likely(scores)
+        doubt = 0.5 * at_drafts(scores, runner_up) / best
 
         accepted = leading(exact_match(query.token_ids[:, 1 : window + 1], choices[:, :window]))  # [B]
         side = choices[:, window + 1 :].unflatten(1, (count, depth))  # [B, K, D]: choices behind each branch token
@@ -145,8 +149,8 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         state.runner_up.scatter_(1, positions, runner_up.gather(1, path))
         state.doubt.scatter_(1, positions, doubt.gather(1, path))
         if state.laws is not None:
-            rows = torch.arange(len(gained), device=gained.device)[:, None]
-            state.laws.write(positions, probabilities[rows, path])
+            rows = torch.arange(len(gained), device=gained.device)[:, None] * probabilities.shape[1]
+            state.laws.write(positions, embedding(rows + path, probabilities.flatten(0, 1)))
 
         # Keys and values of the branch move to their positions; those that did not hold are overwritten there.
         steps = torch.arange(depth, device=gained.device)

@@ -10,7 +10,7 @@ from sjd_pipelines.benchmark.contenders import Contender
 from sjd_pipelines.benchmark.drawing import benchmark_scenes
 from sjd_pipelines.benchmark.journal import Journal
 from sjd_pipelines.benchmark.library import library_tokens
-from sjd_pipelines.benchmark.speed import SpeedConfig, measure_speed, transformer_seconds
+from sjd_pipelines.benchmark.speed import SpeedConfig, measure_speed, network_seconds
 
 TOKENS = 16
 SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
@@ -35,12 +35,12 @@ def test_report(pipe):
     assert [result.window for result in report.results] == [0, None, 4, 4]
     assert sequential.passes == library.passes == TOKENS
     assert sequential.speedup.minimum == sequential.speedup.maximum == library.library_speedup.median == 1
-    assert library.overhead is None
+    assert library.overhead is library.drafting is None
     for result in (sequential, seeded, sjd):
         assert result.tokens == TOKENS
         assert result.compression == TOKENS / result.passes >= 1
         assert len(result.samples) == 4
-        assert 0 < result.overhead < 1
+        assert 0 == result.drafting < result.overhead < 1
         assert result.fidelity["n"] == 3
     ratios = [slow / fast for slow, fast in zip(sequential.samples, sjd.samples)]
     assert (sjd.speedup.minimum, sjd.speedup.maximum) == (min(ratios), max(ratios))
@@ -78,11 +78,12 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(pipe):
 def test_transformer_calls_are_timed_on_this_pipeline_and_only_for_a_while(pipe):
     pipe.scheduler = AutoregressiveScheduler()
     before = set(vars(pipe))
-    with transformer_seconds(pipe) as seconds:
+    with network_seconds(pipe) as seconds:
         timed = pipe("a red dog", generator=torch.Generator().manual_seed(0), output_type="latent")
     assert set(vars(pipe)) == before
-    assert len(seconds) == 2 * TOKENS  # layers and head of every pass; the prefill is not among them
-    assert 0 < sum(seconds) < timed.statistics.seconds["decode"]
+    assert len(seconds.transformer) == 2 * TOKENS  # layers and head of every pass; the prefill is not among them
+    assert seconds.drafting == []
+    assert 0 < sum(seconds.transformer) < timed.statistics.seconds["decode"]
     plain = pipe("a red dog", generator=torch.Generator().manual_seed(0), output_type="latent")
     assert torch.equal(timed.tokens, plain.tokens)
 

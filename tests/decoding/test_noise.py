@@ -106,7 +106,7 @@ def test_keys_made_in_advance_are_the_same():
     positions = torch.tensor([[5, 0, 9], [1, 1, 8]])
     plain, advance = PositionNoise([3, 4]), PositionNoise([3, 4], num_positions=10)
     for purpose in (Purpose.SAMPLE, Purpose.ACCEPT):
-        for draw in (0, 2):
+        for draw in (0, 2, 15, 16, 40, 3):
             assert torch.equal(
                 plain.exponential(positions, purpose, 7, draw), advance.exponential(positions, purpose, 7, draw)
             )
@@ -115,10 +115,11 @@ def test_keys_made_in_advance_are_the_same():
 @pytest.mark.parametrize("num_positions", [None, 10])
 def test_several_draws_at_once_are_the_same(num_positions):
     noise, positions = PositionNoise([3, 4], num_positions=num_positions), torch.tensor([[5, 0, 9], [1, 1, 8]])
-    several = noise.uniform(positions, Purpose.ACCEPT, torch.tensor([0, 7, 1000]))
-    assert several.shape == (2, 3, 3)
-    for index, draw in enumerate((0, 7, 1000)):
-        assert torch.equal(several[..., index], noise.uniform(positions, Purpose.ACCEPT, draw))
+    for first, count in ((0, 3), (14, 5), (1000, 40)):
+        several = noise.uniforms(positions, Purpose.ACCEPT, first, count)
+        assert several.shape == (2, 3, count)
+        for index in range(count):
+            assert torch.equal(several[..., index], noise.uniform(positions, Purpose.ACCEPT, first + index))
 
 
 def test_global_random_state_is_untouched():

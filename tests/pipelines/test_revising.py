@@ -83,8 +83,11 @@ def test_what_it_looks_at(network, guidance_scale):
     for row, change in ((0, 4), (1, 12)):
         for column, position in enumerate(asked[row].tolist()):
             places = [position - offset for offset in (0, 1, 2, 3, 4, 5)]
-            seen = torch.stack([codes[canvas[row, max(place, 0)]] for place in places])
-            tokens = torch.stack([codes[(now if place >= 0 else canvas)[row, max(place, 0)]] for place in places])
+            # In front of the picture stands token 0.
+            seen, tokens = (
+                torch.stack([codes[held[row, place] if place >= 0 else 0] for place in places])
+                for held in (canvas, now)
+            )
             slot = position - int(starts[row])
             states = [hidden[copy * 2 + row, [slot, slot - 1]] for copy in range(copies)]
             outputs = [network.change(network(state, seen, tokens)) for state in states]

@@ -30,7 +30,7 @@ def test_one_branch_is_a_chain():
     tree = DraftTree.build(likeliest_paths(10, 4, 1))
     assert tree.is_chain
     assert tree.depth.tolist() == [0, 1, 2, 3, 4]
-    assert tree.parent.tolist() == [0, 0, 1, 2, 3]
+    assert tree.paths[-1].tolist() == [0, 1, 2, 3, 4]
     assert torch.equal(tree.ancestors, torch.ones(5, 5).tril().bool())
 
 
@@ -40,7 +40,7 @@ def test_tables_of_a_small_tree():
     #  3   4   5
     tree = DraftTree.build([(0,), (1,), (0, 0), (0, 1), (1, 0)])
     assert not tree.is_chain
-    assert tree.parent.tolist() == [0, 0, 0, 1, 1, 2]
+    assert tree.paths[:, -2].tolist() == [0, 1, 2, 1, 1, 2]
     assert tree.paths.tolist() == [[0, 0, 0], [0, 1, 1], [0, 2, 2], [0, 1, 3], [0, 1, 4], [0, 2, 5]]
     assert tree.ancestors[4].tolist() == [True, True, False, False, True, False]
     assert tree.inner.tolist() == [0, 1, 2]
@@ -48,8 +48,8 @@ def test_tables_of_a_small_tree():
     assert tree.parent_of.tolist() == [0, 0, 1, 1, 2]
     assert tree.rank.tolist() == [0, 1, 0, 1, 0]
     first, second = tree.levels
-    assert (first.inner.tolist(), first.branches, first.rank.tolist()) == ([0], 2, [0, 1])
-    assert (second.inner.tolist(), second.parent.tolist(), second.rank.tolist()) == ([1, 2], [0, 0, 1], [0, 1, 0])
+    assert (first.inner.tolist(), first.branches, first.guesses.tolist()) == ([0], 2, [0, 1])
+    assert (second.inner.tolist(), second.parents.tolist(), second.guesses.tolist()) == ([1, 2], [0, 0], [0, 1, 2])
 
 
 def test_the_empty_tree_is_the_root():
