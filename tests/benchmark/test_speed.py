@@ -5,7 +5,13 @@ import json
 import pytest
 import torch
 
-from sjd_pipelines import AutoregressiveScheduler, SeededJacobiScheduler, SJDScheduler
+from sjd_pipelines import (
+    AutoregressiveScheduler,
+    DraftReviser,
+    RevisedJacobiScheduler,
+    SeededJacobiScheduler,
+    SJDScheduler,
+)
 from sjd_pipelines.benchmark.contenders import Contender
 from sjd_pipelines.benchmark.drawing import benchmark_scenes
 from sjd_pipelines.benchmark.journal import Journal
@@ -86,6 +92,23 @@ def test_transformer_calls_are_timed_on_this_pipeline_and_only_for_a_while(pipe)
     assert 0 < sum(seconds.transformer) < timed.statistics.seconds["decode"]
     plain = pipe("a red dog", generator=torch.Generator().manual_seed(0), output_type="latent")
     assert torch.equal(timed.tokens, plain.tokens)
+
+
+def test_a_network_that_drafts_is_timed_apart(pipe):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        reviser = DraftReviser(32, 16, code_size=4, intermediate_size=8, rank=4).eval()
+    pipe.register_modules(reviser=reviser)
+    before, pipe.scheduler = pipe.scheduler, RevisedJacobiScheduler(window=4)
+    try:
+        with network_seconds(pipe) as seconds:
+            timed = pipe("a red dog", generator=torch.Generator().manual_seed(0), output_type="latent").statistics
+        assert set(vars(reviser)) == set(vars(DraftReviser(32, 16)))
+    finally:
+        pipe.scheduler = before
+        pipe.register_modules(reviser=None)
+    assert len(seconds.transformer) == 2 * timed.forward_passes[0]
+    assert 0 < sum(seconds.drafting) < timed.seconds["decode"] - sum(seconds.transformer)
 
 
 def test_the_library_draws_the_same_law_and_leaves_the_global_generator_alone(pipe):

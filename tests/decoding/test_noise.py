@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sjd_pipelines.decoding import PositionNoise, Purpose
+from sjd_pipelines.decoding import PositionNoise, Purpose, SharedNoise
 from sjd_pipelines.decoding.noise import _mix
 
 MASK = 0xFFFFFFFF
@@ -120,6 +120,19 @@ def test_several_draws_at_once_are_the_same(num_positions):
         assert several.shape == (2, 3, count)
         for index in range(count):
             assert torch.equal(several[..., index], noise.uniform(positions, Purpose.ACCEPT, first + index))
+
+
+def test_shared_noise_is_that_of_the_position_however_rows_advance():
+    reach, positions = 6, torch.arange(6)
+    noise = PositionNoise([3, 4], num_positions=120)
+    shared = SharedNoise(noise, reach, vocabulary_size=5, last_position=119)
+    counts = [0, 0]
+    for gains in [(1, 6), (6, 1), (2, 2), *[(5, 1)] * 12, *[(0, 6)] * 10]:
+        for window in (reach, 2, reach):  # a window may shrink and grow again
+            shared.extend([count + window for count in counts])
+            asked = torch.tensor(counts)[:, None] + positions[:window]
+            assert torch.equal(shared.read(asked), noise.exponential(asked, Purpose.SAMPLE, 5))
+        counts = [count + gain for count, gain in zip(counts, gains)]
 
 
 def test_global_random_state_is_untouched():

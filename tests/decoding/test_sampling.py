@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sjd_pipelines.decoding import FREE, PositionNoise, Purpose, force, guide, probabilities, race
+from sjd_pipelines.decoding import FREE, PositionNoise, Purpose, force, guide, most_likely, probabilities, race
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.5, -1.0])
 
@@ -69,6 +69,12 @@ def test_force_masks_structural_and_free_slots():
     law = probabilities(force(logits, torch.tensor([[FREE, 5]]), codebook_size=4))
     assert law[0, 0].tolist() == [0.25] * 4 + [0, 0]
     assert law[0, 1].tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_the_first_of_the_most_likely_is_taken():
+    law = torch.tensor([[[0.2, 0.4, 0.4], [0.5, 0.5, 0.0]]])
+    assert most_likely(law).tolist() == [[1, 0]]
+    assert most_likely(law[0, 0]).item() == 1
 
 
 def test_race_draws_from_the_law():
