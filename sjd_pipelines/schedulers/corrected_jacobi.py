@@ -1,6 +1,6 @@
 """Seeded Jacobi decoding whose drafts a draft model corrects before the target sees them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -84,9 +84,9 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         state.seen = DraftQuery(tokens, positions, slot <= positions[..., None], moves=state.moves)
         return state
 
-    def _grow(self, main: Query, state: CorrectedState) -> Branches:
+    def _branch_off(self, main: Query, state: CorrectedState) -> Branches:
         if state.seen is None:
-            return super()._grow(main, state)
+            return super()._branch_off(main, state)
         scores = self._correct(main, state)  # [B, C, V]
         best, tokens = scores.topk(min(CHOICES, scores.shape[-1]), -1)
         positions, drafts = main.positions[:, 1 : best.shape[1] + 1], main.token_ids[:, 1 : best.shape[1] + 1]
@@ -99,7 +99,7 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         index = places // doubt.shape[-1]  # [B, K]
         # A branch without worth repeats the draft, so that chance never decides what is tried.
         first = torch.where(value > 0, tokens[..., 1:].flatten(1).gather(1, places), drafts.gather(1, index))
-        return self._continue(Branches(index, positions.gather(1, index), first[..., None]), state)
+        return Branches(index, positions.gather(1, index), first[..., None])
 
     def _correct(self, main: Query, state: CorrectedState) -> torch.Tensor:
         """Correct the first drafts of `main`; returns the perturbed scores they were chosen by, `[B, C, V]`."""
@@ -118,13 +118,15 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
             main.token_ids = torch.cat([main.token_ids[:, :1], guesses, main.token_ids[:, count + 1 :]], 1)
         return scores.masked_fill((beyond > self.config.corrections)[..., None], 0.0)
 
-    def _continue(self, branches: Branches, state: CorrectedState) -> Branches:
-        """Let the drafter guess what follows the first token `[B, K, 1]` of each branch, up to `depth`."""
-        scratch, visible = self._branch_slots(branches.positions, state)
+    def _follow(
+        self, branches: Branches, scratch: torch.Tensor, visible: torch.Tensor, state: CorrectedState
+    ) -> torch.Tensor:
+        if state.seen is None:
+            return super()._follow(branches, scratch, visible, state)
         tokens = [branches.tokens[..., 0]]
         for level in range(self.config.depth - 1):
             positions = branches.positions + level
             parents = branches.positions - 1 if level == 0 else scratch[..., level - 1]
             query = DraftQuery(tokens[-1], positions, visible[:, :, level], slots=scratch[..., level], parents=parents)
             tokens.append(race(state.drafter.laws(query), state.shared_noise.read(positions + 1)))  # [B, K]
-        return replace(branches, tokens=torch.stack(tokens, -1))
+        return torch.stack(tokens, -1)

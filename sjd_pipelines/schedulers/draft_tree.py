@@ -2,10 +2,11 @@
 
 import heapq
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import log
 
 import torch
+from torch.nn.functional import pad
 
 # Chance that a first sibling is accepted where its parent was, and what each sibling behind it has of the one before.
 FIRST_RANK, NEXT_RANK = 0.6, 0.3
@@ -56,6 +57,16 @@ class DraftTree:
     def size(self) -> int:
         """Nodes, the root included."""
         return len(self.depth)
+
+    @cached_property
+    def sights(self) -> torch.Tensor:
+        """`[1 + N, 2 + N]` bool: the nodes that each one sees, and nothing behind them."""
+        return pad(self.ancestors, (0, 1))
+
+    @cached_property
+    def descents(self) -> torch.Tensor:
+        """`[1 + N, 1 + N]` float32: 1 where a node (second) descends from another (first) or is it."""
+        return self.ancestors.T.float()
 
     @property
     def is_chain(self) -> bool:

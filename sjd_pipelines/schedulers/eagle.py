@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from torch.nn.functional import pad
 
 from ..decoding.drafter import Drafter, DraftQuery
 from ..decoding.layout import ImageTokenLayout
@@ -118,9 +117,9 @@ class EagleScheduler(DecodingScheduler):
         accepted, left = self.verify(slots) if tree.levels else (probabilities[:, :0, 0].long(), probabilities)
 
         # A node is reached if no node on its path was refused.
-        refused = torch.zeros_like(positions, dtype=probabilities.dtype)
+        refused = torch.zeros_like(positions, dtype=torch.float32)
         refused[:, 1:] = accepted[:, tree.parent_of] != tree.rank
-        reached = refused @ tree.ancestors.T.to(refused.dtype) == 0  # [B, 1 + N]
+        reached = refused @ tree.descents == 0  # [B, 1 + N]
         gained = reached.sum(1)
         end = (reached * torch.arange(tree.size, device=rows.device)).amax(1)  # [B], the furthest node
         path = tree.paths[end]  # [B, 1 + D]
@@ -191,8 +190,7 @@ class EagleScheduler(DecodingScheduler):
         tree, root = state.tree, state.committed[:, None] - 1
         extent = max(state.counts) + tree.size - 1
         offset = torch.arange(extent, device=root.device) - root  # [B, S], 0 at the root
-        table = pad(tree.ancestors, (0, 1))  # [1 + N, 2 + N]: nothing is seen behind the tree
-        return table[:, offset.clamp(0, tree.size)].transpose(0, 1)
+        return tree.sights[:, offset.clamp(0, tree.size)].transpose(0, 1)
 
     def _catch_up(self, state: EagleState) -> DraftQuery:
         """The tokens committed since the drafter last ran, whose hidden states the target has computed."""

@@ -122,7 +122,9 @@ def neighbour_mass(
     Returns:
         `[B, W]` float32.
     """
-    nearest = neighbours[drafts.clamp(max=len(neighbours) - 1)]  # [B, W, k]; structural ids get a row without mass
+    nearest = embedding(
+        drafts.clamp(max=len(neighbours) - 1), neighbours
+    )  # [B, W, k]; structural ids get a row without mass
     reached = target.gather(-1, nearest).cumsum(-1)
     return reached.masked_fill(reached > bound, 0.0).amax(-1)
 

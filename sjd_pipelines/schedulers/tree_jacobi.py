@@ -4,7 +4,7 @@ Under seeded exact-match verification any guess is allowed, so a tree needs no r
 whichever path agrees with the seeded choices is the path of sequential decoding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -104,8 +104,9 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
 
     def plan(self, state: TreeState, noise: PositionNoise) -> Query:
         main = super().plan(state, noise)
-        state.branches = branches = self._grow(main, state)
+        branches = self._branch_off(main, state)
         scratch, visible = self._branch_slots(branches.positions, state)
+        branches = state.branches = replace(branches, tokens=self._follow(branches, scratch, visible, state))
         positions = branches.positions[..., None] + torch.arange(scratch.shape[-1], device=scratch.device)  # [B, K, D]
         slot = torch.arange(visible.shape[-1], device=scratch.device)
         visible = torch.cat([slot <= main.positions[..., None], visible.flatten(1, 2)], 1)
@@ -171,16 +172,22 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         own = (slot >= scratch[:, :, :1, None]) & (slot <= scratch[..., None])  # [B, K, D, S]
         return scratch, before | own
 
-    def _grow(self, main: Query, state: TreeState) -> Branches:
-        """Choose where to branch off the main chain, and guess what follows."""
-        window, count, depth = state.window, self.config.branches, self.config.depth
+    def _branch_off(self, main: Query, state: TreeState) -> Branches:
+        """Choose where to branch off the main chain, and with which token: branches of one token."""
+        window, count = state.window, self.config.branches
         positions = state.committed[:, None] + torch.arange(window, device=state.canvas.device)  # [B, W]
         doubt = state.doubt.gather(1, positions)
         reach = (1 - doubt).cumprod(1) / (1 - doubt)  # chance that all drafts before a slot hold
         value = (reach * doubt).masked_fill(state.runner_up.gather(1, positions) == NO_TOKEN, 0.0)
         index = value.topk(min(count, window), 1).indices  # [B, K]
         at = positions.gather(1, index)
-        first = state.runner_up.gather(1, at).clamp(min=0)
+        return Branches(index, at, state.runner_up.gather(1, at).clamp(min=0)[..., None])
+
+    def _follow(
+        self, branches: Branches, scratch: torch.Tensor, visible: torch.Tensor, state: TreeState
+    ) -> torch.Tensor:
+        """Guess what follows the first token of each branch in its slots: `[B, K, D]` tokens, the first included."""
+        depth, at, first = self.config.depth, branches.positions, branches.tokens[..., 0]
         behind = at[..., None] + torch.arange(1, depth, device=at.device)  # [B, K, D - 1]
         rest = state.canvas.gather(1, behind.flatten(1)).unflatten(1, behind.shape[1:])
         if state.continued is not None:
@@ -188,4 +195,4 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
             same = (old.positions[:, None] == at[..., None]) & (old.tokens[:, None, :, 0] == first[..., None])
             source = same.long().argmax(-1)[..., None].expand_as(rest)  # [B, K, D - 1]
             rest = torch.where(same.any(-1, keepdim=True), old.tokens[..., 1:depth].gather(1, source), rest)
-        return Branches(index, at, torch.cat([first[..., None], rest], -1))
+        return torch.cat([branches.tokens, rest], -1)
