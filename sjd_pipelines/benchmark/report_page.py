@@ -103,8 +103,8 @@ def _guide() -> str:
         "passes": "Forward passes of the transformer per picture; sequential decoding takes one per token.",
         "seconds": "Prompt to last token of one picture, all schedulers taking turns in one process. Ratios are "
         "medians of paired runs.",
-        "outside transformer": "Share of the decode loop that is not spent in the transformer's layers and head; "
-        "drafting is the part of it that a draft model's or draft reviser's own network takes.",
+        "outside transformer": "Share of the decode loop that is not spent in the transformer's layers and head. "
+        "Brackets: the part of it that a draft model's or draft reviser's own network takes.",
         "fidelity": "Share of pictures of captions never trained on that show what the caption says, read by "
         "template matching, a judge that knows nothing of the model. Brackets: 95 % interval.",
     }

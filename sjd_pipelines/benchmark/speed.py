@@ -276,8 +276,8 @@ def _overhead(
 
 
 def overhead_text(overhead: float, drafting: float) -> str:
-    """Share outside the transformer, and the part of it that a network which drafts takes."""
-    return f"{overhead:.0%}" + (f" ({drafting:.0%} drafting)" if drafting else "")
+    """Share outside the transformer, and in brackets the part of it that a network which drafts takes."""
+    return f"{overhead:.0%}" + (f" ({drafting:.0%})" if drafting else "")
 
 
 def _stop_soon(pipe: SJDAutoRegressivePipeline, pass_index: int, committed: int, tensors: dict[str, Any]) -> None:

@@ -133,7 +133,7 @@ def print_report(report: "SpeedReport") -> None:
     scores = [name for name in first.fidelity or () if name != "n"]
     headers = ["scheduler", "label", "window", "passes", "tokens/pass", "seconds", "x sequential"]
     headers += ["x library"] if first.library_speedup else []
-    headers += ["overhead", *scores]
+    headers += ["overhead (drafting)", *scores]
     print(table(headers, [_row(result, scores) for result in report.results], left=2))
 
 

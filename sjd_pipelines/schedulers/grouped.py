@@ -16,7 +16,7 @@ class GroupedSJDScheduler(SJDScheduler):
     """GSD (So et al. 2025, arXiv 2508.07747) on Jacobi drafts: masses of a group are compared, not of a token.
 
     Groups are made anew for every draft from the ranking by target probability. A rejected draft is replaced from the
-    residual of single tokens, as in the paper.
+    residual of single tokens, as in the paper. A draft that top-k or top-p excludes may pass by the mass of its group.
 
     Args:
         window: drafts verified per pass, at least 1, or "auto".
