@@ -5,7 +5,7 @@ stand for more than `x` alone. Relaxation changes the distribution: every schedu
 """
 
 import torch
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, pad
 
 
 def confident(
@@ -56,11 +56,8 @@ def groups(
     """
     drafts = drafts[..., None]
     level = target.gather(-1, drafts)
-    # A CPU sorts slowly: the first ranks are found without sorting the rest, and it may look whether they do.
-    sizes = (target.shape[-1],)
-    if target.device.type == "cpu":
-        sizes = (min(sizes[0], max(32, sizes[0] // 64)), *sizes)
-    tokens, member = _around(target, drafts, level, group_size, sizes)
+    around = _around_near_the_top if target.device.type == "cpu" else _around
+    tokens, member = around(target, drafts, level, group_size)
     member = member & ((target.gather(-1, tokens) - level).abs() < gap)
     if vectors is not None:
         last = len(vectors) - 1  # structural ids have no vector, and no mass where a group could matter
@@ -70,26 +67,39 @@ def groups(
 
 
 def _around(
-    target: torch.Tensor, drafts: torch.Tensor, level: torch.Tensor, group_size: int, sizes: tuple[int, ...]
+    target: torch.Tensor, drafts: torch.Tensor, level: torch.Tensor, group_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens at the ranks around the draft, and which of them a group of that size takes: `[..., G]` int64 and bool.
 
-    From so many of the likeliest tokens, the next size where they do not reach far enough. Drafts and their
+    The smallest of what is above the draft and the largest of what is not, without sorting the rest. Drafts and their
     probability `level` are `[..., 1]`.
     """
+    more, fewer = (min(count, target.shape[-1]) for count in (group_size // 2, (group_size - 1) // 2))
+    higher = target > level
+    above, above_tokens = torch.where(higher, target, torch.inf).topk(more, -1, largest=False)
+    others = torch.where(higher, -torch.inf, target).scatter_(-1, drafts, -torch.inf)
+    below, below_tokens = others.topk(fewer, -1)
+    tokens, member = torch.cat([above_tokens, below_tokens], -1), torch.cat([above, below], -1).isfinite()
+    missing = (0, group_size - tokens.shape[-1])  # places in a group that no other token can take
+    return pad(tokens, missing), pad(member, missing)
+
+
+def _around_near_the_top(
+    target: torch.Tensor, drafts: torch.Tensor, level: torch.Tensor, group_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_around` for a CPU, which may look at its numbers: drafts mostly are among the first tokens of the ranking."""
     more, fewer = group_size // 2, (group_size - 1) // 2
-    ordered, ranking = target.topk(sizes[0], -1)
+    count = min(target.shape[-1], max(32, target.shape[-1] // 64))
+    ordered, ranking = target.topk(count, -1)
     rank = (ordered > level).sum(-1, keepdim=True)
     index = rank + torch.arange(-more, fewer + 1, device=rank.device)  # [..., G]
-    tokens = ranking.gather(-1, index.clamp(0, sizes[0] - 1))
-    others = (index >= 0) & (index < sizes[0]) & (tokens != drafts)
+    tokens = ranking.gather(-1, index.clamp(0, count - 1))
+    others = (index >= 0) & (index < count) & (tokens != drafts)
     # From its rank on there is one too many, where the draft itself is not among those of equal probability.
     others[..., more:] &= others[..., more:].cumsum(-1) <= fewer
-    if len(sizes) > 1:
-        unsettled = rank[..., 0] + fewer >= sizes[0]
-        if unsettled.any():
-            rows = (values[unsettled] for values in (target, drafts, level))
-            tokens[unsettled], others[unsettled] = _around(*rows, group_size, sizes[1:])
+    far = rank[..., 0] + fewer >= count
+    if count < target.shape[-1] and far.any():
+        tokens[far], others[far] = _around(*(values[far] for values in (target, drafts, level)), group_size)
     return tokens, others
 
 

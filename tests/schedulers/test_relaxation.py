@@ -138,13 +138,14 @@ def test_groups_are_the_neighbours_in_rank(size, vectors):
             assert draft_mass[0, slot].item() == pytest.approx(float(expected[1]), abs=1e-6)
 
 
-def test_groups_reach_into_a_long_ranking():
+@pytest.mark.parametrize("size", [1, 2, 7, 700])
+def test_groups_reach_into_a_long_ranking(size):
     """Of more tokens than are ranked at first, drafts at every rank."""
     target = torch.randn(1, 300, 300, generator=torch.Generator().manual_seed(0)).softmax(-1)
     drafts = torch.arange(300)[None]
-    mass, draft_mass = group_masses(target, target.flip(-1), drafts, 7, 0.004, None, 0.0)
+    mass, draft_mass = group_masses(target, target.flip(-1), drafts, size, 0.004, None, 0.0)
     for slot in range(300):
-        expected = naive_group(target[0, slot], target[0, slot].flip(-1), slot, 7, 0.004, None, 0.0)
+        expected = naive_group(target[0, slot], target[0, slot].flip(-1), slot, size, 0.004, None, 0.0)
         assert mass[0, slot].item() == pytest.approx(float(expected[0]), abs=1e-6)
         assert draft_mass[0, slot].item() == pytest.approx(float(expected[1]), abs=1e-6)
 
