@@ -163,8 +163,8 @@ class EagleScheduler(DecodingScheduler):
         """Let the drafter fill the tree, whose nodes see `visible` `[B, 1 + N, S]`: `[B, 1 + N]` tokens."""
         tree, root = state.tree, state.committed[:, None] - 1
         tokens, laws = root_token, []
-        # As in verification, siblings of different parents may share noise.
         places = root + tree.depth  # [B, 1 + N]: position of each node
+        # As in verification, siblings of different parents may share noise.
         positions = state.committed[:, None] + torch.arange(len(tree.levels), device=root.device)  # [B, D]
         exponentials = self._exponential(positions, Purpose.INITIALISE, state, noise).split(1, 1)
         law = state.drafter.laws(self._catch_up(state))  # [B, 1, V]
