@@ -89,7 +89,7 @@ RELAXED_FAMILIES = (
         settings={"rule": "multiplicative"},
     ),
     RelaxedFamily("Cool-SD, annealed", "lantern", "relaxation", (1.0, 1.2, 1.5, 2.0), settings={"rule": "annealed"}),
-    RelaxedFamily("GSD", "gsd", "group_size", (1, 3, 10, 30)),
+    RelaxedFamily("GSD", "gsd", "gap", (0.0, 0.15, 0.4, 1.0)),
     RelaxedFamily("SJD++", "sjd++", "reuse_threshold", (2.0, 1.0, 0.5, 0.25)),
     RelaxedFamily("ZipAR", "zipar", "delay", ROW_SHARES, by_row=True),
     RelaxedFamily("PJD", "pjd", "delay", ROW_SHARES, by_row=True),

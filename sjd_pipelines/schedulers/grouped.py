@@ -16,7 +16,8 @@ class GroupedSJDScheduler(SJDScheduler):
     """GSD (So et al. 2025, arXiv 2508.07747) on Jacobi drafts: masses of a group are compared, not of a token.
 
     Groups are made anew for every draft from the ranking by target probability. A rejected draft is replaced from the
-    residual of single tokens, as in the paper. A draft that top-k or top-p excludes may pass by the mass of its group.
+    residual of single tokens, as in the paper. Unlike there, groups keep to the tokens that top-k and top-p leave:
+    behind a sharp nucleus the paper's rule accepts what truncation was set to avoid.
 
     Args:
         window: drafts verified per pass, at least 1, or "auto".
@@ -65,5 +66,10 @@ class GroupedSJDScheduler(SJDScheduler):
             self._vectors if self.needs_codebook else None,
             self.config.distance or 0.0,
         )
-        masses = slots.target[:, :-1].gather(-1, tokens), slots.state.laws.at(slots.positions[:, :-1], tokens)
-        return speculative_accept(*(mass.masked_fill(~member, 0.0).sum(-1) for mass in masses), slots.uniforms)
+        target = slots.target[:, :-1].gather(-1, tokens)
+        drafted = slots.state.laws.at(slots.positions[:, :-1], tokens)
+        # The draft comes first: one that is truncated itself has no group, and no mass to pass with.
+        member = member & (target > 0) & (target[..., :1] > 0)
+        return speculative_accept(
+            *(mass.masked_fill(~member, 0.0).sum(-1) for mass in (target, drafted)), slots.uniforms
+        )

@@ -101,7 +101,7 @@ def test_curves_and_bounds(report):
     for curve in window["curves"]:
         assert curve["points"][0]["tokens_per_pass"] <= 2
     grouped, rows = report["relaxed"]
-    assert [row["bound"] for row in grouped["rows"]] == [1, 3, 10, 30]
+    assert [row["bound"] for row in grouped["rows"]] == [0.0, 0.15, 0.4, 1.0]
     assert [row["bound"] for row in rows["rows"]] == [4, 2, 1, 1]
     assert rows["rows"][0]["passes"] == 16  # a delay of a whole row is sequential decoding
     assert rows["rows"][-1]["passes"] == 7

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sjd_pipelines import GroupedSJDScheduler, LanternScheduler, SJDPlusPlusScheduler, SJDScheduler
-from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
+from sjd_pipelines.benchmark.exactness import SAMPLING as TRUNCATED
+from sjd_pipelines.benchmark.exactness import draw, enumerable_pipeline, image_law, judge
 from sjd_pipelines.schedulers.relaxation import (
     annealed_factors,
     confident,
@@ -226,16 +227,37 @@ def test_relaxation_buys_passes_with_bias(enumerable, lossless_passes, name):
     assert verdict.passes < lossless_passes
 
 
-def test_more_relaxation_more_bias_fewer_passes(enumerable):
-    verdicts = [
-        judge(enumerable, LanternScheduler(window=3, relaxation=relaxation), 6000, seed=4)
-        for relaxation in (1.0, 2.0, 8.0)
-    ]
+TRADES = {
+    "lantern": [LanternScheduler(window=3, relaxation=relaxation) for relaxation in (1.0, 2.0, 8.0)],
+    "gsd": [GroupedSJDScheduler(window=3, gap=gap) for gap in (0.0, 0.15, 0.4, 1.0)],
+}
+
+
+@pytest.mark.parametrize("name", TRADES)
+def test_more_relaxation_more_bias_fewer_passes(enumerable, name):
+    verdicts = [judge(enumerable, scheduler, 6000, seed=4) for scheduler in TRADES[name]]
     passes = [verdict.passes for verdict in verdicts]
     biases = [verdict.total_variation for verdict in verdicts]
     assert passes == sorted(passes, reverse=True)
     assert biases == sorted(biases)
     assert verdicts[0].total_variation <= verdicts[0].limit
+
+
+class GroupsBeyondTruncation(GroupedSJDScheduler):
+    """GSD as published: all tokens near the draft are of its group."""
+
+    def accept(self, slots):
+        target = slots.target[:, :-1]
+        near = (target - slots.probability[..., None]).abs() < self.config.gap
+        drafted = slots.state.laws.read(slots.positions[:, :-1])
+        return speculative_accept(*(law.mul(near).sum(-1) for law in (target, drafted)), slots.uniforms)
+
+
+@pytest.mark.parametrize("cls", [GroupedSJDScheduler, GroupsBeyondTruncation])
+def test_groups_never_draw_what_truncation_excludes(enumerable, cls):
+    possible = image_law(enumerable, **TRUNCATED) > 0
+    images, _ = draw(enumerable, cls(window=3, gap=1.0, distance=None), 6000, 4, **TRUNCATED)
+    assert possible[images].all() == (cls is GroupedSJDScheduler)
 
 
 def test_the_neighbour_table_follows_the_codebook(pipe):
