@@ -4,7 +4,7 @@ from .cache import CanvasCache
 from .layout import FREE, ImageTokenLayout
 from .noise import PositionNoise, Purpose, SharedNoise
 from .ring import PositionRing
-from .sampling import force, guide, most_likely, probabilities, race
+from .sampling import force, guide, inverse_transform, most_likely, probabilities, race
 from .state import DecodingState, DecodingStatistics, Query
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "SharedNoise",
     "force",
     "guide",
+    "inverse_transform",
     "most_likely",
     "probabilities",
     "race",

@@ -35,6 +35,11 @@ class CanvasCache(Cache):
 
     def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
         """Copy keys and values between slots, `[B, M]` int64 each: an accepted branch takes its place."""
+        if sources.device.type == "cpu":  # which can see at no cost that much of it is in its place already
+            moved = (sources != targets).any(0)
+            sources, targets = sources[:, moved], targets[:, moved]
+            if not sources.numel():
+                return
         heads = self._keys[0].shape[1]
         sources, targets = self._rows(sources, heads), self._rows(targets, heads)
         for memory in self._keys + self._values:

@@ -1,8 +1,11 @@
 """Logits to probabilities: guidance, mask, temperature, top-k, top-p, softmax, in that order, once."""
 
+import numpy as np
 import torch
 
 from .layout import FREE
+
+FIRST_LOOK = 16  # tokens that are looked at before all of them are
 
 
 def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
@@ -54,23 +57,23 @@ def probabilities(
 def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
     """The law of those tokens that top-p keeps: `[..., V]` -> `[..., V]`."""
     if law.device.type != "cpu":
-        law = law.masked_fill(law < _last_kept(law.sort(-1, descending=True).values, top_p), 0.0)
-        return law / law.sum(-1, keepdim=True)
-    # A CPU sorts slowly and can look at its numbers at no cost: a few tokens nearly always hold the mass. Up to V / 16
-    # of them are found without sorting the rest.
-    size = law.shape[-1]
-    return _nucleus_among(law, top_p, (min(size, 16), max(size // 16, min(size, 16)), size))
-
-
-def _nucleus_among(law: torch.Tensor, top_p: float, sizes: tuple[int, ...]) -> torch.Tensor:
-    """The same, from so many of the largest probabilities, the next size where they do not settle it."""
-    ordered, tokens = law.topk(sizes[0], -1)
+        return _at_least(law, _last_kept(law.sort(-1, descending=True).values, top_p))
+    # A CPU sorts slowly and can look at its numbers at no cost: a few tokens nearly always hold the mass.
+    ordered, tokens = law.topk(min(FIRST_LOOK, law.shape[-1]), -1)
     ordered = ordered.masked_fill(ordered < _last_kept(ordered, top_p), 0.0)
     kept = torch.zeros_like(law).scatter_(-1, tokens, ordered / ordered.sum(-1, keepdim=True))
-    if len(sizes) > 1 and ordered[..., -1].any():  # the next one may be kept too
-        unsettled = ordered[..., -1] > 0
-        kept[unsettled] = _nucleus_among(law[unsettled], top_p, sizes[1:])
+    unsettled = ordered[..., -1] > 0  # the next one may be kept too
+    if unsettled.any():
+        rest = law[unsettled]
+        ordered = torch.from_numpy(np.sort(rest.numpy(), -1)).flip(-1)  # several times as fast as torch's
+        kept[unsettled] = _at_least(rest, _last_kept(ordered, top_p))
     return kept
+
+
+def _at_least(law: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+    """The law of the tokens that are as likely as that: `[..., V]`, `[..., 1]` -> `[..., V]`."""
+    law = law.masked_fill(law < least, 0.0)
+    return law / law.sum(-1, keepdim=True)
 
 
 def _last_kept(ordered: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -93,3 +96,13 @@ def most_likely(law: torch.Tensor) -> torch.Tensor:
     if law.device.type == "cpu":
         return torch.as_tensor(law.numpy().argmax(-1))  # several times as fast as torch's
     return law.argmax(-1)
+
+
+def inverse_transform(law: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Draw from `law` with one number: `[..., V]`, `[...]` in [0, 1) -> `[...]` int64.
+
+    Much cheaper than `race`, but nearby laws and equal numbers do not give equal tokens. `law` need not be normalised.
+    """
+    reached = law.double().cumsum(-1)  # float64, so that no rounding leads past the last token the law allows
+    level = uniform.double()[..., None] * reached[..., -1:]
+    return torch.searchsorted(reached, level, right=True)[..., 0]

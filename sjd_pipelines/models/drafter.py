@@ -4,6 +4,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
+from torch.nn.functional import embedding
 
 from .llamagen import LlamaGenBlock, RMSNorm, raster_rotation
 
@@ -45,7 +46,7 @@ class EagleDrafter(ModelMixin, ConfigMixin):
         embeds: torch.Tensor,
         attention_mask: torch.Tensor,
         position_ids: torch.Tensor,
-        columns: int,
+        rotations: torch.Tensor,
         cache=None,
     ) -> torch.Tensor:
         """Guess the target's final hidden state at each token.
@@ -55,13 +56,18 @@ class EagleDrafter(ModelMixin, ConfigMixin):
             embeds: `[R, Q, D]` embeddings of the tokens.
             attention_mask: `[R, 1, Q, L]`, bool or what is added to the scores.
             position_ids: `[R, Q]` int64 raster indices of the tokens.
-            columns: tokens per row of the picture, row ends included.
+            rotations: of all raster indices, see `rotations`.
             cache: where keys and values are written and read (`update`); None attends among the queries alone.
 
         Returns:
             `[R, Q, D]`, to be turned into logits by the target's head.
         """
-        head_size = self.config.hidden_size // self.config.num_attention_heads
-        rotation = raster_rotation(position_ids, columns, head_size, self.config.rope_theta)
+        rotation = embedding(position_ids, rotations)[:, None].chunk(2, -1)  # two [R, 1, Q, head size / 2]
         hidden = self.fuse(torch.cat([embeds, features], -1))
         return self.norm(self.layer(hidden, rotation, attention_mask, cache))
+
+    def rotations(self, length: int, columns: int, device: torch.device | str) -> torch.Tensor:
+        """Cosines and sines of the first `length` tokens of a picture, `columns` in a row: `[length, head size]`."""
+        places = torch.arange(length, device=device)[None]
+        head_size = self.config.hidden_size // self.config.num_attention_heads
+        return torch.cat(raster_rotation(places, columns, head_size, self.config.rope_theta), -1)[0, 0]

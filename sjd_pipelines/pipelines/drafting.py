@@ -35,8 +35,9 @@ class RunningDrafter:
         columns: int,
     ):
         self.network, self.image_embeds, self.law = network, image_embeds, law
-        self.length, self.columns = length, columns
+        self.length = length
         self.cache = CanvasCache(length)
+        self.rotations = network.rotations(length, columns, image_embeds.device)  # [length, head size]
         # Rows of memory, an image's (or its unconditional branch's) one after another, from slot -1 on.
         self.features: torch.Tensor | None = None  # [R * (1 + length), D]
         self.errors: torch.Tensor | None = None  # the same: what a guess lacked of the target's state, where reviewed
@@ -47,18 +48,17 @@ class RunningDrafter:
         if self.features is None:
             rows, size = len(hidden), 1 + self.length
             self.features = hidden.new_zeros(rows * size, hidden.shape[-1])
-            self.first = torch.arange(rows, device=hidden.device)[:, None] * size + 1  # [R, 1], where slot 0 is
-        self._write(self.features, self._rows(query.positions if query.slots is None else query.slots), hidden)
+            first = torch.arange(rows, device=hidden.device)[:, None] * size + 1
+            self.first = first.unflatten(0, (-1, len(query.positions)))  # [R / B, B, 1], where slot 0 is
+        self._write(self.features, query.positions if query.slots is None else query.slots, hidden)
 
     def laws(self, query: DraftQuery) -> torch.Tensor:
         """`[B, M, V]`, see `Drafter`."""
         self._move(query)
-        positions = self._rows(query.positions)
-        slots = positions if query.slots is None else self._rows(query.slots)
-        hidden = self._guess(query, positions, slots)
-        state = hidden
+        slots = query.positions if query.slots is None else query.slots
+        state = hidden = self._guess(query, slots)
         if self.errors is not None:
-            error = self._read(self.errors, positions)
+            error = self._read(self.errors, query.positions)
             changed = self._rows(self.reviewed.gather(1, query.positions + 1) != query.token_ids)[..., None]
             state = hidden + torch.where(changed, CARRIED_STATE, 1.0) * error
             hidden = hidden + torch.where(changed, CARRIED_LAW, 1.0) * error
@@ -75,33 +75,33 @@ class RunningDrafter:
             self.errors = torch.zeros_like(self.features)
             self.reviewed = query.token_ids.new_full((len(query.token_ids), 1 + self.length), NO_TOKEN)
         self._move(query)
-        positions = self._rows(query.positions)
-        errors = self._read(self.features, positions) - self._guess(query, positions, positions)
+        errors = self._read(self.features, query.positions) - self._guess(query, query.positions)
         self.reviewed.scatter_(1, query.positions + 1, query.token_ids)
-        self._write(self.errors, positions, errors)
+        self._write(self.errors, query.positions, errors)
 
     def _move(self, query: DraftQuery) -> None:
         if query.moves is not None:
-            sources, targets = map(self._rows, query.moves)
+            sources, targets = query.moves
             self._write(self.features, targets, self._read(self.features, sources))
 
-    def _guess(self, query: DraftQuery, positions: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        """`[R, Q, D]`: hidden states as the network guesses them, at `positions` and `slots` `[R, Q]`."""
-        features = self._read(self.features, slots - 1 if query.parents is None else self._rows(query.parents))
+    def _guess(self, query: DraftQuery, slots: torch.Tensor) -> torch.Tensor:
+        """`[R, Q, D]`: hidden states as the network guesses them at `slots` `[B, Q]`."""
+        features = self._read(self.features, slots - 1 if query.parents is None else query.parents)
         embeds = self._rows(functional.embedding(query.token_ids, self.image_embeds))
-        self.cache.place(slots, query.visible.shape[-1])
+        positions = self._rows(query.positions)
+        self.cache.place(positions if slots is query.positions else self._rows(slots), query.visible.shape[-1])
         mask = self._rows(query.visible)[:, None]  # [R, 1, Q, S]
-        return self.network(features, embeds, mask, positions, self.columns, self.cache)
+        return self.network(features, embeds, mask, positions, self.rotations, self.cache)
 
     def _rows(self, values: torch.Tensor) -> torch.Tensor:
         """`[B, ...]` -> `[R, ...]`, conditional rows first, then the unconditional ones if there are any."""
-        copies = len(self.first) // len(values)
+        copies = len(self.first)
         return torch.cat([values] * copies) if copies > 1 else values
 
     def _read(self, memory: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        """`[R * (1 + length), D]`, `[R, Q]` -> `[R, Q, D]`."""
-        return functional.embedding(self.first + slots, memory)
+        """`[R * (1 + length), D]`, `[B, Q]` -> `[R, Q, D]`."""
+        return functional.embedding(self.first + slots, memory).flatten(0, 1)
 
     def _write(self, memory: torch.Tensor, slots: torch.Tensor, hidden: torch.Tensor) -> None:
-        """`[R * (1 + length), D]`, `[R, Q]`, `[R, Q, D]`."""
+        """`[R * (1 + length), D]`, `[B, Q]`, `[R, Q, D]`."""
         memory.index_copy_(0, (self.first + slots).flatten(), hidden.flatten(0, 1))

@@ -19,13 +19,11 @@ class Level:
     Attributes:
         inner: `[M]` int64: the nodes of this level that have children.
         branches: most children that one of them has.
-        parents: `[M]` int64: their parents; the root's is itself.
         guesses: `[N]` int64: for each node of the next level its number among all children, `branches` of each node.
     """
 
     inner: torch.Tensor
     branches: int
-    parents: torch.Tensor
     guesses: torch.Tensor
 
 
@@ -38,7 +36,8 @@ class DraftTree:
         ancestors: `[1 + N, 1 + N]` bool, each node its own among them.
         paths: `[1 + N, 1 + D]` int64: the nodes from the root to each one, which is repeated to the end.
         levels: the steps between levels.
-        inner: `[M]` int64: all nodes with children.
+        inner: `[M]` int64: all nodes with children, level by level.
+        parents: `[M]` int64: their parents; the root's is itself.
         children: `[M, K]` int64: their children in order; where there are fewer, the first again.
         parent_of: `[N]` int64: for each draft the place of its parent in `inner`.
         rank: `[N]` int64: which sibling each draft is.
@@ -49,6 +48,7 @@ class DraftTree:
     paths: torch.Tensor
     levels: tuple[Level, ...]
     inner: torch.Tensor
+    parents: torch.Tensor
     children: torch.Tensor
     parent_of: torch.Tensor
     rank: torch.Tensor
@@ -67,6 +67,11 @@ class DraftTree:
     def descents(self) -> torch.Tensor:
         """`[1 + N, 1 + N]` float32: 1 where a node (second) descends from another (first) or is it."""
         return self.ancestors.T.float()
+
+    @cached_property
+    def widths(self) -> list[int]:
+        """Nodes with children, by level."""
+        return [len(level.inner) for level in self.levels]
 
     @property
     def is_chain(self) -> bool:
@@ -95,7 +100,6 @@ class DraftTree:
                 Level(
                     inner=_integers(here, device),
                     branches=most,
-                    parents=_integers([parent[node] for node in here], device),
                     guesses=_integers([order[index[path[:-1]]] * most + path[-1] for path in below], device),
                 )
             )
@@ -107,6 +111,7 @@ class DraftTree:
             paths=paths_of,
             levels=tuple(levels),
             inner=_integers(inner, device),
+            parents=_integers([parent[node] for node in inner], device),
             children=_integers(children, device).view(len(inner), branches),
             parent_of=_integers([place[index[path[:-1]]] for path in paths], device),
             rank=_integers([path[-1] for path in paths], device),

@@ -1,7 +1,6 @@
 """Decoding with a draft model: a chain or a static tree of its guesses, verified in one forward pass."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -9,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from ..decoding.drafter import Drafter, DraftQuery
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
-from ..decoding.sampling import race
+from ..decoding.sampling import inverse_transform, race
 from ..decoding.state import DecodingState, Query
 from .base import DecodingScheduler, check_count, check_window
 from .draft_tree import DraftTree, draft_trees
@@ -71,8 +70,6 @@ class EagleScheduler(DecodingScheduler):
 
     label = "lossless"
     paper = "Li et al. 2024, arXiv 2401.15077"
-    # Drafts and target share one noise vector per position.
-    shares_noise: ClassVar[bool] = False
 
     @register_to_config
     def __init__(self, window: int = 16, depth: int = 6, branches: int = 3):
@@ -99,33 +96,34 @@ class EagleScheduler(DecodingScheduler):
         # reach; the last token of the image has its draft in any batch.
         useful = state.layout.num_tokens - min(state.counts) if state.passes else 0
         tree = state.tree = state.trees[min(useful, len(state.trees) - 1)]
-        if self.shares_noise:
-            state.share_noise(noise, len(tree.levels) + 1, len(state.trees))
+        state.share_noise(noise, len(tree.levels) + 1, len(state.trees))
         state.window = tree.size - 1
         root = state.committed[:, None] - 1
         tokens = state.canvas.gather(1, root.clamp(min=0))
         visible = self._visible(state)
         if tree.levels:
-            tokens = self._draft(tokens, visible, state, noise)
+            tokens = self._draft(tokens, visible, state)
         nodes = torch.arange(tree.size, device=root.device)
         return Query(tokens, root + tree.depth, visible, root + nodes, state.moves)
 
     def step(self, probabilities: torch.Tensor, query: Query, state: EagleState, noise: PositionNoise) -> EagleState:
         tree, rows = state.tree, torch.arange(state.batch_size, device=query.token_ids.device)
         positions = query.positions + 1
-        slots = TreeSlots(probabilities, positions, query.token_ids[:, tree.children], tree, state, noise)
+        children = query.token_ids.index_select(1, tree.children.flatten())
+        siblings = children.unflatten(1, tree.children.shape)  # [B, M * K] -> [B, M, K]
+        slots = TreeSlots(probabilities, positions, siblings, tree, state, noise)
         accepted, left = self.verify(slots) if tree.levels else (probabilities[:, :0, 0].long(), probabilities)
 
         # A node is reached if no node on its path was refused.
         refused = torch.zeros_like(positions, dtype=torch.float32)
-        refused[:, 1:] = accepted[:, tree.parent_of] != tree.rank
+        refused[:, 1:] = accepted.index_select(1, tree.parent_of) != tree.rank
         reached = refused @ tree.descents == 0  # [B, 1 + N]
         gained = reached.sum(1)
         end = (reached * torch.arange(tree.size, device=rows.device)).amax(1)  # [B], the furthest node
         path = tree.paths[end]  # [B, 1 + D]
 
         behind = positions.gather(1, end[:, None])  # [B, 1]
-        token = race(left[rows, end][:, None], self._exponential(behind, Purpose.RESIDUAL, state, noise))
+        token = self.draw_behind(left[rows, end][:, None], behind, state, noise)  # [B, 1]
         drafts = query.token_ids.gather(1, path[:, 1:])
         steps = torch.arange(path.shape[1], device=rows.device)
         tokens = torch.where(steps < gained[:, None] - 1, torch.cat([drafts, token], 1), token)
@@ -134,7 +132,9 @@ class EagleScheduler(DecodingScheduler):
 
         # Keys, values and hidden states of the accepted path move to their positions.
         targets = committed[:, :-1]
-        state.moves = None if tree.is_chain else (state.committed[:, None] - 1 + path[:, 1:], targets)
+        if not tree.is_chain:
+            sources = state.committed[:, None] - 1 + path[:, 1:]
+            state.moves = torch.where(steps[:-1] < gained[:, None] - 1, sources, targets), targets
         state.encoded = state.committed
         return state.advance(committed, gained)
 
@@ -144,42 +144,43 @@ class EagleScheduler(DecodingScheduler):
         The law behind a node is that of its next token if none of its children is accepted.
         """
         tree, state = slots.tree, slots.state
-        # Nodes at one position may share numbers: of those, one path sees one only.
-        count = slots.siblings.shape[-1]
-        inner = slots.positions[:, tree.inner]
-        uniforms = slots.noise.uniforms(inner, Purpose.ACCEPT, state.passes * count, count)  # [B, M, K]
-        accepted, left = verify_siblings(
-            slots.target[:, tree.inner], state.draft_laws, slots.siblings, uniforms, self.relaxed_rule(slots)
-        )
+        # Nodes at one position may share numbers: of those, one path sees one only. So may passes: only that which
+        # commits a position depends on the numbers there.
+        inner = slots.positions.index_select(1, tree.inner)
+        uniforms = slots.noise.uniforms(inner, Purpose.ACCEPT, 0, slots.siblings.shape[-1])  # [B, M, K]
+        target = slots.target.index_select(1, tree.inner)
+        accepted, left = verify_siblings(target, state.draft_laws, slots.siblings, uniforms, self.relaxed_rule(slots))
         return accepted, slots.target.index_copy(1, tree.inner, left)
 
     def relaxed_rule(self, slots: TreeSlots) -> Relaxation | None:
         """What `verify_siblings` is to let pass beyond exact verification; None: nothing."""
         return None
 
-    def _draft(
-        self, root_token: torch.Tensor, visible: torch.Tensor, state: EagleState, noise: PositionNoise
+    def draw_behind(
+        self, law: torch.Tensor, positions: torch.Tensor, state: EagleState, noise: PositionNoise
     ) -> torch.Tensor:
+        """The token behind the accepted path: `[B, 1, V]` up to its norm, `[B, 1]` -> `[B, 1]`."""
+        return inverse_transform(law, noise.uniform(positions, Purpose.RESIDUAL))
+
+    def _draft(self, root_token: torch.Tensor, visible: torch.Tensor, state: EagleState) -> torch.Tensor:
         """Let the drafter fill the tree, whose nodes see `visible` `[B, 1 + N, S]`: `[B, 1 + N]` tokens."""
         tree, root = state.tree, state.committed[:, None] - 1
         tokens, laws = root_token, []
-        places = root + tree.depth  # [B, 1 + N]: position of each node
-        # As in verification, siblings of different parents may share noise.
+        # As in verification, siblings of different parents and passes may share noise.
         positions = state.committed[:, None] + torch.arange(len(tree.levels), device=root.device)  # [B, D]
-        exponentials = self._exponential(positions, Purpose.INITIALISE, state, noise).split(1, 1)
-        law = state.drafter.laws(self._catch_up(state))  # [B, 1, V]
-        for depth, level in enumerate(tree.levels, start=1):
-            if depth > 1:
-                law = state.drafter.laws(
-                    DraftQuery(
-                        token_ids=tokens.index_select(1, level.inner),
-                        positions=places.index_select(1, level.inner),
-                        visible=visible.index_select(1, level.inner),
-                        slots=root + level.inner,
-                        parents=root + level.parents,
-                    )
-                )
-            siblings = draw_siblings(law, exponentials[depth - 1], level.branches)  # [B, M, K]
+        exponentials = state.shared_noise.read(positions).split(1, 1)
+        # What the drafter is told of the nodes with children: position, sight, slot and parent's slot, level by level.
+        places = root + tree.depth  # [B, 1 + N]
+        told = places.index_select(1, tree.inner), visible.index_select(1, tree.inner), root + tree.inner
+        told = zip(*(values.split(tree.widths, 1) for values in (*told, root + tree.parents)))
+        for level, (places, sight, slots, parents), exponential in zip(tree.levels, told, exponentials):
+            if laws:
+                token_ids = tokens.index_select(1, level.inner)
+                query = DraftQuery(token_ids, places, sight, slots, parents=parents)
+            else:
+                query = self._catch_up(state)
+            law = state.drafter.laws(query)  # [B, M, V]
+            siblings = draw_siblings(law, exponential, level.branches)  # [B, M, K]
             tokens = torch.cat([tokens, siblings.flatten(1).index_select(1, level.guesses)], 1)
             laws.append(law)
         state.draft_laws = torch.cat(laws, 1)
@@ -205,14 +206,6 @@ class EagleScheduler(DecodingScheduler):
             wanted=(state.committed - state.encoded - 1).clamp(min=0)[:, None],
         )
 
-    def _exponential(
-        self, positions: torch.Tensor, purpose: Purpose, state: EagleState, noise: PositionNoise
-    ) -> torch.Tensor:
-        """`[B, Q]` -> `[B, Q, V]`, fixed per position if noise is shared, else new in every pass."""
-        if self.shares_noise:
-            return state.shared_noise.read(positions)
-        return noise.exponential(positions, purpose, state.layout.vocabulary_size, state.passes)
-
 
 class SeededEagleScheduler(EagleScheduler):
     """EAGLE drafts drawn with the noise that the target will draw with: token-identical to `AutoregressiveScheduler`.
@@ -228,7 +221,6 @@ class SeededEagleScheduler(EagleScheduler):
 
     label = "exact"
     paper = "this package; drafts after Li et al. 2024, arXiv 2401.15077"
-    shares_noise = True
 
     @register_to_config
     def __init__(self, window: int = 16, depth: int = 6, branches: int = 3):
@@ -238,7 +230,12 @@ class SeededEagleScheduler(EagleScheduler):
 
     def verify(self, slots: TreeSlots) -> tuple[torch.Tensor, torch.Tensor]:
         tree = slots.tree
-        exponential = slots.state.shared_noise.read(slots.positions[:, tree.inner])
-        choices = race(slots.target[:, tree.inner], exponential)  # [B, M]
+        exponential = slots.state.shared_noise.read(slots.positions.index_select(1, tree.inner))
+        choices = race(slots.target.index_select(1, tree.inner), exponential)  # [B, M]
         match = slots.siblings == choices[..., None]  # [B, M, K]
         return torch.where(match.any(-1), match.long().argmax(-1), match.shape[-1]), slots.target
+
+    def draw_behind(
+        self, law: torch.Tensor, positions: torch.Tensor, state: EagleState, noise: PositionNoise
+    ) -> torch.Tensor:
+        return race(law, state.shared_noise.read(positions))

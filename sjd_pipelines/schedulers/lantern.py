@@ -27,6 +27,7 @@ class LanternRules:
     config: Mapping[str, Any]
     _codebook: torch.Tensor | None = None
     _table: torch.Tensor | None = None  # [V, neighbours + 1] int64
+    _neighbours: torch.Tensor | None = None  # [V, neighbours] int64
 
     @staticmethod
     def check_rules(rule: str, relaxation: float, neighbours: int, decay: float, residual: str) -> None:
@@ -49,22 +50,22 @@ class LanternRules:
         known = self._codebook
         if known is None or known.device != vectors.device or not torch.equal(known, vectors):
             self._codebook = vectors
-            self._table = nearest_codes(
-                vectors, self.config["neighbours"] + 1
-            )  # the release's residual takes one more
+            # One more than lend probability: the release's residual takes it too.
+            self._table = nearest_codes(vectors, self.config["neighbours"] + 1)
+            self._neighbours = self._table[:, : self.config["neighbours"]].contiguous()
 
     def relaxed_mass(self, target: torch.Tensor, drafts: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
         """What each draft is accepted with: `[B, W, V]`, `[B, W]`, `annealed` factors `[W]` -> `[B, W]`."""
         mass = at_drafts(target, drafts)
         if factors is not None:
             return mass * factors
-        return mass + self._relief(target, drafts)
+        return mass + self._relief(target, drafts, mass)
 
     def taken_away(self, target: torch.Tensor, draft_law: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
         """What the rejection of a draft takes from the target: `[B, W, V]` twice, `[B, W]` -> `[B, W, V]`."""
         if self.config["residual"] == "vanilla":
             return draft_law
-        relaxed = self._relief(target, drafts) > 0  # [B, W]
+        relaxed = self._relief(target, drafts, at_drafts(target, drafts)) > 0  # [B, W]
         without_neighbours = draft_law.scatter(-1, self._table[drafts.clamp(max=len(self._table) - 1)], 0.0)
         return torch.where(relaxed[..., None], without_neighbours, draft_law)
 
@@ -74,12 +75,12 @@ class LanternRules:
             return None
         return annealed_factors(window, self.config["relaxation"], self.config["decay"], device)
 
-    def _relief(self, target: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
-        """Probability that the neighbours of each draft lend it: `[B, W, V]`, `[B, W]` -> `[B, W]`."""
+    def _relief(self, target: torch.Tensor, drafts: torch.Tensor, probability: torch.Tensor) -> torch.Tensor:
+        """What the neighbours of each draft lend to its own probability: `[B, W, V]`, `[B, W]` twice -> `[B, W]`."""
         bound = self.config["relaxation"]
         if self.config["rule"] == "multiplicative":
-            bound = (bound - 1) * target.gather(-1, drafts[..., None])
-        return neighbour_mass(target, drafts, self._table[:, : self.config["neighbours"]], bound)
+            bound = (bound - 1) * probability[..., None]
+        return neighbour_mass(target, drafts, self._neighbours, bound)
 
 
 class LanternScheduler(LanternRules, SJDScheduler):

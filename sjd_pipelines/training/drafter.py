@@ -108,10 +108,11 @@ def roll_out(
         steps: drafts in a row.
     """
     positions = torch.arange(hidden.shape[1], device=hidden.device).expand(hidden.shape[:2])
+    rotations = drafter.rotations(hidden.shape[1], columns, hidden.device)
     features, cache = hidden, DynamicCache()
     for step in range(steps):
         mask = roll_out_mask(hidden.shape[1], step, hidden.device)[None, None]
-        guess = drafter(features, embeds, mask, positions, columns, cache).float()
+        guess = drafter(features, embeds, mask, positions, rotations, cache).float()
         yield guess
         features = torch.cat([hidden[:, :1], guess[:, :-1]], 1)
 

@@ -1,7 +1,17 @@
 import pytest
 import torch
 
-from sjd_pipelines.decoding import FREE, PositionNoise, Purpose, force, guide, most_likely, probabilities, race
+from sjd_pipelines.decoding import (
+    FREE,
+    PositionNoise,
+    Purpose,
+    force,
+    guide,
+    inverse_transform,
+    most_likely,
+    probabilities,
+    race,
+)
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.5, -1.0])
 
@@ -83,6 +93,21 @@ def test_race_draws_from_the_law():
     counts = race(law, noise).flatten().bincount(minlength=5).double()
     expected = law.double() * 20_000
     assert ((counts - expected) ** 2 / expected).sum() < 23.5  # 4 degrees of freedom: p = 1e-4
+
+
+def test_the_inverse_transform_draws_from_the_law():
+    law = LOGITS.softmax(-1)
+    uniform = PositionNoise([0]).uniform(torch.arange(20_000)[None], Purpose.SAMPLE)
+    counts = inverse_transform(law.expand(1, 20_000, 5), uniform).flatten().bincount(minlength=5).double()
+    expected = law.double() * 20_000
+    assert ((counts - expected) ** 2 / expected).sum() < 23.5  # 4 degrees of freedom: p = 1e-4
+
+
+def test_the_inverse_transform_ignores_the_norm_and_excludes_zero():
+    law = torch.tensor([0.0, 1.0, 2.0, 0.0, 3.0, 0.0]).expand(8, 6)
+    uniform = torch.tensor([0.0, 0.16, 0.17, 0.49, 0.51, 0.9, 1 - 2**-24, 0.55])
+    assert inverse_transform(law, uniform).tolist() == [1, 1, 2, 2, 4, 4, 4, 4]
+    assert torch.equal(inverse_transform(law, uniform), inverse_transform(law / 6, uniform))
 
 
 def test_race_ignores_the_norm_and_excludes_zero():

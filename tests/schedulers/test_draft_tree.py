@@ -49,7 +49,7 @@ def test_tables_of_a_small_tree():
     assert tree.rank.tolist() == [0, 1, 0, 1, 0]
     first, second = tree.levels
     assert (first.inner.tolist(), first.branches, first.guesses.tolist()) == ([0], 2, [0, 1])
-    assert (second.inner.tolist(), second.parents.tolist(), second.guesses.tolist()) == ([1, 2], [0, 0], [0, 1, 2])
+    assert (second.inner.tolist(), second.guesses.tolist()) == ([1, 2], [0, 1, 2])
 
 
 def test_the_empty_tree_is_the_root():
