@@ -132,9 +132,9 @@ class EagleScheduler(DecodingScheduler):
 
         # Keys, values and hidden states of the accepted path move to their positions.
         targets = committed[:, :-1]
-        if not tree.is_chain:
-            sources = state.committed[:, None] - 1 + path[:, 1:]
-            state.moves = torch.where(steps[:-1] < gained[:, None] - 1, sources, targets), targets
+        sources = state.committed[:, None] - 1 + path[:, 1:]
+        sources = torch.where(steps[:-1] < gained[:, None] - 1, sources, targets)  # the others stay
+        state.moves = None if tree.is_chain else (sources, targets)
         state.encoded = state.committed
         return state.advance(committed, gained)
 
@@ -144,8 +144,8 @@ class EagleScheduler(DecodingScheduler):
         The law behind a node is that of its next token if none of its children is accepted.
         """
         tree, state = slots.tree, slots.state
-        # Nodes at one position may share numbers: of those, one path sees one only. So may passes: only that which
-        # commits a position depends on the numbers there.
+        # Nodes at one position may share numbers: of those, one path sees one only. So may passes: the numbers of a
+        # position decide in the pass that commits it, and in no other.
         inner = slots.positions.index_select(1, tree.inner)
         uniforms = slots.noise.uniforms(inner, Purpose.ACCEPT, 0, slots.siblings.shape[-1])  # [B, M, K]
         target = slots.target.index_select(1, tree.inner)

@@ -46,3 +46,20 @@ def test_ragged_rows_and_rejected_drafts_reproduce_the_full_forward():
     assert fronts == [11, 11]
     assert torch.allclose(hidden[:, :11], full[:, :11], atol=1e-5)
     assert cache.nbytes == 2 * 2 * 2 * 16 * 2 * 8 * 4  # layers, keys and values, rows, slots, heads, dim, bytes
+
+
+def test_what_moves_leaves_the_rest_in_place():
+    cache = CanvasCache(6)
+    states = torch.arange(2.0 * 3 * 6 * 4).view(2, 3, 6, 4)  # [rows, heads, slots, dim]
+    cache.place(torch.arange(6).expand(2, -1), 6)
+    keys, values = cache.update(states, -states, 0)
+    # The first row moves a slot that the second keeps, both keep another, the second moves a third.
+    sources = torch.tensor([[4, 2, 3], [1, 2, 5]])
+    targets = torch.tensor([[1, 2, 3], [1, 2, 3]])
+    cache.move(sources, targets)
+    moved = states.clone()
+    moved[0, :, 1], moved[1, :, 3] = states[0, :, 4], states[1, :, 5]
+    assert torch.equal(keys, moved)
+    assert torch.equal(values, -moved)
+    cache.move(targets, targets)
+    assert torch.equal(keys, moved)

@@ -44,6 +44,8 @@ def test_tables_of_a_small_tree():
     assert tree.paths.tolist() == [[0, 0, 0], [0, 1, 1], [0, 2, 2], [0, 1, 3], [0, 1, 4], [0, 2, 5]]
     assert tree.ancestors[4].tolist() == [True, True, False, False, True, False]
     assert tree.inner.tolist() == [0, 1, 2]
+    assert tree.parents.tolist() == [0, 0, 0]
+    assert tree.widths == [1, 2]
     assert tree.children.tolist() == [[1, 2], [3, 4], [5, 5]]
     assert tree.parent_of.tolist() == [0, 0, 1, 1, 2]
     assert tree.rank.tolist() == [0, 1, 0, 1, 0]

@@ -12,6 +12,7 @@ from sjd_pipelines import (
     SeededEagleScheduler,
 )
 from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
+from sjd_pipelines.decoding import race
 from sjd_pipelines.schedulers.sibling_verification import verify_siblings
 from sjd_pipelines.schedulers.verification import residual, speculative_accept
 
@@ -87,6 +88,13 @@ class TargetInsteadOfResidual(EagleScheduler):
         return super().verify(slots)[0], slots.target
 
 
+class ResidualByTheDraftsNoise(EagleScheduler):
+    """Draws the token behind a rejection with the noise that its rejected drafts were drawn with."""
+
+    def draw_behind(self, law, positions, state, noise):
+        return race(law, state.shared_noise.read(positions))
+
+
 class KeysStay(EagleScheduler):
     """Leaves keys, values and hidden states of an accepted branch where they are."""
 
@@ -101,6 +109,7 @@ class KeysStay(EagleScheduler):
         IndependentSiblings(window=8, depth=3, branches=3),
         DraftedTwice(window=8, depth=3, branches=3),
         TargetInsteadOfResidual(window=3, branches=1),
+        ResidualByTheDraftsNoise(window=8, depth=3, branches=3),
         KeysStay(window=8, depth=3, branches=3),
     ],
     ids=lambda scheduler: type(scheduler).__name__,
