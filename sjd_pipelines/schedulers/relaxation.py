@@ -132,9 +132,8 @@ def neighbour_mass(
     Returns:
         `[B, W]` float32.
     """
-    nearest = embedding(
-        drafts.clamp(max=len(neighbours) - 1), neighbours
-    )  # [B, W, k]; structural ids get a row without mass
+    codes = drafts.clamp(max=len(neighbours) - 1)  # structural ids get a row without mass
+    nearest = embedding(codes, neighbours)  # [B, W, k]
     reached = target.gather(-1, nearest).cumsum(-1)
     return reached.masked_fill(reached > bound, 0.0).amax(-1)
 
