@@ -1,95 +1,54 @@
 """Parallel (Jacobi-type) decoding for autoregressive image models, in diffusers style."""
 
-from diffusers import ModelMixin, SchedulerMixin
-
-from .decoding import (
-    CanvasCache,
-    DecodingState,
-    DecodingStatistics,
-    ImageTokenLayout,
-    PositionNoise,
-    Purpose,
-    Query,
-)
-from .models import DraftReviser, EagleDrafter, LlamaGenTransformer
-from .pipelines import (
-    SJDAutoRegressivePipeline,
-    SJDChameleonPipeline,
-    SJDEmu3Pipeline,
-    SJDJanusPipeline,
-    SJDLlamaGenPipeline,
-    SJDPipelineOutput,
-)
-from .schedulers import (
-    SCHEDULERS,
-    AutoregressiveScheduler,
-    CorrectedJacobiScheduler,
-    CoupledSJDScheduler,
-    DecodingScheduler,
-    EagleScheduler,
-    GroupedSJDScheduler,
-    JacobiScheduler,
-    LanternEagleScheduler,
-    LanternScheduler,
-    ParallelJacobiScheduler,
-    RasterWindowScheduler,
-    RevisedJacobiScheduler,
-    RowParallelScheduler,
-    SeededEagleScheduler,
-    SeededJacobiScheduler,
-    SJDPACScheduler,
-    SJDPlusPlusScheduler,
-    SJDScheduler,
-    TreeJacobiScheduler,
-    ZipARScheduler,
-)
+from .exports import lazy
 from .version import __version__
 
-# diffusers records a component's module in model_index.json, imports nothing on its own, and looks its base class up
-# as an attribute of that module. Recording the package itself keeps saved folders loadable when files move.
-for _component in (*SCHEDULERS.values(), DraftReviser, EagleDrafter, LlamaGenTransformer):
-    _component.__module__ = __name__
-del _component
+# Saved folders name this package, not its modules, as the home of schedulers and networks: files may move. diffusers
+# looks up in it the class, and the base class that knows how to load it.
+SOURCES = {
+    "diffusers": ("ModelMixin", "SchedulerMixin"),
+    ".decoding": (
+        "CanvasCache",
+        "DecodingState",
+        "DecodingStatistics",
+        "ImageTokenLayout",
+        "PositionNoise",
+        "Purpose",
+        "Query",
+    ),
+    ".models": ("DraftReviser", "EagleDrafter", "LlamaGenTransformer"),
+    ".pipelines": (
+        "SJDAutoRegressivePipeline",
+        "SJDChameleonPipeline",
+        "SJDEmu3Pipeline",
+        "SJDJanusPipeline",
+        "SJDLlamaGenPipeline",
+        "SJDPipelineOutput",
+    ),
+    ".schedulers": (
+        "SCHEDULERS",
+        "AutoregressiveScheduler",
+        "CorrectedJacobiScheduler",
+        "CoupledSJDScheduler",
+        "DecodingScheduler",
+        "EagleScheduler",
+        "GroupedSJDScheduler",
+        "JacobiScheduler",
+        "LanternEagleScheduler",
+        "LanternScheduler",
+        "ParallelJacobiScheduler",
+        "RasterWindowScheduler",
+        "RevisedJacobiScheduler",
+        "RowParallelScheduler",
+        "SJDPACScheduler",
+        "SJDPlusPlusScheduler",
+        "SJDScheduler",
+        "SeededEagleScheduler",
+        "SeededJacobiScheduler",
+        "TreeJacobiScheduler",
+        "ZipARScheduler",
+    ),
+}
 
-__all__ = [
-    "SCHEDULERS",
-    "AutoregressiveScheduler",
-    "CanvasCache",
-    "CorrectedJacobiScheduler",
-    "CoupledSJDScheduler",
-    "DecodingScheduler",
-    "DecodingState",
-    "DecodingStatistics",
-    "DraftReviser",
-    "EagleDrafter",
-    "EagleScheduler",
-    "GroupedSJDScheduler",
-    "ImageTokenLayout",
-    "JacobiScheduler",
-    "LanternEagleScheduler",
-    "LanternScheduler",
-    "LlamaGenTransformer",
-    "ModelMixin",
-    "ParallelJacobiScheduler",
-    "PositionNoise",
-    "Purpose",
-    "Query",
-    "RasterWindowScheduler",
-    "RevisedJacobiScheduler",
-    "RowParallelScheduler",
-    "SJDAutoRegressivePipeline",
-    "SJDChameleonPipeline",
-    "SJDEmu3Pipeline",
-    "SJDJanusPipeline",
-    "SJDLlamaGenPipeline",
-    "SJDPACScheduler",
-    "SJDPipelineOutput",
-    "SJDPlusPlusScheduler",
-    "SJDScheduler",
-    "SchedulerMixin",
-    "SeededEagleScheduler",
-    "SeededJacobiScheduler",
-    "TreeJacobiScheduler",
-    "ZipARScheduler",
-    "__version__",
-]
+__all__, __getattr__, __dir__ = lazy(__name__, SOURCES)
+__all__ += ["__version__"]

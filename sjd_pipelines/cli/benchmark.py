@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report:
         return run_report(arguments)
     journal = open_journal("--json", arguments.json)
-    contenders = make_contenders(arguments.schedulers, [w for group in arguments.windows for w in group])
     sampling = sampling_options(arguments)
+    contenders = make_contenders(arguments.schedulers, [w for group in arguments.windows for w in group])
     device = check_device(arguments.device)
     progress = show_progress(arguments.quiet)
 
@@ -101,15 +101,18 @@ def make_contenders(names: list[str] | None, windows: list[int | str]) -> "tuple
         names: as registered, or with settings, `NAME:KEY=VALUE,KEY=VALUE`; None is all.
         windows: of those that have one.
     """
+    from ..schedulers import SCHEDULERS
+    from .settings import check_names, make_scheduler
+
+    check_names(text.partition(":")[0] for text in names or ())
     from ..benchmark.contenders import Contender
     from ..benchmark.exactness import windows_of
-    from ..schedulers import SCHEDULERS, AutoregressiveScheduler
-    from .settings import make_scheduler, scheduler_class
+    from ..schedulers import AutoregressiveScheduler
 
     contenders = []
     for text in dict.fromkeys(names or SCHEDULERS):
         name, colon, assignments = text.partition(":")
-        cls = scheduler_class(name)
+        cls = SCHEDULERS[name]
         if cls is AutoregressiveScheduler:
             continue
         for window in windows_of(cls, dict.fromkeys(windows)) or (None,):

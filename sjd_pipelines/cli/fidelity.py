@@ -50,10 +50,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     journal = open_journal("--json", arguments.json)
+    sampling = sampling_options(arguments)
     from .settings import check_names
 
     check_names(arguments.schedulers)
-    sampling = sampling_options(arguments)
     device = check_device(arguments.device)
     progress = show_progress(arguments.quiet)
     with torch_threads(arguments.threads):

@@ -98,10 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
     pictures = plan_pictures(arguments.prompts, arguments.num_images, start, arguments.output)
     check_outputs(arguments, pictures)
 
-    from .settings import make_scheduler
-
     scheduler = None
     if arguments.scheduler is not None:
+        from .settings import make_scheduler
+
         scheduler = make_scheduler(arguments.scheduler, arguments.window, arguments.assignments)
     elif arguments.assignments:
         raise CommandError("--set needs --scheduler: it belongs to the scheduler that you name.")

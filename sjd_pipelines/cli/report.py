@@ -131,12 +131,14 @@ def curve_windows(groups: list[list[int | str]]) -> tuple[int, ...]:
 
 
 def make_config(arguments: argparse.Namespace) -> "ReportConfig":
-    from ..benchmark.contenders import RELAXED_FAMILIES, at_defaults
-    from ..benchmark.report import ReportConfig
     from .settings import check_names
 
     check_names(arguments.schedulers)
     check_names(arguments.curves)
+    windows, sampling = curve_windows(arguments.windows), sampling_options(arguments)
+    from ..benchmark.contenders import RELAXED_FAMILIES, at_defaults
+    from ..benchmark.report import ReportConfig
+
     return ReportConfig(
         contenders=at_defaults(arguments.schedulers),
         model=model_name(arguments.model),
@@ -146,9 +148,9 @@ def make_config(arguments: argparse.Namespace) -> "ReportConfig":
         sweeps=tuple(arguments.sweeps),
         swept=arguments.swept,
         curves=arguments.curves and tuple(arguments.curves),
-        windows=curve_windows(arguments.windows),
+        windows=windows,
         families=() if arguments.no_relaxed else RELAXED_FAMILIES,
         samples=arguments.samples,
         seed=arguments.seed,
-        sampling=sampling_options(arguments),
+        sampling=sampling,
     )

@@ -25,13 +25,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         check_writable("--json", arguments.json)
+    from .settings import check_names
+
+    check_names(arguments.schedulers)
     import torch
 
     from ..benchmark.machine import machine_facts
     from ..benchmark.step_cost import measure_step_costs
-    from .settings import check_names
 
-    check_names(arguments.schedulers)
     costs = measure_step_costs(arguments.schedulers, arguments.window, arguments.codebook_size, arguments.batch_size)
     if arguments.json:
         facts = machine_facts(torch.device("cpu"))

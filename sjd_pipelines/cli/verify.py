@@ -29,10 +29,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         check_writable("--json", arguments.json)
-    from ..benchmark.exactness import verify
     from .settings import check_names
 
     check_names(arguments.schedulers)
+    from ..benchmark.exactness import verify
+
     windows = list(dict.fromkeys(window for group in arguments.windows for window in group))
     verdicts = verify(arguments.schedulers, windows, samples=arguments.samples, seed=arguments.seed)
     if arguments.json:

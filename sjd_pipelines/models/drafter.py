@@ -22,6 +22,8 @@ class EagleDrafter(ModelMixin, ConfigMixin):
         norm_eps: epsilon of the norms.
     """
 
+    __module__ = "sjd_pipelines"  # what model_index.json will name, because files move
+
     @register_to_config
     def __init__(
         self,

@@ -41,6 +41,8 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     _no_split_modules = ["LlamaGenBlock"]
 
+    __module__ = "sjd_pipelines"  # what model_index.json will name, because files move
+
     @register_to_config
     def __init__(
         self,

@@ -36,6 +36,8 @@ class DraftReviser(ModelMixin, ConfigMixin):
         rank: of the table.
     """
 
+    __module__ = "sjd_pipelines"  # what model_index.json will name, because files move
+
     @register_to_config
     def __init__(
         self,

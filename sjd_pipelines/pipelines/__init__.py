@@ -1,19 +1,15 @@
 """Pipelines: one file per model family, all with the same life cycle."""
 
-from .autoregressive import SJDAutoRegressivePipeline
-from .chameleon import SJDChameleonPipeline
-from .emu3 import SJDEmu3Pipeline
-from .janus import SJDJanusPipeline
-from .llamagen import SJDLlamaGenPipeline
-from .output import SJDPipelineOutput
-from .prompts import EncodedPrompt
+from ..exports import lazy
 
-__all__ = [
-    "EncodedPrompt",
-    "SJDAutoRegressivePipeline",
-    "SJDChameleonPipeline",
-    "SJDEmu3Pipeline",
-    "SJDJanusPipeline",
-    "SJDLlamaGenPipeline",
-    "SJDPipelineOutput",
-]
+SOURCES = {
+    ".autoregressive": ("SJDAutoRegressivePipeline",),
+    ".chameleon": ("SJDChameleonPipeline",),
+    ".emu3": ("SJDEmu3Pipeline",),
+    ".janus": ("SJDJanusPipeline",),
+    ".llamagen": ("SJDLlamaGenPipeline",),
+    ".output": ("SJDPipelineOutput",),
+    ".prompts": ("EncodedPrompt",),
+}
+
+__all__, __getattr__, __dir__ = lazy(__name__, SOURCES)

@@ -1,9 +1,16 @@
-"""Checks of a pipeline call, made before any work starts. Every message says what to do."""
+"""Checks of a pipeline call, made before any work starts. Every message says what to do.
+
+The command line checks its options here too, before it loads torch.
+"""
+
+from __future__ import annotations
 
 import math
 from numbers import Real
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -33,6 +40,8 @@ def check_call(
 
 def check_generators(generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> None:
     """Raise `ValueError` unless `generator` is None, one generator, or one per picture."""
+    import torch
+
     if generator is None or isinstance(generator, torch.Generator):
         return
     if not isinstance(generator, list) or not all(isinstance(one, torch.Generator) for one in generator):

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Collection
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
@@ -23,6 +23,13 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     order = 1
     label: ClassVar[str]
     paper: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        # What model_index.json will name: the package, because files move.
+        package = __name__.partition(".")[0]
+        if cls.__module__.startswith(f"{package}."):
+            cls.__module__ = package
 
     @classmethod
     def _get_compatibles(cls) -> list[type]:

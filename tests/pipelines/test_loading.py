@@ -1,6 +1,7 @@
 """Saving, loading in a fresh process, and what is refused."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -19,13 +20,24 @@ output = pipe("a red dog", generator=torch.Generator().manual_seed(7), output_ty
 print(type(pipe).__name__, type(pipe.scheduler).__name__, pipe.scheduler.window, output.tokens[0].tolist())
 """
 
+# The way of a hub repository with code of its own: no module of this package is loaded before diffusers asks.
+OF_DIFFUSERS = """
+import sys
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained(sys.argv[1], custom_pipeline=sys.argv[1], trust_remote_code=True)
+print(type(pipe).__name__, type(pipe.scheduler).__name__, pipe.scheduler.window)
+"""
+
 
 def draw(pipe):
     return pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent").tokens
 
 
-def fresh_process(folder):
-    result = subprocess.run([sys.executable, "-c", FRESH, str(folder)], capture_output=True, text=True, check=True)
+def fresh_process(folder, code=FRESH):
+    command = [sys.executable, "-c", code, str(folder)]
+    # diffusers keeps a copy of a repository's code.
+    environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules")}
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return result.stdout.strip().splitlines()[-1]
 
 
@@ -43,6 +55,13 @@ def test_diffusers_folder_loads_in_a_fresh_process(pipe, tmp_path):
     assert index["scheduler"] == ["sjd_pipelines", "CoupledSJDScheduler"]
     assert index["model"] == ["transformers", "JanusForConditionalGeneration"]
     assert fresh_process(tmp_path) == f"SJDJanusPipeline CoupledSJDScheduler 5 {draw(pipe)[0].tolist()}"
+
+
+def test_diffusers_loads_a_folder_by_itself(pipe, tmp_path):
+    pipe.scheduler = CoupledSJDScheduler(window=5)
+    pipe.save_pretrained(tmp_path)
+    (tmp_path / "pipeline.py").write_text("from sjd_pipelines import SJDJanusPipeline\n")
+    assert fresh_process(tmp_path, OF_DIFFUSERS) == "SJDJanusPipeline CoupledSJDScheduler 5"
 
 
 def test_transformers_folder_loads_in_a_fresh_process(pipe, tmp_path):
