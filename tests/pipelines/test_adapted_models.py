@@ -48,20 +48,23 @@ def test_lora_adapters(families, name, modules, tmp_path):
     assert torch.equal(pipe(PROMPTS, **OPTIONS).tokens, adapted)
 
 
+def quantised_emu3(families, folder, config):
+    pipe = member(families, "emu3")
+    pipe.model.save_pretrained(folder)
+    pipe.tokenizer.save_pretrained(folder)
+    quantised = SJDAutoRegressivePipeline.from_pretrained(
+        folder, image_area=36, quantization_config=config, device_map="cpu"
+    )
+    quantised.set_progress_bar_config(disable=True)
+    return quantised
+
+
 def test_quantised_language_model(families, tmp_path):
     pytest.importorskip("bitsandbytes")
     from transformers import BitsAndBytesConfig
 
-    pipe = member(families, "emu3")
-    pipe.model.save_pretrained(tmp_path)
-    pipe.tokenizer.save_pretrained(tmp_path)
-    quantised = SJDAutoRegressivePipeline.from_pretrained(
-        tmp_path,
-        image_area=36,
-        quantization_config=BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "vqmodel"]),
-        device_map="cpu",
-    )
-    quantised.set_progress_bar_config(disable=True)
+    config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "vqmodel"])
+    quantised = quantised_emu3(families, tmp_path, config)
     assert type(quantised.model.model.text_model.layers[0].mlp.up_proj).__name__ == "Linear8bitLt"
     output = quantised(PROMPTS, **OPTIONS)
     assert output.images.shape == (2, 6, 6, 3)
@@ -73,16 +76,8 @@ def test_weights_quantised_by_torchao(families, tmp_path):
     from torchao.quantization import Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 
-    pipe = member(families, "emu3")
-    pipe.model.save_pretrained(tmp_path)
-    pipe.tokenizer.save_pretrained(tmp_path)
-    quantised = SJDAutoRegressivePipeline.from_pretrained(
-        tmp_path,
-        image_area=36,
-        quantization_config=TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=["vqmodel"]),
-        device_map="cpu",
-    )
-    quantised.set_progress_bar_config(disable=True)
+    config = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=["vqmodel"])
+    quantised = quantised_emu3(families, tmp_path, config)
     weight = quantised.model.model.text_model.layers[0].mlp.up_proj.weight
     assert type(weight).__module__.startswith("torchao")
     assert quantised(PROMPTS, **OPTIONS).images.shape == (2, 6, 6, 3)

@@ -5,31 +5,17 @@ import torch
 
 from sjd_pipelines import CoupledSJDScheduler, SJDPACScheduler
 from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
-from sjd_pipelines.benchmark.toy import toy_pipeline
 from sjd_pipelines.schedulers.sjd_pac import SiblingTree
 from sjd_pipelines.schedulers.verification import residual, speculative_accept
 
+from .conftest import PROMPTS, run
+
 SAMPLES = 6000
-PROMPTS = ["a red dog", "two blue cat on a red house", "car", "a dog"]
 
 
 @pytest.fixture(scope="module")
 def toy():
     return enumerable_pipeline()
-
-
-@pytest.fixture(scope="module")
-def wide():
-    """8 x 8 tokens, so that a tree is small beside the image."""
-    pipe = toy_pipeline(side=8, codebook_size=32, logit_scale=1.5)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def run(pipe, scheduler):
-    pipe.scheduler = scheduler
-    seeds = [torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))]
-    return pipe(PROMPTS, guidance_scale=2.0, generator=seeds, output_type="latent")
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 8])
