@@ -2,8 +2,12 @@
 
 from comfy_api.latest import io
 
+from sjd_pipelines.pipelines.families import FAMILIES
+
 from . import runtime
 from .types import ModelType
+
+FAMILY_NAMES = ", ".join(family.models for family in FAMILIES)
 
 
 class SJDModelLoader(io.ComfyNode):
@@ -18,10 +22,10 @@ class SJDModelLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=list(runtime.model_folders()),
-                    default=runtime.BUNDLED,
-                    tooltip="Which model draws. Put model folders (Janus, Emu3, Lumina-mGPT, Anole, LlamaGen) into "
-                    "models/sjd and press R to see them here. Bigger models draw better and need more memory.",
+                    options=list(runtime.models()),
+                    default=runtime.DEFAULT_MODEL,
+                    tooltip=f"Which model draws. Put model folders ({FAMILY_NAMES}) into models/sjd and press R to "
+                    "see them here. Bigger models draw better and need more memory.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -49,7 +53,7 @@ class SJDModelLoader(io.ComfyNode):
             return f"dtype must be auto, {', '.join(runtime.DTYPES)}; got {dtype!r}."
         try:
             if model is not None:
-                runtime.model_folder(model)
+                runtime.find_model(model)
         except ValueError as error:
             return str(error)
         return True
@@ -57,11 +61,11 @@ class SJDModelLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:
         """A folder whose files were replaced is another model."""
-        folder = runtime.model_folder(model)
-        files = [] if folder is None else sorted(path for path in folder.rglob("*") if path.is_file())
+        source = runtime.find_model(model)
+        files = [] if isinstance(source, str) else sorted(path for path in source.rglob("*") if path.is_file())
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         return f"{model} {dtype} {states}"
 
     @classmethod
     def execute(cls, model: str, dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(runtime.load_model(runtime.model_folder(model), dtype))
+        return io.NodeOutput(runtime.load_model(runtime.find_model(model), dtype))

@@ -14,13 +14,16 @@ from comfy.utils import ProgressBar
 from PIL import Image
 
 from sjd_pipelines import ImageTokenLayout, SJDAutoRegressivePipeline
+from sjd_pipelines.bundled import BUNDLED, DEFAULT
 from sjd_pipelines.pipelines.info import inspect_model
 from sjd_pipelines.pipelines.loading import find_family
 
 from .types import Codebook
 
 CONFIGURATIONS = ("model_index.json", "config.json")
-BUNDLED = "bundled emoji model (128 x 128)"
+# What graphs and their lists call a bundled model that they knew before it had a name.
+LABELS = {"emoji-janus": "bundled emoji model (128 x 128)"}
+DEFAULT_MODEL = LABELS.get(DEFAULT, DEFAULT)
 OWN_FOLDER, SHARED_FOLDER = "sjd", "diffusers"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 CODEBOOK_SAMPLE = 32  # vectors
@@ -73,45 +76,54 @@ class Model:
             raise torch.OutOfMemoryError(f"Out of memory: {LOWER}. ({error})") from error
 
 
-def model_folders() -> dict[str, Path | None]:
-    """Models to choose from: the bundled one, then folders by their path below a model folder.
+def models() -> dict[str, str | Path]:
+    """Models to choose from: the bundled ones by name, then folders by their path below a model folder.
 
-    `models/sjd` is ours, so all that holds a configuration counts; from `models/diffusers` only known families do.
+    `models/sjd` is ours, so all that holds a configuration counts; from `models/diffusers` only known families do. A
+    folder that is called as a bundled model is listed as `./name`.
     """
-    found: dict[str, Path | None] = {BUNDLED: None}
+    found: dict[str, str | Path] = {LABELS.get(name, name): name for name in BUNDLED}
     for kind in (OWN_FOLDER, SHARED_FOLDER):
         for base in map(Path, folder_paths.get_folder_paths(kind)):
             for folder in _folders_with_configuration(base):
                 if kind == OWN_FOLDER or _is_known(folder):
-                    found.setdefault(folder.relative_to(base).as_posix(), folder)
+                    name = folder.relative_to(base).as_posix()
+                    found.setdefault(f"./{name}" if name in BUNDLED else name, folder)
     return found
 
 
-def model_folder(name: str) -> Path | None:
-    """The folder of a model that `model_folders` names; None is the bundled one."""
-    folders = model_folders()
-    if name not in folders:
+def find_model(name: str) -> str | Path:
+    """A model that `models` lists, as the library takes it: the name of a bundled one, or a folder.
+
+    Raises:
+        ValueError: there is none.
+    """
+    known = models()
+    bare = name.removeprefix("./")
+    listed = LABELS.get(name, name) if bare in BUNDLED else bare
+    if listed not in known:
         searched = [path for kind in (OWN_FOLDER, SHARED_FOLDER) for path in folder_paths.get_folder_paths(kind)]
         raise ValueError(
-            f"There is no model {name!r}. Searched {', '.join(searched)} for folders with a model_index.json or "
-            "config.json. Put the model's folder into models/sjd, for instance with "
-            "`hf download deepseek-ai/Janus-Pro-1B --local-dir models/sjd/Janus-Pro-1B`, and press R."
+            f"There is no model {name!r}. It is not a bundled one ({', '.join(BUNDLED)}). Searched "
+            f"{', '.join(searched)} for folders with a model_index.json or config.json. Put the model's folder into "
+            "models/sjd, for instance with `hf download deepseek-ai/Janus-Pro-1B --local-dir models/sjd/Janus-Pro-1B`, "
+            "and press R."
         )
-    return folders[name]
+    return known[listed]
 
 
-def load_model(folder: Path | None, dtype: str) -> Model:
-    """Load a pipeline and hand its memory to ComfyUI."""
+def load_model(source: str | Path, dtype: str) -> Model:
+    """Load a pipeline and hand its memory to ComfyUI; `source` is as `find_model` returns it."""
     device = management.get_torch_device()
     torch_dtype = _best_dtype(device) if dtype == "auto" else DTYPES[dtype]
-    pipe = SJDAutoRegressivePipeline.from_pretrained(folder, dtype=torch_dtype)
+    pipe = SJDAutoRegressivePipeline.from_pretrained(source, dtype=torch_dtype)
     pipe.set_progress_bar_config(disable=True)
     patcher = ModelPatcher(SJDWeights(pipe), load_device=device, offload_device=management.unet_offload_device())
     vectors = pipe.codebook_vectors()
     codebook = Codebook(
         f"{type(pipe).__name__} {vectors.shape[0]} x {vectors.shape[1]}", vectors[:CODEBOOK_SAMPLE].float().cpu()
     )
-    model = Model(pipe, patcher, inspect_model(folder, torch_dtype).prompt_token_bytes, codebook)
+    model = Model(pipe, patcher, inspect_model(source, torch_dtype).prompt_token_bytes, codebook)
     # One empty picture, so that the first preview is known not to slow its run.
     layout = pipe.image_layout(None, None)
     decode_picture(model, torch.zeros(1, layout.rows * layout.columns, dtype=torch.int64), layout)

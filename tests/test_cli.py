@@ -209,7 +209,9 @@ def test_a_folder_that_cannot_be_written_in(sjd):
 def test_a_model_that_is_not_there(sjd, model):
     status, _, err = sjd("generate", "car", "--model", "nowhere")
     assert (status, err) == (
-        2, "sjd: error: cannot load the model: nowhere is neither a folder nor a hub id (owner/name).\n",
+        2,
+        "sjd: error: cannot load the model: nowhere is neither a bundled model (emoji-janus) nor a folder; a hub id "
+        "has the form owner/name.\n",
     )  # fmt: skip
     status, _, err = sjd("generate", "car", "--model", model, "--window", 4)
     assert (status, err) == (2, "sjd: error: scheduler autoregressive has no setting 'window'; it has none.\n")

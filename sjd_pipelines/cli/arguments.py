@@ -5,6 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..bundled import BUNDLED, DEFAULT
+
+MODEL_HELP = (
+    "a bundled model ("
+    + "; ".join(f"{name}: {model.description}" for name, model in BUNDLED.items())
+    + "), a folder (./NAME where a bundled model has that name) or a hub id (owner/name)"
+)
 SAMPLING = ("guidance_scale", "temperature", "top_k", "top_p")
 
 
@@ -53,8 +60,8 @@ def seed(text: str) -> int:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
-        metavar="FOLDER|ID",
-        help="model folder or hub id (owner/name), in diffusers or transformers layout; default: the bundled one",
+        metavar="MODEL",
+        help=f"{MODEL_HELP}; default: {DEFAULT}",
     )
     parser.add_argument(
         "--dtype",

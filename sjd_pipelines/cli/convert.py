@@ -1,30 +1,39 @@
-"""`sjd convert`: published checkpoints to folders that load anywhere, and LlamaGen back again."""
+"""`sjd convert`: published checkpoints to folders that load anywhere, and back again."""
 
 import argparse
 from pathlib import Path
 
+from ..pipelines.families import FAMILIES
 from .arguments import CommandError
 
-OPTIONS = ("vq_file", "image_size", "text_encoder", "tokenizer", "vq_model", "recipe", "resolution")
+OPTIONS = [option.name for family in FAMILIES for option in family.options]
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "convert",
         help="write a published checkpoint as a diffusers-layout folder of safetensors",
-        description="Convert a published LlamaGen file, or a folder or hub id, into a folder that from_pretrained "
-        "loads. Pickled files are read with weights_only. With --reverse, write LlamaGen's own files again.",
+        description="Convert a published file, or a model by name, folder or hub id, into a folder that "
+        "from_pretrained loads. Pickled files are read with weights_only. With --reverse, write the files that the "
+        "authors' own code loads.",
     )
-    parser.add_argument("source", metavar="FILE|FOLDER|ID", help="what to convert; hub files as owner/name/file.pt")
+    parser.add_argument(
+        "source", metavar="FILE|MODEL", help="what to convert; hub files as owner/name/file.pt, else as for sjd info"
+    )
     parser.add_argument("target", metavar="FOLDER", type=Path, help="new folder")
-    parser.add_argument("--reverse", action="store_true", help="from a LlamaGen folder to LlamaGen's own two files")
-    parser.add_argument("--vq-file", metavar="FILE", help="LlamaGen: its image tokenizer (vq_ds16_t2i.pt, ...)")
-    parser.add_argument("--image-size", metavar="PIXELS", type=int, help="LlamaGen: where the name does not say it")
-    parser.add_argument("--text-encoder", metavar="FOLDER|ID", help="LlamaGen: T5 encoder of a text model")
-    parser.add_argument("--tokenizer", metavar="FOLDER|ID", help="LlamaGen: tokenizer of the T5 encoder")
-    parser.add_argument("--vq-model", metavar="FILE|FOLDER", help="Chameleon: its VQGAN, where the model has none")
-    parser.add_argument("--recipe", choices=("anole", "lumina-mgpt"), help="Chameleon: whose prompts and defaults")
-    parser.add_argument("--resolution", metavar="PIXELS", type=int, help="Lumina-mGPT: where the name does not say it")
+    published = " and ".join(family.models for family in FAMILIES if family.single_files)
+    parser.add_argument(
+        "--reverse", action="store_true", help=f"from such a folder to the authors' files: {published}"
+    )
+    for family in FAMILIES:
+        for option in family.options:
+            parser.add_argument(
+                f"--{option.name.replace('_', '-')}",
+                metavar=option.metavar,
+                type=option.type,
+                choices=option.choices,
+                help=f"{family.models}: {option.help}",
+            )
     parser.set_defaults(run=run)
 
 
@@ -33,11 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.reverse and options:
         raise CommandError("--reverse takes no other option.")
 
-    from ..pipelines.convert import convert_model, export_llamagen
+    from ..pipelines.convert import convert_model, export_published
 
     try:
         if arguments.reverse:
-            written = export_llamagen(arguments.source, arguments.target)
+            written = export_published(arguments.source, arguments.target)
         else:
             written = [convert_model(arguments.source, arguments.target, **options)]
     except (OSError, ValueError, TypeError) as error:

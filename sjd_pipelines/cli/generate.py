@@ -113,14 +113,15 @@ def run(arguments: argparse.Namespace) -> int:
         pipe.scheduler = scheduler
     elif arguments.window is not None:
         pipe.scheduler = with_window(pipe.scheduler, arguments.window)
+    check_prompts(pipe, arguments.prompts, arguments.negative_prompt)
 
-    pictures[0].path.parent.mkdir(exist_ok=True)
     if arguments.seed is None and not arguments.quiet:
         print(f"seed {start}")
     drawing = Drawing()
     for first in range(0, len(pictures), arguments.batch_size):
         batch = pictures[first : first + arguments.batch_size]
         draw(pipe, batch, options, drawing, record=arguments.gif is not None)
+        pictures[0].path.parent.mkdir(exist_ok=True)
         for picture, image, record in zip(batch, drawing.images[first:], drawing.records[first:]):
             with replacing(picture.path) as temporary:
                 image.save(temporary)
@@ -198,21 +199,38 @@ def with_window(scheduler: Any, window: int | str) -> Any:
         raise CommandError(f"scheduler {registered_name(type(scheduler))}: {error}") from error
 
 
+def check_prompts(pipe: "SJDAutoRegressivePipeline", prompts: list[str], negative_prompt: str | None) -> None:
+    """Raise `CommandError` for a prompt that this model cannot draw, the last one before the first is drawn."""
+    given = {"prompt": prompts, "--negative-prompt": [] if negative_prompt is None else [negative_prompt]}
+    for name, texts in given.items():
+        try:
+            pipe.prepare_prompts(texts)
+        except ValueError as error:
+            raise CommandError(f"{name}: {error}") from error
+
+
 def draw(
     pipe: "SJDAutoRegressivePipeline", batch: list[Picture], options: dict[str, Any], drawing: Drawing, record: bool
 ) -> None:
-    """Draw one batch and add it to `drawing`; `record` keeps what it looked like after each pass."""
+    """Draw one batch and add it to `drawing`; `record` keeps what it looked like after each pass.
+
+    Raises:
+        CommandError: the model does not take these options, or lacks a network that its scheduler needs.
+    """
     import torch
 
     from ..benchmark.pictures import Recording
 
     recording = Recording() if record else None
-    output = pipe(
-        [picture.prompt for picture in batch],
-        generator=[torch.Generator().manual_seed(picture.seed) for picture in batch],
-        callback_on_step_end=recording,
-        **options,
-    )
+    try:
+        output = pipe(
+            [picture.prompt for picture in batch],
+            generator=[torch.Generator().manual_seed(picture.seed) for picture in batch],
+            callback_on_step_end=recording,
+            **options,
+        )
+    except ValueError as error:
+        raise CommandError(error) from error
     drawing.images += output.images
     drawing.records += records(batch, output.statistics, pipe.scheduler)
     if recording is not None:

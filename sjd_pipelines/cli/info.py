@@ -4,7 +4,8 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from .arguments import CommandError
+from ..bundled import DEFAULT
+from .arguments import MODEL_HELP, CommandError
 from .files import check_writable, write_json
 
 
@@ -14,7 +15,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="parameters, memory of the canvas, passes to expect and picture sizes of a model",
         description="Describe a model from its configuration alone; no weights are loaded or downloaded.",
     )
-    parser.add_argument("model", metavar="FOLDER|ID", nargs="?", help="folder or hub id; default: the bundled one")
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=f"{MODEL_HELP}; default: {DEFAULT}")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),

@@ -28,7 +28,8 @@ def load_pipeline(model: str | None, dtype: str, device: str, progress: bool) ->
     """Load a model and bring it to its device.
 
     Args:
-        model: folder or hub id; None is the bundled checkpoint.
+        model: name of a bundled model, folder or hub id; its files say which pipeline class loads it. None is the
+            default bundled model.
         dtype: name of a torch dtype.
         device: as `check_device` returns it.
         progress: show progress bars, those of later calls of the pipeline included.
@@ -38,11 +39,12 @@ def load_pipeline(model: str | None, dtype: str, device: str, progress: bool) ->
     """
     import torch
 
-    from ..pipelines import SJDAutoRegressivePipeline
+    from ..pipelines.loading import find_pipeline
 
     try:
         with _progress_bars(progress):
-            pipe = SJDAutoRegressivePipeline.from_pretrained(model, dtype=getattr(torch, dtype))
+            _, cls = find_pipeline(model, {})
+            pipe = cls.from_pretrained(model, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
         raise CommandError(f"cannot load the model: {error}") from error
     pipe.set_progress_bar_config(disable=not progress, unit="token", leave=False)

@@ -1,13 +1,11 @@
 """Pipelines: one file per model family, all with the same life cycle."""
 
 from ..exports import lazy
+from .families import FAMILIES
 
 SOURCES = {
     ".autoregressive": ("SJDAutoRegressivePipeline",),
-    ".chameleon": ("SJDChameleonPipeline",),
-    ".emu3": ("SJDEmu3Pipeline",),
-    ".janus": ("SJDJanusPipeline",),
-    ".llamagen": ("SJDLlamaGenPipeline",),
+    **{f".{family.module}": (family.pipeline,) for family in FAMILIES},
     ".output": ("SJDPipelineOutput",),
     ".prompts": ("EncodedPrompt",),
 }

@@ -25,8 +25,8 @@ from ..decoding import (
     guide,
     probabilities,
 )
-from ..models import Tiling, decode_tiled
-from ..schedulers import DecodingScheduler
+from ..models import DraftReviser, Tiling, decode_tiled
+from ..schedulers import DecodingScheduler, RevisedJacobiScheduler, SeededJacobiScheduler
 from ..schedulers.adaptive_window import pass_clock
 from .drafting import RunningDrafter
 from .inputs import check_call, check_generators, check_text_only
@@ -56,21 +56,24 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         """Load a model; its family is read from its files.
 
         Args:
-            pretrained_model_name_or_path: a folder or a hub id, in diffusers layout (`model_index.json`) or
-                transformers layout (`config.json`). None loads the bundled checkpoint.
-            **kwargs: `scheduler` (default: the saved one, else seeded Jacobi, revised where the model comes with a
-                reviser), `dtype` (default float32), `device_map`, `quantization_config`, and for hub ids `revision`,
-                `token`, `cache_dir`, `local_files_only`.
+            pretrained_model_name_or_path: the name of a bundled model; or a folder or a hub id (`owner/name`), in
+                diffusers layout (`model_index.json`) or transformers layout (`config.json`). A bundled model comes
+                before a folder of the same name, which `./name` or a `Path` means; a folder comes before the hub.
+                None is the bundled `emoji-janus`.
+            **kwargs: `scheduler` (default: the saved one, else that of `default_scheduler`), `dtype` (default
+                float32), `device_map`, `quantization_config`, what else the family's loader takes, and for hub ids
+                `revision`, `token`, `cache_dir`, `local_files_only`.
 
         Raises:
             OSError: nothing loadable is there, or a weight file is damaged.
-            ValueError: the model is of a family, or the weights are of a shape, that this class does not know.
+            ValueError: the model is of a family, or the weights are of a shape, that this class does not know; or an
+                option is of another family.
         """
         return load_pipeline(cls, pretrained_model_name_or_path, kwargs)
 
     @classmethod
     def from_single_file(cls, file: str | Path, **kwargs: Any):
-        """Load a published LlamaGen file (`.pt`), the only family whose models come as single files.
+        """Load a model that is published as a single file (`.pt`); of these families, LlamaGen's are.
 
         Args:
             file: a path, or `owner/name/file.pt` on the hub.
@@ -88,6 +91,20 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         if "dtype" in kwargs and Version(diffusers.__version__) < Version("0.40"):  # ignored `dtype` in silence
             kwargs["torch_dtype"] = kwargs.pop("dtype")
         return super().from_pretrained(str(folder), **kwargs)
+
+    @classmethod
+    def export_published_files(cls, folder: Path, target: Path) -> list[Path]:
+        """Write a diffusers-layout folder as its authors' own code loads it; returns the files.
+
+        Raises:
+            ValueError: no such layout of this family is known.
+        """
+        raise ValueError(f"{folder} holds a {cls.__name__}, whose models are not published as single files.")
+
+    @classmethod
+    def default_scheduler(cls, reviser: DraftReviser | None = None) -> DecodingScheduler:
+        """The scheduler of a model that was saved without one: seeded Jacobi, revised if it comes with a reviser."""
+        return SeededJacobiScheduler() if reviser is None else RevisedJacobiScheduler()
 
     @classmethod
     def settings_of_folder(cls, folder: Path) -> dict[str, Any]:
@@ -368,6 +385,12 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     @abstractmethod
     def image_sizes(self) -> list[tuple[int, int]]:
         """Heights and widths in pixels that the model was trained for, its default first."""
+
+    def canvas_numbers(self) -> int:
+        """Numbers that the canvas keeps of one token: keys and values of every layer."""
+        config = self.model.config.get_text_config()
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return 2 * config.num_hidden_layers * config.num_key_value_heads * head_size
 
     @property
     def image_placeholder(self) -> str | None:

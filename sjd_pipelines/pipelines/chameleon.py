@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, ChameleonForConditionalGeneration, PreTr
 
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import DraftReviser, EagleDrafter, decode_codes
-from ..schedulers import DecodingScheduler, SeededJacobiScheduler
+from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .chameleon_recipes import IMAGE_END, IMAGE_PLACEHOLDER, RECIPES, ROW_END, image_vocabulary_ids, recipe_of_folder
 from .chameleon_weights import load_language_model, load_vq_model
@@ -96,7 +96,7 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         model = load_language_model(folder, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         vq_model = vq_model.to(model.device)
-        return cls(model, vq_model, tokenizer, scheduler or SeededJacobiScheduler(), recipe, resolution)
+        return cls(model, vq_model, tokenizer, scheduler or cls.default_scheduler(), recipe, resolution)
 
     @classmethod
     def settings_of_folder(cls, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Models from one layout to another: published files to a diffusers folder, and LlamaGen back again."""
+"""Models from one layout to another: published files to a diffusers folder, and back again."""
 
 import os
 import shutil
@@ -6,21 +6,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from diffusers import VQModel
-
-from ..models import LlamaGenTransformer, published_llamagen_weights, published_vq_weights, write_published_file
 from .autoregressive import SJDAutoRegressivePipeline
+from .loading import find_family
 
 
 def convert_model(source: str | Path, target: str | Path, **options: Any) -> Path:
     """Write a model as a diffusers-layout folder of safetensors, whole or not at all.
 
     Args:
-        source: a published LlamaGen file (a path or `owner/name/file.pt`), or a folder or hub id that
+        source: a published file (a path or `owner/name/file.pt`), or a name, folder or hub id that
             `from_pretrained` takes.
         target: the new folder; must not exist.
         **options: of `from_single_file` (`vq_file`, `image_size`, `text_encoder`, ...) or of `from_pretrained`
-            (`dtype`, and for Chameleon `vq_model`, `recipe`, `resolution`).
+            (`dtype`, `vq_model`, ...), as the model's family takes them.
 
     Raises:
         FileExistsError: `target` exists.
@@ -42,26 +40,19 @@ def convert_model(source: str | Path, target: str | Path, **options: Any) -> Pat
     return target
 
 
-def export_llamagen(source: str | Path, target: str | Path) -> list[Path]:
-    """Write the two files that LlamaGen's own code loads, from a diffusers-layout folder of a LlamaGen.
+def export_published(source: str | Path, target: str | Path) -> list[Path]:
+    """Write a diffusers-layout folder as the files that its authors' own code loads.
 
     Args:
         source: the folder.
-        target: a folder for the files, whose names state the picture size as the published ones do.
+        target: a folder for the files.
 
     Returns:
-        The transformer's file and the image tokenizer's.
+        The files.
 
     Raises:
         OSError: `source` is not such a folder.
+        ValueError: its family is not published as single files.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
-    transformer = LlamaGenTransformer.from_pretrained(source / "transformer")
-    vq_model = VQModel.from_pretrained(source / "vq_model")
-    scale = 2 ** (len(vq_model.config.block_out_channels) - 1)
-    kind = "t2i" if transformer.config.num_classes is None else "c2i"
-    file = target / f"{kind}_{transformer.config.sample_size * scale}.pt"
-    vq_file = target / f"vq_ds{scale}_{kind}.pt"
-    write_published_file(published_llamagen_weights(transformer), file)
-    write_published_file(published_vq_weights(vq_model, "llamagen"), vq_file)
-    return [file, vq_file]
+    return find_family(source).export_published_files(source, target)

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, Emu3ForConditionalGeneration, PreTrained
 
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import DraftReviser, EagleDrafter
-from ..schedulers import DecodingScheduler, SeededJacobiScheduler
+from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .language_model import final_hidden_states
 from .loading import load_transformers_model
@@ -64,7 +64,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         """Load a folder as transformers writes it; `kwargs` go to the model's `from_pretrained`."""
         model = load_transformers_model(Emu3ForConditionalGeneration, folder, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        return cls(model, tokenizer, scheduler or SeededJacobiScheduler(), image_area)
+        return cls(model, tokenizer, scheduler or cls.default_scheduler(), image_area)
 
     def sampling_defaults(self) -> dict[str, Any]:
         return {"guidance_scale": 3.0, "temperature": 1.0, "top_k": 2048, "top_p": 1.0}

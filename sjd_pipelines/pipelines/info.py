@@ -12,11 +12,11 @@ import torch
 from diffusers import ModelMixin
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
+from ..bundled import DEFAULT
 from ..decoding import ImageTokenLayout
 from ..schedulers import AutoregressiveScheduler
 from .autoregressive import SJDAutoRegressivePipeline
-from .llamagen import SJDLlamaGenPipeline
-from .loading import find_family, local_folder
+from .loading import find_pipeline
 
 CONFIGURATION = ["*.json"]
 LIBRARIES = ("diffusers", "sjd_pipelines", "transformers")  # a model_index.json cannot make us import others
@@ -76,7 +76,7 @@ def inspect_model(
     """Describe a model before anything of it is allocated; of a hub model only the configuration is downloaded.
 
     Args:
-        source: folder or hub id; None is the bundled checkpoint.
+        source: name of a bundled model, folder or hub id; None is the default bundled model.
         dtype: that the model would be loaded in.
         **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
@@ -84,11 +84,11 @@ def inspect_model(
         OSError: nothing is there, or its configuration cannot be read.
         ValueError: it is of a family that this package does not know.
     """
-    folder = local_folder(source, hub_options, CONFIGURATION)
-    pipe = skeleton(folder, dtype)
-    slot_bytes = _slot_bytes(pipe, dtype)
+    folder, family = find_pipeline(source, hub_options, CONFIGURATION)
+    pipe = skeleton(folder, family, dtype)
+    slot_bytes = 2 * pipe.canvas_numbers() * dtype.itemsize  # a guided picture has two rows
     return ModelInfo(
-        source="bundled model" if source is None else str(source),
+        source=DEFAULT if source is None else str(source),
         pipeline=type(pipe).__name__,
         parameters={
             name: sum(parameter.numel() for parameter in component.parameters())
@@ -125,9 +125,8 @@ def format_info(info: ModelInfo) -> str:
     return "\n".join(lines)
 
 
-def skeleton(folder: Path, dtype: torch.dtype = torch.float32) -> SJDAutoRegressivePipeline:
+def skeleton(folder: Path, family: type, dtype: torch.dtype) -> SJDAutoRegressivePipeline:
     """The pipeline in `folder` on the meta device: right shapes, no weights, no tokenizer."""
-    family = find_family(folder)
     with torch.device("meta"):
         if (folder / "model_index.json").is_file():
             parts = dict(_diffusers_parts(folder, dtype))
@@ -174,18 +173,6 @@ def _size_info(pipe: SJDAutoRegressivePipeline, height: int, width: int, slot_by
         expected_passes=round(layout.num_tokens / PUBLISHED_TOKENS_PER_PASS),
         canvas_bytes=layout.num_tokens * slot_bytes,
     )
-
-
-def _slot_bytes(pipe: SJDAutoRegressivePipeline, dtype: torch.dtype) -> int:
-    """Keys and values of one token of a guided picture, which has two rows."""
-    if isinstance(pipe, SJDLlamaGenPipeline):
-        config = pipe.transformer.config
-        width, layers = config.hidden_size, config.num_layers
-    else:
-        config = pipe.model.config.get_text_config()
-        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        width, layers = config.num_key_value_heads * head_size, config.num_hidden_layers
-    return 2 * 2 * layers * width * dtype.itemsize
 
 
 def _millions(count: int) -> str:

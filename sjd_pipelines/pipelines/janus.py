@@ -8,7 +8,7 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import DraftReviser, EagleDrafter
-from ..schedulers import DecodingScheduler, SeededJacobiScheduler
+from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .language_model import final_hidden_states
 from .loading import load_transformers_model
@@ -49,7 +49,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         """Load a folder as transformers writes it; `kwargs` go to the model's `from_pretrained`."""
         model = load_transformers_model(JanusForConditionalGeneration, folder, dtype=dtype, **kwargs)
         processor = JanusProcessor.from_pretrained(folder)
-        return cls(model=model, processor=processor, scheduler=scheduler or SeededJacobiScheduler())
+        return cls(model=model, processor=processor, scheduler=scheduler or cls.default_scheduler())
 
     def sampling_defaults(self) -> dict[str, Any]:
         # What the checkpoint states: transformers' generic defaults (top-k 50 in version 4) are not Janus' recipe.

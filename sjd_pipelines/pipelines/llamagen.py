@@ -15,11 +15,14 @@ from ..models import (
     decode_codes,
     image_size_of,
     llamagen_from_published,
+    published_llamagen_weights,
+    published_vq_weights,
     read_published_file,
     vq_model_from_published,
+    write_published_file,
 )
 from ..models.llamagen import CONDITION
-from ..schedulers import DecodingScheduler, SeededJacobiScheduler
+from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .captions import clean_caption
 from .prompts import EncodedPrompt
@@ -110,10 +113,27 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         return cls(
             transformer=transformer.to(dtype),
             vq_model=vq_model,
-            scheduler=scheduler or SeededJacobiScheduler(),
+            scheduler=scheduler or cls.default_scheduler(),
             text_encoder=text_encoder,
             tokenizer=tokenizer,
         )
+
+    @classmethod
+    def export_published_files(cls, folder: Path, target: Path) -> list[Path]:
+        """Write the two files that LlamaGen's own code loads, named by picture size as the published ones are.
+
+        Returns:
+            The transformer's file and the image tokenizer's.
+        """
+        transformer = LlamaGenTransformer.from_pretrained(folder / "transformer")
+        vq_model = VQModel.from_pretrained(folder / "vq_model")
+        scale = 2 ** (len(vq_model.config.block_out_channels) - 1)
+        kind = "t2i" if transformer.config.num_classes is None else "c2i"
+        file = target / f"{kind}_{transformer.config.sample_size * scale}.pt"
+        vq_file = target / f"vq_ds{scale}_{kind}.pt"
+        write_published_file(published_llamagen_weights(transformer), file)
+        write_published_file(published_vq_weights(vq_model, "llamagen"), vq_file)
+        return [file, vq_file]
 
     @property
     def class_conditional(self) -> bool:
@@ -127,6 +147,9 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
     def image_sizes(self) -> list[tuple[int, int]]:
         side = self.transformer.config.sample_size * self._pixels_per_token
         return [(side, side)]
+
+    def canvas_numbers(self) -> int:
+        return 2 * self.transformer.config.num_layers * self.transformer.config.hidden_size
 
     def image_layout(self, height: int | None, width: int | None) -> ImageTokenLayout:
         [(side, _)] = self.image_sizes()

@@ -1,8 +1,8 @@
-"""Where a pipeline comes from: bundled checkpoint, folder or hub; diffusers or transformers layout; which family."""
+"""Where a pipeline comes from: bundled by name, folder or hub; diffusers or transformers layout; which family."""
 
+import inspect
 import json
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,9 @@ import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
 
+from ..bundled import BUNDLED, DEFAULT, bundled_folder
 from ..models import DraftReviser, EagleDrafter
-from ..schedulers import RevisedJacobiScheduler
-
-BUNDLED_CHECKPOINT = Path(__file__).parent.parent / "bundled" / "emoji_janus"
-
-# config.json's model_type -> (module, class). A string, because a family imports the base class, which imports this.
-FAMILIES: dict[str, tuple[str, str]] = {
-    "chameleon": ("sjd_pipelines.pipelines.chameleon", "SJDChameleonPipeline"),
-    "emu3": ("sjd_pipelines.pipelines.emu3", "SJDEmu3Pipeline"),
-    "janus": ("sjd_pipelines.pipelines.janus", "SJDJanusPipeline"),
-}
-# Published as single files; its folders are always in diffusers layout.
-LLAMAGEN = ("sjd_pipelines.pipelines.llamagen", "SJDLlamaGenPipeline")
+from .families import FAMILIES, family_of_pipeline, family_of_type, single_file_family
 
 # Beside the files of a transformers folder, as diffusers lays components out.
 HELPERS: dict[str, type[EagleDrafter | DraftReviser]] = {"drafter": EagleDrafter, "reviser": DraftReviser}
@@ -34,9 +24,8 @@ _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
     """Find the family of `source` and load it; `cls` is the base class or the family the caller expects."""
     hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
-    folder = local_folder(source, hub_options)
-    family = find_family(folder)
-    _check_family(cls, family, folder)
+    folder, family = find_pipeline(source, hub_options)
+    _check_family(cls, family, folder.name if source is None else source, kwargs)
     for file in folder.rglob("*.safetensors"):
         _check_safetensors(file)
     if (folder / "model_index.json").is_file():
@@ -48,19 +37,37 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
         if (folder / name).is_dir():
             network = load_helper(helper, folder / name, pipe.dtype)
             pipe.register_modules(**{name: network.to(pipe._execution_device)})
-    if kwargs.get("scheduler") is None and pipe.reviser is not None:
-        pipe.register_modules(scheduler=RevisedJacobiScheduler())
+    if kwargs.get("scheduler") is None:
+        pipe.register_modules(scheduler=family.default_scheduler(pipe.reviser))
     return pipe
 
 
 def load_single_file(cls: type, file: str | Path, kwargs: dict[str, Any]):
-    """Load a published LlamaGen file; files named in `kwargs` may be hub paths as well."""
+    """Load a published file of the family that has such; files named in `kwargs` may be hub paths as well."""
     hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
-    family = _import(*LLAMAGEN)
-    _check_family(cls, family, file)
+    family = single_file_family().load()
+    _check_family(cls, family, file, kwargs)
     if kwargs.get("vq_file") is not None:
         kwargs["vq_file"] = local_file(kwargs["vq_file"], hub_options)
     return family.load_published_files(local_file(file, hub_options), **kwargs)
+
+
+def find_pipeline(
+    source: str | Path | None, hub_options: dict[str, Any], files: Sequence[str] = _FILES
+) -> tuple[Path, type]:
+    """The folder of a model and the class that loads it.
+
+    Args:
+        source: as `local_folder` takes it, or first of all the name of a bundled model; None is the default one. A
+            `Path` is always a folder, and so is a text that begins with `./`.
+        hub_options: for the download of a hub id.
+        files: patterns of the files to download.
+    """
+    name = DEFAULT if source is None else source
+    if isinstance(name, str) and name in BUNDLED:
+        return bundled_folder(name), family_of_pipeline(BUNDLED[name].pipeline).load()
+    folder = local_folder(source, hub_options, files)
+    return folder, find_family(folder)
 
 
 def local_file(source: str | Path, hub_options: dict[str, Any]) -> Path:
@@ -75,16 +82,18 @@ def local_file(source: str | Path, hub_options: dict[str, Any]) -> Path:
     return Path(hf_hub_download(f"{owner}/{name}", inside, **hub_options))
 
 
-def local_folder(source: str | Path | None, hub_options: dict[str, Any], files: Sequence[str] = _FILES) -> Path:
-    """The folder of a model, downloaded first if `source` is a hub id; None is the bundled checkpoint."""
-    if source is None:
-        return BUNDLED_CHECKPOINT
+def local_folder(source: str | Path, hub_options: dict[str, Any], files: Sequence[str] = _FILES) -> Path:
+    """The folder of a model, downloaded first if `source` is a hub id and no folder here has that name."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path
     if path.is_file():
         raise OSError(f"{path} is a file; from_pretrained takes the folder that holds config.json and its weights.")
     text = str(source)
+    if "/" not in text:
+        raise OSError(
+            f"{text} is neither a bundled model ({', '.join(BUNDLED)}) nor a folder; a hub id has the form owner/name."
+        )
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise OSError(f"{text} is neither a folder nor a hub id (owner/name).")
     return Path(snapshot_download(text, allow_patterns=list(files), **hub_options))
@@ -93,21 +102,23 @@ def local_folder(source: str | Path | None, hub_options: dict[str, Any], files: 
 def find_family(folder: Path) -> type:
     """The pipeline class for a folder, read from its model_index.json or config.json."""
     index, config = folder / "model_index.json", folder / "config.json"
-    classes = {name: (module, name) for module, name in (*FAMILIES.values(), LLAMAGEN)}
     if index.is_file():
         name = _read_json(index).get("_class_name")
-        if name not in classes:
-            raise ValueError(f"{index} is for {name}; known are {', '.join(sorted(classes))}.")
-        module, name = classes[name]
-    elif config.is_file():
+        family = family_of_pipeline(name)
+        if family is None:
+            known = sorted(known.pipeline for known in FAMILIES)
+            raise ValueError(f"{index} is for {name}; known are {', '.join(known)}.")
+        return family.load()
+    if config.is_file():
         model_type = _read_json(config).get("model_type")
-        if model_type not in FAMILIES:
-            raise ValueError(f"{config} has model_type {model_type!r}; known are {', '.join(sorted(FAMILIES))}.")
-        module, name = FAMILIES[model_type]
-    else:
-        hint = "; load a published LlamaGen file with from_single_file" if any(folder.glob("*.pt")) else ""
-        raise OSError(f"{folder} has neither model_index.json nor config.json, so it holds no model{hint}.")
-    return _import(module, name)
+        family = family_of_type(model_type)
+        if family is None:
+            known = sorted(known.model_type for known in FAMILIES if known.model_type)
+            raise ValueError(f"{config} has model_type {model_type!r}; known are {', '.join(known)}.")
+        return family.load()
+    published = any(folder.glob("*.pt"))
+    hint = f"; load a published {single_file_family().models} file with from_single_file" if published else ""
+    raise OSError(f"{folder} has neither model_index.json nor config.json, so it holds no model{hint}.")
 
 
 def load_transformers_model(cls: type, folder: Path, **kwargs: Any) -> Any:
@@ -139,13 +150,21 @@ def load_helper(cls: type, folder: Path, dtype: torch.dtype) -> EagleDrafter | D
     return torch.nn.Module.to(network, dtype).eval()
 
 
-def _import(module: str, name: str) -> type:
-    return getattr(import_module(module), name)
-
-
-def _check_family(cls: type, family: type, source: str | Path) -> None:
+def _check_family(cls: type, family: type, source: str | Path, options: dict[str, Any]) -> None:
+    """Raise `ValueError` if the caller's class or options are for models of another family than `source` is of."""
     if not issubclass(family, cls):
         raise ValueError(f"{source} holds a {family.__name__}, not a {cls.__name__}; load it with {family.__name__}.")
+    for name in options.keys() - _loader_options(family):
+        for other in FAMILIES:
+            if name in _loader_options(other.load()):
+                raise ValueError(f"{name} is an option of {other.pipeline}; {source} holds a {family.__name__}.")
+
+
+def _loader_options(family: type) -> set[str]:
+    """What the constructor and the loaders of a family can be told."""
+    names = ("__init__", "load_transformers_folder", "load_published_files")
+    loaders = [getattr(family, name) for name in names if hasattr(family, name)]
+    return {name for loader in loaders for name in inspect.signature(loader).parameters}
 
 
 def _read_json(file: Path) -> dict[str, Any]:

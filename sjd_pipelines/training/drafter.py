@@ -15,11 +15,11 @@ from ..decoding import Query
 from ..models import EagleDrafter
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.drafting import CARRIED_LAW
-from ..pipelines.loading import BUNDLED_CHECKPOINT
 from .batches import MIXED
 from .captions import caption
 from .codes import scene_tokens
 from .drawings import WINDOW, Drawing, Drawings
+from .export import BUNDLED
 from .helper_run import HelperRecipe, HelperRun, export_helper, frozen_target, means
 from .scenes import Scene, place, sample_shading, scene_stream
 
@@ -235,7 +235,7 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
     return run.train(loss_of, lambda: _probe(run.network, pipe, recipe))
 
 
-def export_drafter(folder: str | Path, target: str | Path = BUNDLED_CHECKPOINT) -> Path:
+def export_drafter(folder: str | Path, target: str | Path = BUNDLED) -> Path:
     """Write the averaged weights of a run as the `drafter` folder of a pipeline's folder, see `export_helper`."""
 
     def build(weights: dict[str, torch.Tensor]) -> EagleDrafter:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, JanusForConditionalGeneration, JanusImageProcessor, JanusProcessor
 
+from ..bundled import bundled_folder
 from ..pipelines.loading import HELPERS
 from .architecture import build_config, build_model
 from .captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer
@@ -18,7 +19,7 @@ from .model_card import model_card
 from .pixels import DECODER_PARTS, ENCODER_PARTS, PixelRecipe
 from .transformer import AVERAGE_FILE, LOG_FILE, trained_parameters, write_atomically
 
-BUNDLED = Path(__file__).parents[1] / "bundled" / "emoji_janus"
+BUNDLED = bundled_folder("emoji-janus")
 RESULTS_FILE = "results.json"
 SAMPLING = {"do_sample": True, "guidance_scale": 1.5, "temperature": 1.0, "top_k": 0, "top_p": 0.9}
 

@@ -11,7 +11,7 @@ import torch
 from ..decoding import guide
 from ..models import DraftReviser
 from ..pipelines import SJDAutoRegressivePipeline
-from ..pipelines.loading import BUNDLED_CHECKPOINT
+from .export import BUNDLED
 from .helper_run import HelperRecipe, HelperRun, export_helper, frozen_target
 from .revisions import Drawn, Revisions
 
@@ -116,7 +116,7 @@ def train_reviser(recipe: ReviserRecipe, pipe: SJDAutoRegressivePipeline | None 
     return run.train(loss_of, probe)
 
 
-def export_reviser(folder: str | Path, target: str | Path = BUNDLED_CHECKPOINT) -> Path:
+def export_reviser(folder: str | Path, target: str | Path = BUNDLED) -> Path:
     """Write the averaged weights of a run as the `reviser` folder of a pipeline's folder, see `export_helper`."""
 
     def build(weights: dict[str, torch.Tensor]) -> DraftReviser:

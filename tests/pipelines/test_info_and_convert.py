@@ -6,7 +6,7 @@ from transformers import ChameleonConfig
 
 from sjd_pipelines import SJDAutoRegressivePipeline, SJDLlamaGenPipeline
 from sjd_pipelines.models import published_llamagen_weights, published_vq_weights, read_published_file
-from sjd_pipelines.pipelines.convert import convert_model, export_llamagen
+from sjd_pipelines.pipelines.convert import convert_model, export_published
 from sjd_pipelines.pipelines.info import format_info, inspect_model
 
 
@@ -78,7 +78,7 @@ def test_llamagen_there_and_back(captions, tmp_path):
     options = {"temperature": 0, "output_type": "latent"}
     assert torch.equal(loaded("a red dog", **options).tokens, captions("a red dog", **options).tokens)
 
-    exported, exported_vq = export_llamagen(folder, tmp_path / "exported")
+    exported, exported_vq = export_published(folder, tmp_path / "exported")
     assert (exported.name, exported_vq.name) == ("t2i_8.pt", "vq_ds2_t2i.pt")
     back = read_published_file(exported)
     assert back.keys() == weights.keys()

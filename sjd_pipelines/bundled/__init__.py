@@ -1,0 +1,28 @@
+"""The models that are part of the package, by name: `bundled/<name>/` holds the files of each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """One entry of `BUNDLED`.
+
+    Attributes:
+        pipeline: name of the class that loads it.
+        description: what it draws, as `sjd info --help` says it.
+    """
+
+    pipeline: str
+    description: str
+
+
+BUNDLED: dict[str, BundledModel] = {
+    "emoji-janus": BundledModel("SJDJanusPipeline", "48 kinds of emoji, one to three of them, on ten backgrounds"),
+}
+DEFAULT = "emoji-janus"
+
+
+def bundled_folder(name: str = DEFAULT) -> Path:
+    """The folder of the bundled model `name`."""
+    return Path(__file__).parent / name

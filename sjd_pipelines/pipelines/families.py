@@ -1,0 +1,87 @@
+"""The model families, one entry each. What else is to be known of a family stands in its class.
+
+Package exports, loading, `sjd convert` and the texts that name the families are made from this table. It imports no
+family, so that looking at it costs nothing.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+
+@dataclass(frozen=True)
+class LoadOption:
+    """An option of a family's loader that `sjd convert` has too.
+
+    Attributes:
+        name: keyword of the loader.
+        help: what it is.
+        metavar: what `sjd convert --help` calls its value.
+        type: of its value.
+        choices: the values there are; None is any.
+    """
+
+    name: str
+    help: str
+    metavar: str | None = None
+    type: type = str
+    choices: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of models.
+
+    Attributes:
+        module: its file among the pipelines.
+        pipeline: its class in there.
+        models: its members, as people call them.
+        model_type: of config.json; None where no transformers class holds such a model.
+        single_files: whether its models are published as single files.
+        options: of its loader, for `sjd convert`.
+    """
+
+    module: str
+    pipeline: str
+    models: str
+    model_type: str | None = None
+    single_files: bool = False
+    options: tuple[LoadOption, ...] = ()
+
+    def load(self) -> type:
+        """The pipeline class."""
+        return getattr(import_module(f"{__package__}.{self.module}"), self.pipeline)
+
+
+_CHAMELEON = (
+    LoadOption("vq_model", "its VQGAN, where the model has none", "FILE|FOLDER"),
+    LoadOption("recipe", "whose prompts and defaults", choices=("anole", "lumina-mgpt")),
+    LoadOption("resolution", "where the name of a Lumina-mGPT does not say it", "PIXELS", int),
+)
+_LLAMAGEN = (
+    LoadOption("vq_file", "its image tokenizer (vq_ds16_t2i.pt, ...)", "FILE"),
+    LoadOption("image_size", "where the name does not say it", "PIXELS", int),
+    LoadOption("text_encoder", "T5 encoder of a text model", "FOLDER|ID"),
+    LoadOption("tokenizer", "tokenizer of the T5 encoder", "FOLDER|ID"),
+)
+
+FAMILIES = (
+    Family("janus", "SJDJanusPipeline", "Janus, Janus-Pro", model_type="janus"),
+    Family("llamagen", "SJDLlamaGenPipeline", "LlamaGen", single_files=True, options=_LLAMAGEN),
+    Family("emu3", "SJDEmu3Pipeline", "Emu3", model_type="emu3"),
+    Family("chameleon", "SJDChameleonPipeline", "Anole, Lumina-mGPT", model_type="chameleon", options=_CHAMELEON),
+)
+
+
+def family_of_pipeline(name: str) -> Family | None:
+    """The family whose pipeline class has this name."""
+    return next((family for family in FAMILIES if family.pipeline == name), None)
+
+
+def family_of_type(model_type: str) -> Family | None:
+    """The family whose config.json has this `model_type`."""
+    return next((family for family in FAMILIES if family.model_type == model_type), None)
+
+
+def single_file_family() -> Family:
+    """The family whose models are published as single files."""
+    return next(family for family in FAMILIES if family.single_files)
