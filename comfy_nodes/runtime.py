@@ -106,8 +106,8 @@ def find_model(name: str) -> str | Path:
         raise ValueError(
             f"There is no model {name!r}. It is not a bundled one ({', '.join(BUNDLED)}). Searched "
             f"{', '.join(searched)} for folders with a model_index.json or config.json. Put the model's folder into "
-            "models/sjd, for instance with `hf download deepseek-ai/Janus-Pro-1B --local-dir models/sjd/Janus-Pro-1B`, "
-            "and press R."
+            "models/sjd, for instance with "
+            "`hf download deepseek-ai/Janus-Pro-1B --local-dir models/sjd/Janus-Pro-1B`, and press R."
         )
     return known[listed]
 

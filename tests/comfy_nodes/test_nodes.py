@@ -1,6 +1,8 @@
 """Every node's `execute`: the bundled model where a picture matters, a random toy where only the machinery does."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,6 +246,22 @@ def test_out_of_memory_says_what_to_lower(toy):
 def test_models_are_found_below_the_model_folders(nodes, server):
     options = next(one for one in nodes["SJDModelLoader"].define_schema().inputs if one.id == "model").options
     assert options == ["bundled emoji model (128 x 128)", "toy", "someone/small"]
+
+
+def test_a_bundled_model_by_its_name_comes_before_a_folder(nodes, server):
+    loader = nodes["SJDModelLoader"]
+    assert loader.validate_inputs("emoji-janus", "auto") is True
+    assert loader.fingerprint_inputs("emoji-janus", "auto") == "emoji-janus auto []"
+    assert "no model './emoji-janus'" in loader.validate_inputs("./emoji-janus", "auto")
+    folder = Path(server.folders["sjd"][0], "emoji-janus")
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    try:
+        assert loader.define_schema().inputs[0].options[:2] == ["bundled emoji model (128 x 128)", "./emoji-janus"]
+        assert loader.fingerprint_inputs("emoji-janus", "auto") == "emoji-janus auto []"
+        assert "config.json" in loader.fingerprint_inputs("./emoji-janus", "auto")
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_folder_of_extra_model_paths_counts(nodes, server, tmp_path):

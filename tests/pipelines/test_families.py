@@ -20,16 +20,15 @@ from sjd_pipelines.benchmark.exactness import sampling_noise, total_variation
 from sjd_pipelines.decoding import force, probabilities
 from sjd_pipelines.schedulers import SCHEDULERS
 
-FAMILIES = ["captions", "classes", "emu3", "anole", "lumina"]
-TEXTS = ["a red dog", "two blue cat on a red house", "car"]
+from .tiny import MEMBERS
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=MEMBERS)
 def member(request):
     """A pipeline, its scheduler restored afterwards, and three prompts for it."""
     pipe = request.getfixturevalue(request.param)
     before = pipe.scheduler
-    yield pipe, [1, 4, 0] if request.param == "classes" else TEXTS
+    yield pipe, list(MEMBERS[request.param].prompts)
     pipe.scheduler = before
 
 
@@ -77,18 +76,6 @@ def test_tokens_stay_in_the_codebook_and_forced_ones_in_place(member):
     assert (canvases[-1][:, ~fixed] < layout.codebook_size).all()
 
 
-def small_member(families, name):
-    """2 x 2 tokens from a codebook of 4: at most 256 pictures."""
-    makers = {
-        "captions": lambda: families["llamagen"](side=2, codes=4),
-        "classes": lambda: families["llamagen"](classes=5, side=2, codes=4),
-        "emu3": lambda: families["emu3"](side=2, codes=4),
-        "anole": lambda: families["chameleon"]("anole", resolution=32, codes=4),
-        "lumina": lambda: families["chameleon"]("lumina-mgpt", resolution=32, codes=4),
-    }
-    return makers[name](), "3" if name == "classes" else TEXTS[0]
-
-
 @torch.no_grad()
 def picture_law(pipe, prompt, guidance_scale, top_k):
     """The probability of every picture by the chain rule, forced tokens in place: `[V ** (rows * columns)]`."""
@@ -97,7 +84,7 @@ def picture_law(pipe, prompt, guidance_scale, top_k):
     codes = torch.tensor(list(itertools.product(range(layout.codebook_size), repeat=layout.rows * layout.columns)))
     tokens = forced.repeat(len(codes), 1)
     tokens[:, forced < 0] = codes
-    encoded = pipe.encode_prompt([prompt], None, True, len(codes), layout)
+    encoded = pipe.encode_prompt(pipe.prepare_prompts(prompt), None, True, len(codes), layout)
     memory = pipe.prefill(encoded, layout, guidance_scale)
     positions = torch.arange(layout.num_tokens).expand_as(tokens) - 1
     visible = torch.arange(layout.num_tokens) <= positions[..., None]
@@ -116,9 +103,9 @@ def sampling_schedulers(every):
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", FAMILIES)
-def test_lossless_schedulers_draw_from_the_law(families, name, every):
-    pipe, prompt = small_member(families, name)
+@pytest.mark.parametrize("name", MEMBERS)
+def test_lossless_schedulers_draw_from_the_law(name, every):
+    pipe, prompt = MEMBERS[name].enumerable(), MEMBERS[name].prompts[0]
     samples, sampling = 1000, {"guidance_scale": 2.0, "top_k": 3}
     law = picture_law(pipe, prompt, **sampling)
     assert law.sum() == pytest.approx(1)
@@ -143,17 +130,17 @@ def test_dtype_of_a_saved_pipeline(captions, tmp_path):
     loaded = SJDAutoRegressivePipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
     loaded.set_progress_bar_config(disable=True)
     assert loaded.transformer.dtype == loaded.vq_model.dtype == loaded.text_encoder.dtype == torch.bfloat16
-    assert loaded(TEXTS[0], output_type="np").images.shape == (1, 8, 8, 3)
+    assert loaded("a red dog", output_type="np").images.shape == (1, 8, 8, 3)
 
 
 def test_saved_pipelines_load_in_a_fresh_process(request, tmp_path):
     """Every family in one process, tokens compared with the ones drawn here."""
     script = ["import torch", "from sjd_pipelines import SJDAutoRegressivePipeline"]
-    for name in FAMILIES:
+    for name, member in MEMBERS.items():
         pipe = request.getfixturevalue(name)
         before, pipe.scheduler = pipe.scheduler, JacobiScheduler(window=4)
         pipe.save_pretrained(tmp_path / name)
-        prompt = "3" if name == "classes" else TEXTS[1]
+        prompt = member.prompts[1]
         tokens = pipe(prompt, output_type="latent").tokens.tolist()
         pipe.scheduler = before
         script += [

@@ -9,8 +9,10 @@ from sjd_pipelines.models import published_llamagen_weights, published_vq_weight
 from sjd_pipelines.pipelines.convert import convert_model, export_published
 from sjd_pipelines.pipelines.info import format_info, inspect_model
 
+from .tiny import MEMBERS
 
-@pytest.mark.parametrize("name", ["captions", "classes", "emu3", "anole", "lumina"])
+
+@pytest.mark.parametrize("name", MEMBERS)
 def test_told_canvas_is_the_canvas(name, request, tmp_path):
     pipe = request.getfixturevalue(name)
     pipe.save_pretrained(tmp_path)
@@ -22,7 +24,7 @@ def test_told_canvas_is_the_canvas(name, request, tmp_path):
     }
     assert info.sampling == pipe.sampling_defaults()
     layout = pipe.image_layout(None, None)
-    encoded = pipe.encode_prompt(["3" if name == "classes" else "a red dog"], None, True, 1, layout)
+    encoded = pipe.encode_prompt(pipe.prepare_prompts(MEMBERS[name].prompts[0]), None, True, 1, layout)
     with torch.no_grad():
         memory = pipe.prefill(encoded, layout, 2.0)
         memory.cache.place(torch.zeros(2, 1, dtype=torch.int64), 1)
@@ -93,3 +95,19 @@ def test_convert_a_transformers_folder(emu3, tmp_path):
     assert (folder / "model_index.json").is_file()
     with pytest.raises(FileExistsError, match="choose a new folder"):
         convert_model(tmp_path / "source", folder)
+
+
+def test_options_of_another_family_on_the_command_line(emu3, tmp_path, sjd):
+    emu3.model.save_pretrained(tmp_path / "source")
+    emu3.tokenizer.save_pretrained(tmp_path / "source")
+    status, out, err = sjd("convert", "source", "target", "--recipe", "anole")
+    message = "recipe is an option of SJDChameleonPipeline; source holds a SJDEmu3Pipeline."
+    assert (status, out, err) == (2, "", f"sjd: error: cannot convert: {message}\n")
+    assert not (tmp_path / "target").exists()
+
+
+def test_only_a_family_of_single_files_goes_back(emu3, tmp_path, sjd):
+    emu3.save_pretrained(tmp_path / "source")
+    status, out, err = sjd("convert", "source", "target", "--reverse")
+    message = "source holds a SJDEmu3Pipeline, whose models are not published as single files."
+    assert (status, out, err) == (2, "", f"sjd: error: cannot convert: {message}\n")

@@ -139,3 +139,17 @@ def test_captions_are_cleaned_of_markup():
     pytest.importorskip("bs4")
     pytest.importorskip("ftfy")
     assert clean_caption("A <b>red</b>   Dog") == "a red dog"
+
+
+def test_words_for_a_model_of_classes_on_the_command_line(classes, tmp_path, sjd):
+    """The last prompt is looked at before the first is drawn."""
+    classes.save_pretrained(tmp_path / "model")
+    run = ("generate", "3", "--model", "model", "-o", "pictures/", "--seed", 1)
+    wants = "This model draws classes: the prompt must be an index in [0, 5), got"
+    assert sjd(*run[:2], "dog", *run[2:]) == (2, "", f"sjd: error: prompt: {wants} 'dog'.\n")
+    assert sjd(*run, "--negative-prompt", "fog") == (2, "", f"sjd: error: --negative-prompt: {wants} 'fog'.\n")
+    status, _, err = sjd(*run, "--scheduler", "revised-jacobi")
+    assert (status, err.split(" and ")[0]) == (2, "sjd: error: RevisedJacobiScheduler needs a reviser")
+    assert not (tmp_path / "pictures").exists()
+    assert sjd(*run, "--negative-prompt", "4")[::2] == (0, "")
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["3-1.png"]

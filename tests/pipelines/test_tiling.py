@@ -5,11 +5,11 @@ import torch
 
 from sjd_pipelines import SJDAutoRegressivePipeline
 
-FAMILIES = ["captions", "classes", "emu3", "anole", "lumina", "toy"]
+from .tiny import MEMBERS
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", MEMBERS)
 def test_pictures_keep_their_size(name, request):
     pipe = request.getfixturevalue(name)
     layout = pipe.image_layout(None, None)

@@ -1,0 +1,106 @@
+"""Models by name: the table, what a name means, and who loads what."""
+
+import inspect
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+import sjd_pipelines
+from sjd_pipelines import SJDAutoRegressivePipeline, SJDEmu3Pipeline, SJDJanusPipeline, SJDLlamaGenPipeline
+from sjd_pipelines.bundled import BUNDLED, DEFAULT, bundled_folder
+from sjd_pipelines.pipelines.families import FAMILIES, family_of_pipeline
+from sjd_pipelines.pipelines.info import inspect_model
+from sjd_pipelines.pipelines.loading import find_family, find_pipeline
+
+LIMIT = 45e6  # bytes
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_every_entry_is_true_of_its_folder(name):
+    assert "/" not in name
+    assert find_family(bundled_folder(name)).__name__ == BUNDLED[name].pipeline
+    assert inspect_model(name).pipeline == BUNDLED[name].pipeline
+
+
+def test_every_folder_has_an_entry():
+    folders = {path.name for path in bundled_folder().parent.iterdir() if path.is_dir()}
+    assert folders - {"__pycache__"} == set(BUNDLED)
+
+
+def test_bundled_models_stay_small():
+    files = [path for name in BUNDLED for path in bundled_folder(name).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= LIMIT
+
+
+def test_no_name_is_the_default():
+    assert find_pipeline(None, {}) == find_pipeline(DEFAULT, {}) == (bundled_folder(DEFAULT), SJDJanusPipeline)
+    assert inspect_model().source == DEFAULT
+
+
+def test_a_bundled_name_comes_before_a_folder(here, captions):
+    captions.save_pretrained(here / DEFAULT)
+    assert type(SJDAutoRegressivePipeline.from_pretrained(DEFAULT)) is SJDJanusPipeline
+    for folder in (f"./{DEFAULT}", f"{DEFAULT}/", Path(DEFAULT), str(here / DEFAULT)):
+        assert type(SJDAutoRegressivePipeline.from_pretrained(folder)) is SJDLlamaGenPipeline
+
+
+def test_a_folder_comes_before_the_hub(here, captions, monkeypatch):
+    for name in ("mine", "owner/name"):
+        captions.save_pretrained(here / name)
+        assert find_pipeline(name, {}) == (Path(name), SJDLlamaGenPipeline)
+    monkeypatch.setenv("HOME", str(here))
+    assert find_pipeline("~/mine", {}) == (here / "mine", SJDLlamaGenPipeline)
+    shutil.rmtree(here / "owner")
+    with pytest.raises(LocalEntryNotFoundError):  # looked for among the files of the hub
+        find_pipeline("owner/name", {"local_files_only": True, "cache_dir": here})
+
+
+def test_a_name_of_nothing_lists_the_bundled_ones(here):
+    message = rf"^mine is neither a bundled model \({', '.join(BUNDLED)}\) nor a folder; .* owner/name\.$"
+    with pytest.raises(OSError, match=message):
+        SJDAutoRegressivePipeline.from_pretrained("mine")
+    with pytest.raises(OSError, match=r"^\./emoji-janus is neither a folder nor a hub id"):
+        SJDAutoRegressivePipeline.from_pretrained("./emoji-janus")
+
+
+def test_another_class_says_which_one_to_use():
+    message = "^emoji-janus holds a SJDJanusPipeline, not a SJDEmu3Pipeline; load it with SJDJanusPipeline.$"
+    for source in ("emoji-janus", None):
+        with pytest.raises(ValueError, match=message):
+            SJDEmu3Pipeline.from_pretrained(source)
+
+
+def test_options_of_another_family_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^recipe is an option of SJDChameleonPipeline; emoji-janus holds a SJDJanus"
+    ):
+        SJDAutoRegressivePipeline.from_pretrained("emoji-janus", recipe="anole")
+    with pytest.raises(ValueError, match=r"^image_area is an option of SJDEmu3Pipeline; .*LlamaGenPipeline\.$"):
+        SJDAutoRegressivePipeline.from_single_file(tmp_path / "absent.pt", image_area=36)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.module)
+def test_families_keep_what_they_declare(family):
+    cls = family.load()
+    assert cls is getattr(sjd_pipelines, family.pipeline)
+    assert family.pipeline in sjd_pipelines.__all__
+    assert family_of_pipeline(cls.__name__) is family
+    loaders = [cls.load_transformers_folder] if family.model_type else []
+    loaders += [cls.load_published_files] if family.single_files else []
+    keywords = {name for loader in loaders for name in inspect.signature(loader).parameters}
+    assert {option.name for option in family.options} <= keywords
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family.model_type], ids=lambda f: f.module)
+def test_a_config_tells_its_family(family, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family.model_type}))
+    assert find_family(tmp_path) is family.load()

@@ -1,0 +1,17 @@
+"""Tiny random members of every family; prompts of different lengths share one word-level tokenizer.
+
+A family in `sjd_pipelines.pipelines.families` has its members in the file of its name here, as `MEMBERS`; what every
+family must hold is tested on all of them.
+"""
+
+from importlib import import_module
+
+from sjd_pipelines.pipelines.families import FAMILIES
+
+from .parts import Member
+
+MEMBERS: dict[str, Member] = {
+    name: member
+    for family in FAMILIES
+    for name, member in import_module(f".{family.module}", __package__).MEMBERS.items()
+}
