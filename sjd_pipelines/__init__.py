@@ -1,6 +1,7 @@
 """Parallel (Jacobi-type) decoding for autoregressive image models, in diffusers style."""
 
 from .exports import lazy
+from .pipelines.families import FAMILIES
 from .version import __version__
 
 # Saved folders name this package, not its modules, as the home of schedulers and networks: files may move. diffusers
@@ -19,10 +20,7 @@ SOURCES = {
     ".models": ("DraftReviser", "EagleDrafter", "LlamaGenTransformer"),
     ".pipelines": (
         "SJDAutoRegressivePipeline",
-        "SJDChameleonPipeline",
-        "SJDEmu3Pipeline",
-        "SJDJanusPipeline",
-        "SJDLlamaGenPipeline",
+        *(family.pipeline for family in FAMILIES),
         "SJDPipelineOutput",
     ),
     ".schedulers": (
