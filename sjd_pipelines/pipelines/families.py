@@ -35,6 +35,7 @@ class Family:
         module: its file among the pipelines.
         pipeline: its class in there.
         models: its members, as people call them.
+        sources: what to load, as README says it.
         model_type: of config.json; None where no transformers class holds such a model.
         single_files: whether its models are published as single files.
         options: of its loader, for `sjd convert`.
@@ -43,6 +44,7 @@ class Family:
     module: str
     pipeline: str
     models: str
+    sources: str
     model_type: str | None = None
     single_files: bool = False
     options: tuple[LoadOption, ...] = ()
@@ -65,10 +67,24 @@ _LLAMAGEN = (
 )
 
 FAMILIES = (
-    Family("janus", "SJDJanusPipeline", "Janus, Janus-Pro", model_type="janus"),
-    Family("llamagen", "SJDLlamaGenPipeline", "LlamaGen", single_files=True, options=_LLAMAGEN),
-    Family("emu3", "SJDEmu3Pipeline", "Emu3", model_type="emu3"),
-    Family("chameleon", "SJDChameleonPipeline", "Anole, Lumina-mGPT", model_type="chameleon", options=_CHAMELEON),
+    Family("janus", "SJDJanusPipeline", "Janus, Janus-Pro", "`deepseek-community/Janus-Pro-1B`, `-7B`", "janus"),
+    Family(
+        "llamagen",
+        "SJDLlamaGenPipeline",
+        "LlamaGen",
+        "`from_single_file` of the published `.pt` files, text and class; or a converted folder",
+        single_files=True,
+        options=_LLAMAGEN,
+    ),
+    Family("emu3", "SJDEmu3Pipeline", "Emu3", "`BAAI/Emu3-Gen-hf`", "emu3"),
+    Family(
+        "chameleon",
+        "SJDChameleonPipeline",
+        "Anole, Lumina-mGPT",
+        "`leloy/Anole-7b-v0.1-hf`, `Alpha-VLLM/Lumina-mGPT-7B-768`",
+        "chameleon",
+        options=_CHAMELEON,
+    ),
 )
 
 

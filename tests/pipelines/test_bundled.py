@@ -100,6 +100,12 @@ def test_families_keep_what_they_declare(family):
     assert {option.name for option in family.options} <= keywords
 
 
+def test_readme_has_a_row_for_every_family():
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    for family in FAMILIES:
+        assert f"| {family.models} | {family.sources} | `{family.pipeline}` |\n" in readme
+
+
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.model_type], ids=lambda f: f.module)
 def test_a_config_tells_its_family(family, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family.model_type}))
