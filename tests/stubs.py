@@ -17,7 +17,7 @@ def stub(package: str) -> str:
     """The text of `__init__.pyi`: the package's names, imported from where it gets them."""
     module = import_module(package)
     lines = [f'"""{module.__doc__}"""', ""]
-    for source, names in module.SOURCES.items():
+    for source, names in sorted(module.SOURCES.items(), key=lambda item: (item[0].startswith("."), item[0])):
         lines += [f"from {source} import (", *(f"    {name}," for name in sorted(names, key=_in_order)), ")"]
         lines += [] if source.startswith(".") else [""]  # other packages come first, apart
     lines += ["from .version import __version__"] if "__version__" in module.__all__ else []
