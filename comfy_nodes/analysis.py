@@ -3,6 +3,8 @@
 import torch
 from comfy_api.latest import io, ui
 
+from sjd_pipelines.pipelines.pictures import on_ramp
+
 from . import charts
 from .types import Report, ReportType, Tokens, TokensType
 
@@ -87,10 +89,10 @@ class SJDAcceptanceMap(io.ComfyNode):
             raise ValueError(f"metric must be one of {', '.join(charts.METRICS)}; got {metric!r}.")
         cells = charts.METRICS[metric](report)  # [B, rows, columns]
         if image is None:
-            return io.NodeOutput(charts.enlarge(charts.colours(cells), report.height, report.width))
+            return io.NodeOutput(charts.enlarge(on_ramp(cells) / 255, report.height, report.width))
         if len(image) != len(cells):
             raise ValueError(f"The report is of {len(cells)} pictures, the image has {len(image)}.")
-        coloured = charts.enlarge(charts.colours(cells), *image.shape[1:3]).to(image)
+        coloured = charts.enlarge(on_ramp(cells) / 255, *image.shape[1:3]).to(image)
         return io.NodeOutput(torch.lerp(image[..., :3], coloured, opacity))
 
 

@@ -1,16 +1,13 @@
-"""The arithmetic of the analysis nodes: texts, colours and masks from reports and tokens."""
+"""The arithmetic of the analysis nodes: texts, numbers per token and masks from reports and tokens."""
 
 from collections.abc import Callable
 
 import torch
 
-from sjd_pipelines.cli.tables import table
+from sjd_pipelines.tables import table
 
 from .decoder_cards import LABELS
 from .types import Report, Tokens
-
-# Black, violet, red, orange, light yellow: rises evenly in brightness, so it reads without colour as well.
-RAMP = torch.tensor([[0.0, 0.0, 0.02], [0.34, 0.06, 0.43], [0.73, 0.21, 0.33], [0.98, 0.55, 0.04], [0.99, 1.0, 0.64]])
 
 
 def describe(report: Report) -> str:
@@ -75,13 +72,6 @@ def finished_together(report: Report) -> torch.Tensor:
 
 
 METRICS: dict[str, Callable[[Report], torch.Tensor]] = {"step": finishing_step, "together": finished_together}
-
-
-def colours(values: torch.Tensor) -> torch.Tensor:
-    """`[...]` in 0..1 -> `[..., 3]` float32 in 0..1."""
-    places = values.clamp(0, 1) * (len(RAMP) - 1)
-    below = places.long().clamp(max=len(RAMP) - 2)
-    return torch.lerp(RAMP[below], RAMP[below + 1], (places - below)[..., None])
 
 
 def enlarge(cells: torch.Tensor, height: int, width: int) -> torch.Tensor:

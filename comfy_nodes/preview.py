@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from sjd_pipelines import ImageTokenLayout, SJDAutoRegressivePipeline
-from sjd_pipelines.benchmark.pictures import forming_pictures
+from sjd_pipelines.pipelines.pictures import forming_pictures
 
 from .runtime import Model, Progress, check_interrupt
 

@@ -7,13 +7,13 @@ from statistics import mean
 from typing import Any
 
 from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.pictures import data_uri
 from .contenders import RELAXED_FAMILIES, Contender, RelaxedFamily
 from .drawing import benchmark_scenes, decode_pixels, draw, to_pictures
 from .exactness import enumerable_pipeline, judge
 from .journal import Journal
 from .library import check_library
 from .machine import pipeline_facts
-from .pictures import data_uri
 from .prompt_fidelity import can_be_judged, ceilings, measure_fidelity
 from .speed import SpeedConfig, measure_speed
 

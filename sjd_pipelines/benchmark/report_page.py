@@ -5,16 +5,14 @@ from html import escape
 from math import log2, sqrt
 from typing import Any
 
-import numpy as np
+import torch
 from PIL import Image
 
+from ..pipelines.pictures import RAMP, data_uri, on_ramp
 from .charts import Axis, Series, bar_chart, line_chart, meter
-from .pictures import data_uri
 from .report_style import style_sheet, tone
 from .speed import overhead_text
 
-# Black, violet, red, orange, light yellow: rises evenly in brightness, so it reads without colour as well.
-RAMP = np.array([[0, 0, 5], [87, 15, 110], [186, 54, 84], [250, 140, 10], [252, 255, 163]], dtype=float)
 SCORES = ("object", "count", "background", "relation", "all")
 TITLES = {"window": "window", "guidance_scale": "guidance scale", "temperature": "temperature", "top_k": "top-k"}
 
@@ -59,11 +57,8 @@ def interval(rate: float, count: int) -> tuple[float, float]:
 
 def map_image(acceptance_map: list[list[int]]) -> Image.Image:
     """One pixel per token, dark for the first pass and light for the last."""
-    passes = np.array(acceptance_map, dtype=float)
-    places = passes / max(1.0, passes.max()) * (len(RAMP) - 1)
-    below = np.minimum(places.astype(int), len(RAMP) - 2)
-    share = (places - below)[..., None]
-    return Image.fromarray((RAMP[below] * (1 - share) + RAMP[below + 1] * share).round().astype(np.uint8))
+    passes = torch.tensor(acceptance_map, dtype=torch.float64)
+    return Image.fromarray(on_ramp(passes / passes.max().clamp(min=1)).round().byte().numpy())
 
 
 def _classes(entries: list[dict[str, Any]]) -> Classes:
@@ -295,7 +290,7 @@ def _pictures(entries: list[dict[str, Any]], classes: Classes) -> str:
     seeds = [picture["seed"] for picture in entries[0]["pictures"]]
     headers = ["scheduler", *(f"{escape(c)}, seed {seed}" for c, seed in zip(captions, seeds))]
     rows = [[_scheduler(entry), *(_picture(entry, picture) for picture in entry["pictures"])] for entry in entries]
-    stops = ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in RAMP)
+    stops = ", ".join(f"rgb({r} {g} {b})" for r, g, b in RAMP)
     ramp = f"<span class='ramp' style='background: linear-gradient(90deg, {stops})'></span>"
     return (
         "<h2>Pictures and acceptance maps</h2><p>The same captions and seeds. Beside each picture, the pass that "

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from ..tables import table
 from .arguments import (
     CommandError,
     add_json_option,
@@ -18,7 +19,6 @@ from .files import write_json
 from .loading import check_device, load_pipeline, show_progress
 from .measuring import model_name, open_journal, show_count, torch_threads
 from .report import add_report_options, run_report
-from .tables import table
 
 if TYPE_CHECKING:
     from ..benchmark.contenders import Contender

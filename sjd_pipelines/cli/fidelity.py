@@ -4,6 +4,7 @@ import argparse
 from datetime import date
 from typing import Any
 
+from ..tables import table
 from .arguments import (
     CommandError,
     add_json_option,
@@ -17,7 +18,6 @@ from .arguments import (
 from .files import write_json
 from .loading import check_device, load_pipeline, show_progress
 from .measuring import model_name, open_journal, show_count, torch_threads
-from .tables import table
 
 SCORES = ("object", "count", "background", "relation", "all")
 

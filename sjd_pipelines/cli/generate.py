@@ -15,9 +15,9 @@ from .loading import check_device, load_pipeline, show_progress
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..benchmark.pictures import Recording
     from ..decoding import DecodingStatistics
     from ..pipelines import SJDAutoRegressivePipeline
+    from ..pipelines.pictures import Recording
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SLUG_LENGTH = 50  # characters; file systems take 255 bytes
@@ -219,7 +219,7 @@ def draw(
     """
     import torch
 
-    from ..benchmark.pictures import Recording
+    from ..pipelines.pictures import Recording
 
     recording = Recording() if record else None
     try:
@@ -268,7 +268,7 @@ def summary(record: dict[str, Any]) -> str:
 
 def write_extras(arguments: argparse.Namespace, pipe: "SJDAutoRegressivePipeline", drawing: Drawing) -> None:
     """Write the sheet, the animation and the statistics that were asked for."""
-    from ..benchmark.pictures import contact_sheet, forming_frames, save_animation
+    from ..pipelines.pictures import contact_sheet, forming_frames, save_animation
 
     total = len(drawing.images)
     # A row per prompt where each has several pictures, else a square.

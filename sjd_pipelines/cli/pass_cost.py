@@ -3,11 +3,11 @@
 import argparse
 from dataclasses import asdict
 
+from ..tables import table
 from .arguments import add_json_option, positive, windows
 from .files import check_writable, write_json
 from .loading import check_device, show_progress
 from .measuring import show_count
-from .tables import table
 
 SHAPES = ("janus-pro-1b", "janus-pro-7b", "toy")
 WINDOWS = (1, 16, 32, 64)

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from .tables import table
+from ..tables import table
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

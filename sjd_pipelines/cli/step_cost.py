@@ -3,9 +3,9 @@
 import argparse
 from dataclasses import asdict
 
+from ..tables import table
 from .arguments import add_json_option, add_scheduler_names, positive
 from .files import check_writable, write_json
-from .tables import table
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

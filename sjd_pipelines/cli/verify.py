@@ -2,9 +2,9 @@
 
 import argparse
 
+from ..tables import table
 from .arguments import add_json_option, add_scheduler_names, add_windows, positive, seed
 from .files import check_writable, write_json
-from .tables import table
 
 WINDOWS = (1, 2, 3, 8)
 

@@ -13,9 +13,9 @@ from ..benchmark.contenders import at_defaults
 from ..benchmark.drawing import decode_pixels, draw, to_pictures
 from ..benchmark.fidelity import held_out_scenes
 from ..benchmark.journal import Journal
-from ..benchmark.pictures import contact_sheet
 from ..benchmark.prompt_fidelity import ceilings, measure_fidelity
 from ..pipelines import SJDJanusPipeline
+from ..pipelines.pictures import contact_sheet
 from ..schedulers import SCHEDULERS, SeededJacobiScheduler
 from .export import SAMPLING, build_processor, load_trained
 from .pixels import PixelRecipe, picture_batch

@@ -1,4 +1,4 @@
-"""Pictures of runs: a contact sheet, the frames of pictures as they form, and pictures as text."""
+"""Pictures of runs: a contact sheet, the frames of pictures as they form, pictures as text, colours for numbers."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from ..decoding import ImageTokenLayout
-from ..pipelines import SJDAutoRegressivePipeline
+from .autoregressive import SJDAutoRegressivePipeline
 
 GREY = 0.0  # in [-1, 1], as pixels leave the model
 FRAMES = 60
@@ -19,6 +19,8 @@ FRAME_MILLISECONDS = 80
 LAST_FRAME_MILLISECONDS = 2000
 JPEG_QUALITY = 92
 GAP = 4  # pixels between the pictures of a contact sheet
+# Black, violet, red, orange, light yellow: rises evenly in brightness, so it reads without colour as well.
+RAMP = ((0, 0, 5), (87, 15, 110), (186, 54, 84), (250, 140, 10), (252, 255, 163))
 
 
 @dataclass
@@ -94,6 +96,15 @@ def data_uri(picture: Image.Image, kind: str = "JPEG") -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format=kind, quality=JPEG_QUALITY)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def on_ramp(values: torch.Tensor) -> torch.Tensor:
+    """Numbers as colours of `RAMP`: `[...]` in 0..1 -> `[..., 3]` in 0..255, of the same type."""
+    stops = torch.tensor(RAMP, dtype=values.dtype)
+    places = values.clamp(0, 1) * (len(RAMP) - 1)
+    below = places.long().clamp(max=len(RAMP) - 2)
+    share = (places - below)[..., None]
+    return stops[below] * (1 - share) + stops[below + 1] * share
 
 
 def save_animation(frames: Sequence[Image.Image], path: Any) -> None:

@@ -1,10 +1,11 @@
 """Contact sheets, and frames of pictures as they form."""
 
 import numpy as np
+import torch
 from PIL import Image
 
 from sjd_pipelines import AutoregressiveScheduler, SeededJacobiScheduler
-from sjd_pipelines.benchmark.pictures import Recording, contact_sheet, forming_frames, save_animation
+from sjd_pipelines.pipelines.pictures import RAMP, Recording, contact_sheet, forming_frames, on_ramp, save_animation
 
 SIDE = 8  # pixels; 4 x 4 tokens of 2 x 2 pixels
 GREY = 128
@@ -54,3 +55,10 @@ def test_animation_rests_on_its_last_frame(tmp_path):
         assert (animation.n_frames, animation.info["loop"]) == (3, 0)
         animation.seek(2)
         assert animation.info["duration"] == 2000
+
+
+def test_numbers_are_colours_of_the_ramp_and_of_the_way_between():
+    colours = on_ramp(torch.tensor([[-1.0, 0.0, 0.25], [0.625, 1.0, 2.0]]))
+    halfway = [(a + b) / 2 for a, b in zip(RAMP[2], RAMP[3])]
+    expected = [[RAMP[0], RAMP[0], RAMP[1]], [halfway, RAMP[4], RAMP[4]]]
+    assert torch.equal(colours, torch.tensor(expected, dtype=torch.float32))
