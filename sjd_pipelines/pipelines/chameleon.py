@@ -6,18 +6,19 @@ diffusers' `VQModel` here, nor image logits, which its own forward pass suppress
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from diffusers import VQModel
 from transformers import AutoTokenizer, ChameleonForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..decoding import CanvasCache, ImageTokenLayout
-from ..models import DraftReviser, EagleDrafter, decode_codes
+from ..models import decode_codes
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .chameleon_recipes import IMAGE_END, IMAGE_PLACEHOLDER, RECIPES, ROW_END, image_vocabulary_ids, recipe_of_folder
 from .chameleon_weights import load_language_model, load_vq_model
+from .helpers import with_helpers
 from .language_model import final_hidden_states
 from .prompts import EncodedPrompt
 from .vocabulary import ImageVocabulary
@@ -33,12 +34,11 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         scheduler: decides which tokens to draft, verify and commit.
         recipe: `anole` or `lumina-mgpt`.
         resolution: side in pixels of the square whose area the model's pictures have.
-        drafter: guesses for the schedulers that need a draft model, else None.
-        reviser: revises drafts for the scheduler that needs it, else None.
     """
 
     model_cpu_offload_seq = "model->vq_model"
 
+    @with_helpers
     def __init__(
         self,
         model: ChameleonForConditionalGeneration,
@@ -47,21 +47,11 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         scheduler: DecodingScheduler,
         recipe: str = "anole",
         resolution: int = 512,
-        # diffusers before 0.36 does not read `X | None` from a signature.
-        drafter: Optional[EagleDrafter] = None,  # noqa: UP045
-        reviser: Optional[DraftReviser] = None,  # noqa: UP045
     ):
         super().__init__()
         if recipe not in RECIPES:
             raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; got {recipe!r}.")
-        self.register_modules(
-            model=model,
-            vq_model=vq_model,
-            tokenizer=tokenizer,
-            scheduler=scheduler,
-            drafter=drafter,
-            reviser=reviser,
-        )
+        self.register_modules(model=model, vq_model=vq_model, tokenizer=tokenizer, scheduler=scheduler)
         self.register_to_config(recipe=recipe, resolution=resolution)
         self.recipe = RECIPES[recipe]
 

@@ -2,15 +2,15 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, Emu3ForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..decoding import CanvasCache, ImageTokenLayout
-from ..models import DraftReviser, EagleDrafter
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
+from .helpers import with_helpers
 from .language_model import final_hidden_states
 from .loading import load_transformers_model
 from .prompts import EncodedPrompt
@@ -34,22 +34,18 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         tokenizer: with the special tokens that frame a picture.
         scheduler: decides which tokens to draft, verify and commit.
         image_area: pixels of a picture whose size is not given.
-        drafter: guesses for the schedulers that need a draft model, else None.
-        reviser: revises drafts for the scheduler that needs it, else None.
     """
 
+    @with_helpers
     def __init__(
         self,
         model: Emu3ForConditionalGeneration,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: DecodingScheduler,
         image_area: int = 720 * 720,
-        # diffusers before 0.36 does not read `X | None` from a signature.
-        drafter: Optional[EagleDrafter] = None,  # noqa: UP045
-        reviser: Optional[DraftReviser] = None,  # noqa: UP045
     ):
         super().__init__()
-        self.register_modules(model=model, tokenizer=tokenizer, scheduler=scheduler, drafter=drafter, reviser=reviser)
+        self.register_modules(model=model, tokenizer=tokenizer, scheduler=scheduler)
         self.register_to_config(image_area=image_area)
 
     @classmethod

@@ -1,15 +1,15 @@
 """Janus and Janus-Pro (Wu et al. 2024, Chen et al. 2025) around transformers' `JanusForConditionalGeneration`."""
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from ..decoding import CanvasCache, ImageTokenLayout
-from ..models import DraftReviser, EagleDrafter
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
+from .helpers import with_helpers
 from .language_model import final_hidden_states
 from .loading import load_transformers_model
 from .prompts import EncodedPrompt
@@ -22,21 +22,17 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         model: language model, generation head and VQ decoder, unmodified.
         processor: tokenizer and chat template.
         scheduler: decides which tokens to draft, verify and commit.
-        drafter: guesses for the schedulers that need a draft model, else None.
-        reviser: revises drafts for the scheduler that needs it, else None.
     """
 
+    @with_helpers
     def __init__(
         self,
         model: JanusForConditionalGeneration,
         processor: JanusProcessor,
         scheduler: DecodingScheduler,
-        # diffusers before 0.36 does not read `X | None` from a signature.
-        drafter: Optional[EagleDrafter] = None,  # noqa: UP045
-        reviser: Optional[DraftReviser] = None,  # noqa: UP045
     ):
         super().__init__()
-        self.register_modules(model=model, processor=processor, scheduler=scheduler, drafter=drafter, reviser=reviser)
+        self.register_modules(model=model, processor=processor, scheduler=scheduler)
 
     @classmethod
     def load_transformers_folder(

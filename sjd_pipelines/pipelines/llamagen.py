@@ -9,8 +9,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import (
-    DraftReviser,
-    EagleDrafter,
     LlamaGenTransformer,
     decode_codes,
     image_size_of,
@@ -25,6 +23,7 @@ from ..models.llamagen import CONDITION
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .captions import clean_caption
+from .helpers import HELPERS, with_helpers
 from .prompts import EncodedPrompt
 
 TEXT_ENCODER = "google/flan-t5-xl"
@@ -41,13 +40,12 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         scheduler: decides which tokens to draft, verify and commit.
         text_encoder: T5 encoder of a text-conditional model, else None.
         tokenizer: its tokenizer, else None.
-        drafter: guesses for the schedulers that need a draft model, else None.
-        reviser: revises drafts for the scheduler that needs it, else None.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vq_model"
-    _optional_components = ["text_encoder", "tokenizer", "drafter", "reviser"]
+    _optional_components = ["text_encoder", "tokenizer", *HELPERS]
 
+    @with_helpers
     def __init__(
         self,
         transformer: LlamaGenTransformer,
@@ -56,8 +54,6 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         # diffusers before 0.36 does not read `X | None` from a signature.
         text_encoder: Optional[T5EncoderModel] = None,  # noqa: UP045
         tokenizer: Optional[PreTrainedTokenizerBase] = None,  # noqa: UP045
-        drafter: Optional[EagleDrafter] = None,  # noqa: UP045
-        reviser: Optional[DraftReviser] = None,  # noqa: UP045
     ):
         super().__init__()
         self.register_modules(
@@ -66,8 +62,6 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
             scheduler=scheduler,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
-            drafter=drafter,
-            reviser=reviser,
         )
 
     @classmethod

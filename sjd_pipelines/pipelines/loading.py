@@ -13,9 +13,7 @@ from safetensors import SafetensorError, safe_open
 from ..bundled import BUNDLED, DEFAULT, bundled_folder
 from ..models import DraftReviser, EagleDrafter
 from .families import FAMILIES, family_of_pipeline, family_of_type, single_file_family
-
-# Beside the files of a transformers folder, as diffusers lays components out.
-HELPERS: dict[str, type[EagleDrafter | DraftReviser]] = {"drafter": EagleDrafter, "reviser": DraftReviser}
+from .helpers import HELPERS
 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, JanusForConditionalGeneration, JanusImageProcessor, JanusProcessor
 
 from ..bundled import bundled_folder
-from ..pipelines.loading import HELPERS
+from ..pipelines.helpers import HELPERS
 from .architecture import build_config, build_model
 from .captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer
 from .glyphs import CELL, GRID
