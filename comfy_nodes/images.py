@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from .runtime import Model, Progress, check_interrupt, decode_picture
+from .runtime import Model, Progress, check_interrupt, render_picture
 from .types import ModelType, Tokens, TokensType
 
 GAP = 4  # pixels
@@ -48,7 +48,7 @@ class SJDDecodeTokens(io.ComfyNode):
         progress, pictures = Progress(len(tokens.ids)), []
         for ids in tokens.ids.split(1):
             check_interrupt()
-            pictures.append(decode_picture(model, ids, tokens.layout))
+            pictures.append(render_picture(model, ids, tokens.layout))
             progress.update(len(pictures))
         return io.NodeOutput(torch.cat(pictures))
 

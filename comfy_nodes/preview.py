@@ -38,18 +38,18 @@ class Watch:
         self, pipe: SJDAutoRegressivePipeline, pass_index: int, committed: int, tensors: dict[str, Any]
     ) -> None:
         check_interrupt()
-        picture = self._draw(tensors["canvas"], tensors["acceptance_map"]) if self._due() else None
+        picture = self._render(tensors["canvas"], tensors["acceptance_map"]) if self._due() else None
         self._progress.update(committed, picture)
 
     def _due(self) -> bool:
         now = perf_counter()
         working = now - self._start - self._spent
-        return now - self._shown >= self._every and self._spent + self._model.decode_seconds <= SHARE * working
+        return now - self._shown >= self._every and self._spent + self._model.render_seconds <= SHARE * working
 
-    def _draw(self, canvas: torch.Tensor, acceptance_map: torch.Tensor) -> Any:
+    def _render(self, canvas: torch.Tensor, acceptance_map: torch.Tensor) -> Any:
         start = perf_counter()
         (picture,) = forming_pictures(self._model.pipe, self._layout, canvas[:1], acceptance_map[:1].cpu() >= 0)
         self._shown = perf_counter()
-        self._model.decode_seconds = self._shown - start
+        self._model.render_seconds = self._shown - start
         self._spent += self._shown - start
         return picture

@@ -52,14 +52,14 @@ class Model:
         patcher: moves the weights between devices when ComfyUI says so.
         token_bytes: keys and values of one token of one guided picture.
         codebook: what its token ids mean.
-        decode_seconds: how long turning one picture's tokens into pixels took last time.
+        render_seconds: how long turning one picture's tokens into pixels took last time.
     """
 
     pipe: SJDAutoRegressivePipeline
     patcher: ModelPatcher
     token_bytes: int
     codebook: Codebook
-    decode_seconds: float = 0.0
+    render_seconds: float = 0.0
 
     @contextmanager
     def ready(self, memory_required: float) -> Iterator[SJDAutoRegressivePipeline]:
@@ -126,12 +126,12 @@ def load_model(source: str | Path, dtype: str) -> Model:
     model = Model(pipe, patcher, inspect_model(source, torch_dtype).prompt_token_bytes, codebook)
     # One empty picture, so that the first preview is known not to slow its run.
     layout = pipe.image_layout(None, None)
-    decode_picture(model, torch.zeros(1, layout.rows * layout.columns, dtype=torch.int64), layout)
+    render_picture(model, torch.zeros(1, layout.rows * layout.columns, dtype=torch.int64), layout)
     return model
 
 
 @torch.no_grad()
-def decode_picture(model: Model, ids: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
+def render_picture(model: Model, ids: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
     """`[1, rows * columns]` ids -> `[1, H, W, 3]` float32 in 0..1, on ComfyUI's device for results."""
     height, width = pixel_size(model.pipe, layout)
     # The picture decoders are siblings of Stable Diffusion's; this is ComfyUI's rule of thumb for that one.
@@ -139,7 +139,7 @@ def decode_picture(model: Model, ids: torch.Tensor, layout: ImageTokenLayout) ->
         start = time.perf_counter()
         pixels = pipe.decode_tokens(ids.to(model.patcher.load_device), layout).float()
         pixels = (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1).to(management.intermediate_device())
-        model.decode_seconds = time.perf_counter() - start
+        model.render_seconds = time.perf_counter() - start
     return pixels
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.image_processor import VaeImageProcessor
-from PIL import Image
 
 from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.pictures import render_tokens
 from ..schedulers import DecodingScheduler
 from ..training.scenes import KINDS
 from .fidelity import held_out_scenes, score_picture
@@ -84,21 +83,9 @@ def draw(
     )
 
 
-@torch.no_grad()
-def decode_pixels(pipe: SJDAutoRegressivePipeline, tokens: torch.Tensor) -> torch.Tensor:
-    """`[B, rows * columns]` tokens -> `[B, 3, H, W]` float32 in [0, 1], on the CPU."""
-    pixels = pipe.decode_tokens(tokens, pipe.image_layout(None, None))
-    return (pixels.float().cpu() / 2 + 0.5).clamp(0, 1)
-
-
-def to_pictures(pixels: torch.Tensor) -> list[Image.Image]:
-    """`[B, 3, H, W]` in [0, 1] -> one picture each."""
-    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))
-
-
 def score_run(pipe: SJDAutoRegressivePipeline, run: Run, scenes: Sequence[Any]) -> list[dict[str, bool]]:
     """What the judge says of each picture of a run, see `score_picture`."""
-    return [score_picture(picture, scene) for picture, scene in zip(decode_pixels(pipe, run.tokens), scenes)]
+    return [score_picture(picture, scene) for picture, scene in zip(render_tokens(pipe, run.tokens), scenes)]
 
 
 def benchmark_scenes(count: int, seed: int = 0) -> list[tuple[str, Any]]:

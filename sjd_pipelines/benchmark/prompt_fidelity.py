@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.pictures import render_tokens
 from ..training.codes import CODEBOOK, scene_tokens
 from ..training.glyphs import GRID
 from ..training.scenes import KINDS, place, render, sample_shading
 from .contenders import Contender
-from .drawing import decode_pixels, draw, score_run
+from .drawing import draw, score_run
 from .fidelity import held_out_scenes, rates, score_pictures, to_pixels
 from .journal import Journal
 
@@ -87,7 +88,7 @@ def ceilings(pipe: SJDAutoRegressivePipeline, per_kind: int, seed: int = 0) -> d
         rendered.append(render(scene, placements, shading))
         tokens.append(torch.from_numpy(scene_tokens(scene, placements, shading)))
     batches = torch.stack(tokens).to(pipe.device).split(CEILING_BATCH)
-    decoded = torch.cat([decode_pixels(pipe, batch) for batch in batches])  # [S, 3, H, W]
+    decoded = torch.cat([render_tokens(pipe, batch) for batch in batches])  # [S, 3, H, W]
     errors = [(to_pixels(d) - to_pixels(r)).square().mean() for d, r in zip(decoded, rendered)]
     psnr = float(-10 * torch.stack(errors).log10().mean())
     return {

@@ -7,9 +7,9 @@ from statistics import mean
 from typing import Any
 
 from ..pipelines import SJDAutoRegressivePipeline
-from ..pipelines.pictures import data_uri
+from ..pipelines.pictures import data_uri, render_tokens, to_pictures
 from .contenders import RELAXED_FAMILIES, Contender, RelaxedFamily
-from .drawing import benchmark_scenes, decode_pixels, draw, to_pictures
+from .drawing import benchmark_scenes, draw
 from .exactness import enumerable_pipeline, judge
 from .journal import Journal
 from .library import check_library
@@ -223,7 +223,7 @@ class _ReportRun:
                 "acceptance_map": run.acceptance_map[index, :, :columns].tolist(),
             }
             for index, (caption, picture) in enumerate(
-                zip(captions, to_pictures(decode_pixels(self.pipe, run.tokens)))
+                zip(captions, to_pictures(render_tokens(self.pipe, run.tokens)))
             )
         ]
 

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.pictures import render_tokens
 from ..schedulers import AutoregressiveScheduler
 from .contenders import Contender
-from .drawing import benchmark_scenes, decode_pixels, draw, score_run
+from .drawing import benchmark_scenes, draw, score_run
 from .fidelity import rates
 from .journal import Journal
 from .library import check_library
@@ -310,7 +311,7 @@ def _pixel_seconds(pipe: SJDAutoRegressivePipeline, prompts: list[str], sampling
     for _ in range(3):
         wait_for(pipe.device)
         begin = time.perf_counter()
-        decode_pixels(pipe, tokens)
+        render_tokens(pipe, tokens)
         samples.append((time.perf_counter() - begin) / len(prompts))
     return median(samples)
 

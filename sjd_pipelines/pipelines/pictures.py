@@ -1,4 +1,4 @@
-"""Pictures of runs: a contact sheet, the frames of pictures as they form, pictures as text, colours for numbers."""
+"""Pictures of runs: tokens as pixels, pictures as they form, contact sheets, pictures as text, colours for numbers."""
 
 import base64
 import io
@@ -77,6 +77,18 @@ def forming_pictures(
     pixels = pipe.decode_tokens(layout.image_tokens(canvas).to(pipe.device), layout).float().cpu()  # [B, 3, H, W]
     unfinished = _unfinished(layout, committed, pixels.shape[-2:])
     return VaeImageProcessor().postprocess(pixels.masked_fill(unfinished, GREY), output_type="pil")
+
+
+@torch.no_grad()
+def render_tokens(pipe: SJDAutoRegressivePipeline, tokens: torch.Tensor) -> torch.Tensor:
+    """`[B, rows * columns]` tokens of the default size -> `[B, 3, H, W]` float32 in [0, 1], on the CPU."""
+    pixels = pipe.decode_tokens(tokens, pipe.image_layout(None, None))
+    return (pixels.float().cpu() / 2 + 0.5).clamp(0, 1)
+
+
+def to_pictures(pixels: torch.Tensor) -> list[Image.Image]:
+    """`[B, 3, H, W]` in [0, 1] -> one picture each."""
+    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = GAP) -> Image.Image:

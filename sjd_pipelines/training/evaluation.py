@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from ..benchmark.contenders import at_defaults
-from ..benchmark.drawing import decode_pixels, draw, to_pictures
+from ..benchmark.drawing import draw
 from ..benchmark.fidelity import held_out_scenes
 from ..benchmark.journal import Journal
 from ..benchmark.prompt_fidelity import ceilings, measure_fidelity
 from ..pipelines import SJDJanusPipeline
-from ..pipelines.pictures import contact_sheet
+from ..pipelines.pictures import contact_sheet, render_tokens, to_pictures
 from ..schedulers import SCHEDULERS, SeededJacobiScheduler
 from .export import SAMPLING, build_processor, load_trained
 from .pixels import PixelRecipe, picture_batch
@@ -93,4 +93,4 @@ def samples(
 ) -> list[Image.Image]:
     """The first pictures that `measure_fidelity` judges."""
     captions, _ = zip(*held_out_scenes(count, kind, seed))
-    return to_pictures(decode_pixels(pipe, draw(pipe, SCHEDULERS[scheduler](), captions, seed, sampling).tokens))
+    return to_pictures(render_tokens(pipe, draw(pipe, SCHEDULERS[scheduler](), captions, seed, sampling).tokens))

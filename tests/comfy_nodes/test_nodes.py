@@ -183,7 +183,7 @@ def test_the_forming_picture_is_shown_with_unfinished_cells_grey(pack, sample, s
     preview = sys.modules["pack_under_test.comfy_nodes.preview"]
     clock = iter(range(0, 10**6, 60))
     monkeypatch.setattr(preview, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(toy, "decode_seconds", 0.0)
+    monkeypatch.setattr(toy, "render_seconds", 0.0)
     sample(preview_seconds=1, decoder=decoder("zipar"))
     shown = [update for update in server.updates if update[2]]
     assert shown
@@ -200,7 +200,7 @@ def test_previews_take_a_twentieth_of_the_time_at_most(sample, server, toy, monk
     preview = sys.modules["pack_under_test.comfy_nodes.preview"]
     clock = iter(range(0, 10**6, 60))
     monkeypatch.setattr(preview, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(toy, "decode_seconds", 120.0)
+    monkeypatch.setattr(toy, "render_seconds", 120.0)
     sample(preview_seconds=1)
     first = next(index for index, update in enumerate(server.updates) if update[2])
     assert first * 60 >= 120 * 19
