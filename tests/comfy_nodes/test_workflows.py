@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ..fixtures.recording import RECORDED
+from .graph_run import CORE
+from .graphs import NOTE
+
 FOLDER = Path(__file__).parents[2] / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.json"))
-# Of ComfyUI itself and of its page.
-CORE = {"PreviewImage", "SaveImage", "PreviewAny", "ImageBatch", "MarkdownNote"}
+SAVED = [path for version in RECORDED for path in sorted(version.glob("workflows/*.json"))]  # by earlier versions
 
 
 def read(path):
@@ -21,10 +24,10 @@ def test_there_is_one_for_each_use():
     assert [path.stem for path in WORKFLOWS] == names
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", WORKFLOWS + SAVED, ids=lambda path: path.relative_to(FOLDER.parent).as_posix())
 def test_nodes_inputs_and_values_are_known(path, nodes):
     workflow = read(path)
-    assert {node["type"] for node in workflow["nodes"]} <= set(nodes) | CORE
+    assert {node["type"] for node in workflow["nodes"]} <= {*nodes, *CORE, NOTE}
     for node in workflow["nodes"]:
         if node["type"] not in nodes:
             continue
