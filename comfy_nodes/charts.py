@@ -26,6 +26,7 @@ def describe(report: Report) -> str:
             f"{report.width} x {report.height} pixels from {report.tokens} tokens",
             f"{report.passes:.1f} steps, {report.tokens / report.passes:.2f} tokens per step, {seconds}",
             *pictures,
+            *report.remarks,
         ]
     )
 

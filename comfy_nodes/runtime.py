@@ -12,6 +12,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from PIL import Image
+from server import PromptServer
 
 from sjd_pipelines import ImageTokenLayout, SJDAutoRegressivePipeline
 from sjd_pipelines.bundled import BUNDLED, DEFAULT
@@ -153,6 +154,17 @@ def pixel_size(pipe: SJDAutoRegressivePipeline, layout: ImageTokenLayout) -> tup
 def check_interrupt() -> None:
     """Raise ComfyUI's own exception if the user pressed Cancel. Nothing here may catch it."""
     management.throw_exception_if_processing_interrupted()
+
+
+_nodes_with_text: set[str] = set()
+
+
+def show_text(node_id: str | None, text: str) -> None:
+    """Write on the node that runs, or clear what an earlier run wrote there."""
+    if node_id is None or (not text and node_id not in _nodes_with_text):
+        return
+    _nodes_with_text.add(node_id)
+    PromptServer.instance.send_progress_text(text or " ", node_id)  # the page passes over an empty text
 
 
 class Progress:

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from sjd_pipelines import SCHEDULERS, DecodingScheduler, ImageTokenLayout, SJDAutoRegressivePipeline
 
 from .preview import Watch
-from .runtime import Model, check_interrupt, pixel_size
+from .runtime import Model, check_interrupt, pixel_size, show_text
 from .types import Decoder, DecoderType, ModelType, Report, ReportType, Tokens, TokensType
 
 OWN = -1  # leaves a sampling option to the model
@@ -35,7 +35,8 @@ class SJDSampler(io.ComfyNode):
                     dynamic_prompts=True,
                     default="a heart on a blue background",
                     tooltip="What to draw. The emoji model knows 48 objects, 10 backgrounds and counts to three; a "
-                    "class-conditional LlamaGen wants the number of an ImageNet class.",
+                    "class-conditional LlamaGen wants the number of an ImageNet class. Words that the model does not "
+                    "know are named on the node.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -143,6 +144,7 @@ class SJDSampler(io.ComfyNode):
                     tooltip="What the run took, for SJD Report, SJD Acceptance Map and SJD Compare.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -170,6 +172,9 @@ class SJDSampler(io.ComfyNode):
         scheduler = type(own).from_config(own.config) if decoder is None else decoder.make()
         guided = options.get("guidance_scale", model.pipe.sampling_defaults()["guidance_scale"]) > 1
         seeds = [(seed + i) & MAX_SEED for i in range(batch_size)]
+        negative_prompt = negative_prompt.strip()
+        remarks = model.pipe.prompt_remarks([prompt, negative_prompt] if guided else [prompt])
+        show_text(cls.hidden and cls.hidden.unique_id, "\n".join(remarks))
         watch = Watch(model, layout, batch_size, preview_seconds)
         with (
             model.ready(memory_required(model, layout, scheduler, prompt, batch_size, guided)) as pipe,
@@ -177,7 +182,7 @@ class SJDSampler(io.ComfyNode):
         ):
             output = pipe(
                 prompt,
-                negative_prompt=negative_prompt.strip() or None,
+                negative_prompt=negative_prompt or None,
                 height=height or None,
                 width=width or None,
                 num_images_per_prompt=batch_size,
@@ -199,6 +204,7 @@ class SJDSampler(io.ComfyNode):
             layout.columns,
             height,
             width,
+            remarks,
         )
         return io.NodeOutput(tokens, report)
 

@@ -70,6 +70,7 @@ class Report:
         columns: codebook tokens per row.
         height: of the picture in pixels.
         width: of the picture in pixels.
+        remarks: what was lost of the prompts, a line each.
     """
 
     statistics: DecodingStatistics
@@ -80,6 +81,7 @@ class Report:
     columns: int
     height: int
     width: int
+    remarks: list[str]
 
     @property
     def passes(self) -> float:

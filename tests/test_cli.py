@@ -51,7 +51,7 @@ def test_help(command, capsys):
 
 def test_a_prompt_becomes_a_picture(sjd, model):
     status, out, err = sjd("generate", "A red dog!", "--model", model, "--seed", 3)
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, "sjd: This model does not know 'A' (close: a), 'dog!' (close: dog).\n")
     assert out.startswith(f"a-red-dog-3.png  {TOKENS} tokens in {TOKENS} forward passes, ")
     assert files() == ["a-red-dog-3.png"]
     assert opened("a-red-dog-3.png") == ("PNG", (SIDE, SIDE))
@@ -77,6 +77,49 @@ def test_a_random_seed_is_printed_and_draws_the_picture_again(sjd, model):
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
 
 
+def test_a_recorded_picture_seed_draws_the_picture_again(sjd, model):
+    run = ("generate", "car", "a red dog", "--model", model, "--quiet")
+    sjd(*run, "--seed", 1, "--stats", "stats.json")
+    records = json.loads(Path("stats.json").read_text())
+    seeds = [record["picture_seed"] for record in records]
+    again = ("--picture-seeds", *seeds, "--batch-size", 2, "--stats", "again.json")
+    status, out, _ = sjd(*run, *again)
+    assert (status, out.split()) == (0, [f"car-{seeds[0]}.png", f"a-red-dog-{seeds[1]}.png", "again.json"])
+    assert Path("car-1.png").read_bytes() == Path(f"car-{seeds[0]}.png").read_bytes()
+    assert Path("a-red-dog-2.png").read_bytes() == Path(f"a-red-dog-{seeds[1]}.png").read_bytes()
+    records = json.loads(Path("again.json").read_text())
+    assert [(record["seed"], record["picture_seed"]) for record in records] == [(None, seed) for seed in seeds]
+
+
+def test_unknown_words_are_named_once_a_run_and_never_on_standard_output(sjd, model):
+    run = ("generate", "a lemon", "--model", model, "--num-images", 3, "--quiet", "--negative-prompt", "bluee")
+    status, out, err = sjd(*run, "-o", "a.png")
+    line = "sjd: This model does not know 'lemon', 'bluee' (close: blue); `sjd info` of it lists its words.\n"
+    assert (status, out, err) == (0, "a-0.png\na-1.png\na-2.png\n", line)
+    _, _, err = sjd(*run, "-o", "a.png", "--guidance-scale", 1)
+    assert "bluee" not in err
+    _, out, _ = sjd("info", model)
+    assert "all 16 words: <assistant>, <user>, a, blue, car, cat, dog, green, house, " in out
+
+
+def test_what_the_bundled_model_knows(sjd):
+    _, out, _ = sjd("info")
+    assert "\nobjects: dog (puppy), cat (kitten), lion," in out
+    assert "\nbackgrounds: red, orange," in out
+    assert "\ncounts: one (1), two (2, a pair of), three (3)\n" in out
+    assert "\nrelations: left of (to the left of, on the left of), " in out
+    assert "\nall 170 words: 1, 2, 3, a, above, " in out
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_any_picture(sjd):
+    status, out, err = sjd("generate", "a dog", "dog " * 61)
+    assert (status, out, files()) == (2, "", [])
+    assert err == (
+        "sjd: error: prompt: 'dog dog dog dog dog dog dog dog dog dog …' takes 65 tokens, with what this model puts "
+        "around it, and 64 are the most it reads; shorten it by 1.\n"
+    )
+
+
 def test_statistics(sjd, model):
     options = ("--scheduler", "sjd", "--window", 4, "--set", "initialise=uniform", "--batch-size", 2)
     sjd(
@@ -86,8 +129,8 @@ def test_statistics(sjd, model):
     assert [(record["prompt"], record["seed"]) for record in records] == [("car", 1), ("a dog", 2)]
     for record in records:
         assert set(record) == {
-            "prompt", "seed", "scheduler", "label", "tokens", "forward_passes", "seconds", "committed_per_pass",
-            "windows", "acceptance_map",
+            "prompt", "seed", "picture_seed", "scheduler", "label", "tokens", "forward_passes", "seconds",
+            "committed_per_pass", "windows", "acceptance_map",
         }  # fmt: skip
         assert (record["scheduler"], record["label"], record["tokens"]) == ("sjd", "lossless", TOKENS)
         assert set(record["seconds"]) == {"encode", "decode", "pixels"}
@@ -143,6 +186,10 @@ BAD_INPUT = {
     ("generate", "car", "--seed", "-1"): "argument --seed: must be an integer of at least 0, got '-1'",
     ("generate", "car", "dog", "--seed", str(2**63 - 1)): (
         f"--seed {2**63 - 1}: the seeds of 2 pictures must stay below 2**63."
+    ),
+    ("generate", "car", "--picture-seeds", "1", "2"): "--picture-seeds: got 2 for 1 pictures; give one for each.",
+    ("generate", "car", "--seed", "1", "--picture-seeds", "2"): (
+        "argument --picture-seeds: not allowed with argument --seed"
     ),
     ("generate", "car", "--scheduler", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
     ("generate", "car", "--scheduler", "autoregressive", "--window", "4"): (

@@ -4,6 +4,7 @@ import argparse
 import math
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import CommandError, add_model_options, add_sampling_options, positive, sampling_options, seed, window
 from .files import check_distinct, check_folder, check_suffix, check_writable, replacing, write_json
 from .loading import check_device, load_pipeline, show_progress
+from .notices import logged_once
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from ..decoding import DecodingStatistics
     from ..pipelines import SJDAutoRegressivePipeline
     from ..pipelines.pictures import Recording
+    from ..schedulers import DecodingScheduler
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SLUG_LENGTH = 50  # characters; file systems take 255 bytes
@@ -28,7 +31,7 @@ class Picture:
     """One picture to draw."""
 
     prompt: str
-    seed: int
+    seed: int  # as --seed or --picture-seeds has it
     path: Path
 
 
@@ -46,7 +49,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "generate",
         help="draw pictures of prompts",
         description="Draw pictures of one or several prompts. Picture i of a run with seed S has seed S + i, so that "
-        "it can be drawn again alone.",
+        "it can be drawn again alone. Words that the model does not know are named on standard error.",
     )
     parser.add_argument("prompts", metavar="PROMPT", nargs="+", help="what to draw; quote it")
     add_model_options(parser)
@@ -60,7 +63,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default=1,
         help="pictures drawn at once; changes time and memory, not the pictures; default: %(default)s",
     )
-    parser.add_argument("--seed", metavar="S", type=seed, help="seed of the first picture; default: random, printed")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", metavar="S", type=seed, help="seed of the first picture; default: random, printed")
+    seeds.add_argument(
+        "--picture-seeds",
+        metavar="N",
+        type=seed,
+        nargs="+",
+        help="draw pictures again by the seeds that Python's statistics.seeds or a picture_seed of --stats recorded, "
+        "one for each; --seed S is another number, the generator's that gave the picture its own",
+    )
     parser.add_argument("--scheduler", metavar="NAME", help="see `sjd schedulers`; default: the checkpoint's")
     parser.add_argument(
         "--window",
@@ -89,13 +101,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--grid", metavar="FILE", type=Path, help="write all pictures on one sheet as well")
     parser.add_argument("--gif", metavar="FILE", type=Path, help="write an animation of the pictures forming as well")
     parser.add_argument("--stats", metavar="FILE", type=Path, help="write passes and seconds of each picture as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar; print the file names alone")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar; print the file names alone, warnings aside"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     start = secrets.randbits(32) if arguments.seed is None else arguments.seed
-    pictures = plan_pictures(arguments.prompts, arguments.num_images, start, arguments.output)
+    seeds = arguments.picture_seeds or range(start, start + len(arguments.prompts) * arguments.num_images)
+    pictures = plan_pictures(arguments.prompts, arguments.num_images, seeds, arguments.output)
     check_outputs(arguments, pictures)
 
     scheduler = None
@@ -108,43 +123,57 @@ def run(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = sampling_options(arguments) | {"negative_prompt": arguments.negative_prompt}
     device = check_device(arguments.device)
 
-    pipe = load_pipeline(arguments.model, arguments.dtype, device, show_progress(arguments.quiet))
+    with logged_once():
+        pipe = load_pipeline(arguments.model, arguments.dtype, device, show_progress(arguments.quiet))
+        draw_all(pipe, pictures, scheduler, options, arguments)
+    return 0
+
+
+def draw_all(
+    pipe: "SJDAutoRegressivePipeline",
+    pictures: list[Picture],
+    scheduler: "DecodingScheduler | None",
+    options: dict[str, Any],
+    arguments: argparse.Namespace,
+) -> None:
+    """Draw and write the pictures batch by batch, then what was asked for beside them."""
     if scheduler is not None:
         pipe.scheduler = scheduler
     elif arguments.window is not None:
         pipe.scheduler = with_window(pipe.scheduler, arguments.window)
-    check_prompts(pipe, arguments.prompts, arguments.negative_prompt)
+    check_prompts(pipe, arguments)
 
-    if arguments.seed is None and not arguments.quiet:
-        print(f"seed {start}")
+    if arguments.seed is None and arguments.picture_seeds is None and not arguments.quiet:
+        print(f"seed {pictures[0].seed}")
     drawing = Drawing()
     for first in range(0, len(pictures), arguments.batch_size):
         batch = pictures[first : first + arguments.batch_size]
-        draw(pipe, batch, options, drawing, record=arguments.gif is not None)
+        draw(pipe, batch, options | seeding(batch, arguments), drawing, record=arguments.gif is not None)
         pictures[0].path.parent.mkdir(exist_ok=True)
         for picture, image, record in zip(batch, drawing.images[first:], drawing.records[first:]):
             with replacing(picture.path) as temporary:
                 image.save(temporary)
             print(picture.path if arguments.quiet else f"{picture.path}  {summary(record)}", flush=True)
     write_extras(arguments, pipe, drawing)
-    return 0
 
 
-def plan_pictures(prompts: list[str], num_images: int, start: int, output: str) -> list[Picture]:
-    """Seeds and file names of a run, each prompt's pictures one after the other.
+def plan_pictures(prompts: list[str], num_images: int, seeds: Sequence[int], output: str) -> list[Picture]:
+    """Prompts and file names of a run, each prompt's pictures one after the other.
 
     Args:
         prompts: what to draw.
         num_images: pictures of each prompt.
-        start: seed of the first picture.
+        seeds: one for each picture.
         output: a picture file, or a folder (anything without a suffix, ending in a slash, or existing as one).
     """
     for index, prompt in enumerate(prompts, 1):
         if not prompt.strip():
             raise CommandError(f"prompt {index} is empty.")
     total = len(prompts) * num_images
-    if start + total > 2**63:
-        raise CommandError(f"--seed {start}: the seeds of {total} pictures must stay below 2**63.")
+    if seeds[-1] >= 2**63:
+        raise CommandError(f"--seed {seeds[0]}: the seeds of {total} pictures must stay below 2**63.")
+    if len(seeds) != total:
+        raise CommandError(f"--picture-seeds: got {len(seeds)} for {total} pictures; give one for each.")
     path = Path(output).expanduser()
     named = bool(path.suffix) and not output.endswith("/")
     if path.is_dir() and path.suffix.lower() not in PICTURE_SUFFIXES:
@@ -153,12 +182,12 @@ def plan_pictures(prompts: list[str], num_images: int, start: int, output: str) 
     for index in range(total):
         prompt = prompts[index // num_images]
         if not named:
-            file = path / f"{slug(prompt)}-{start + index}.png"
+            file = path / f"{slug(prompt)}-{seeds[index]}.png"
         elif total == 1:
             file = path
         else:
             file = path.with_stem(f"{path.stem}-{index:0{len(str(total - 1))}}")
-        pictures.append(Picture(prompt, start + index, file))
+        pictures.append(Picture(prompt, seeds[index], file))
     if named:
         check_suffix("--output", path, PICTURE_SUFFIXES)
         if path.is_dir():
@@ -199,14 +228,29 @@ def with_window(scheduler: Any, window: int | str) -> Any:
         raise CommandError(f"scheduler {registered_name(type(scheduler))}: {error}") from error
 
 
-def check_prompts(pipe: "SJDAutoRegressivePipeline", prompts: list[str], negative_prompt: str | None) -> None:
+def check_prompts(pipe: "SJDAutoRegressivePipeline", arguments: argparse.Namespace) -> None:
     """Raise `CommandError` for a prompt that this model cannot draw, the last one before the first is drawn."""
-    given = {"prompt": prompts, "--negative-prompt": [] if negative_prompt is None else [negative_prompt]}
-    for name, texts in given.items():
+    negatives = [] if arguments.negative_prompt is None else [arguments.negative_prompt]
+    scale = arguments.guidance_scale
+    guided = (pipe.sampling_defaults()["guidance_scale"] if scale is None else scale) > 1
+    layout = pipe.image_layout(None, None)
+    given = {"prompt": (arguments.prompts, []), "--negative-prompt": ([], negatives)}
+    for name, (prompts, negatives) in given.items():
         try:
-            pipe.prepare_prompts(texts)
+            pipe.prepare_prompts([*prompts, *negatives])
+            pipe.check_prompts(prompts, negatives if guided else None, layout)
         except ValueError as error:
             raise CommandError(f"{name}: {error}") from error
+
+
+def seeding(batch: list[Picture], arguments: argparse.Namespace) -> dict[str, Any]:
+    """What makes a call draw the pictures of its seeds."""
+    import torch
+
+    seeds = [picture.seed for picture in batch]
+    if arguments.picture_seeds is not None:
+        return {"seeds": seeds}
+    return {"generator": [torch.Generator().manual_seed(one) for one in seeds]}
 
 
 def draw(
@@ -217,35 +261,34 @@ def draw(
     Raises:
         CommandError: the model does not take these options, or lacks a network that its scheduler needs.
     """
-    import torch
-
     from ..pipelines.pictures import Recording
 
     recording = Recording() if record else None
     try:
-        output = pipe(
-            [picture.prompt for picture in batch],
-            generator=[torch.Generator().manual_seed(picture.seed) for picture in batch],
-            callback_on_step_end=recording,
-            **options,
-        )
+        output = pipe([picture.prompt for picture in batch], callback_on_step_end=recording, **options)
     except ValueError as error:
         raise CommandError(error) from error
     drawing.images += output.images
-    drawing.records += records(batch, output.statistics, pipe.scheduler)
+    drawing.records += records(batch, output.statistics, pipe.scheduler, "seeds" in options)
     if recording is not None:
         drawing.recordings.append(recording)
 
 
-def records(batch: list[Picture], statistics: "DecodingStatistics", scheduler: Any) -> list[dict[str, Any]]:
-    """One JSON object per picture. Its seconds are its share of the batch's."""
+def records(
+    batch: list[Picture], statistics: "DecodingStatistics", scheduler: Any, again: bool
+) -> list[dict[str, Any]]:
+    """One JSON object per picture; its seconds are its share of the batch's.
+
+    `seed` is what --seed takes, null where the pictures were drawn `again`; `picture_seed` what --picture-seeds takes.
+    """
     from .settings import registered_name
 
     seconds = {stage: value / len(batch) for stage, value in statistics.seconds.items()}
     return [
         {
             "prompt": picture.prompt,
-            "seed": picture.seed,
+            "seed": None if again else picture.seed,
+            "picture_seed": picture_seed,
             "scheduler": registered_name(type(scheduler)),
             "label": statistics.label,
             "tokens": sum(committed),
@@ -255,8 +298,12 @@ def records(batch: list[Picture], statistics: "DecodingStatistics", scheduler: A
             "windows": statistics.windows[:passes],
             "acceptance_map": acceptance_map.tolist(),
         }
-        for picture, passes, committed, acceptance_map in zip(
-            batch, statistics.forward_passes, statistics.committed_per_pass, statistics.acceptance_map
+        for picture, picture_seed, passes, committed, acceptance_map in zip(
+            batch,
+            statistics.seeds,
+            statistics.forward_passes,
+            statistics.committed_per_pass,
+            statistics.acceptance_map,
         )
     ]
 

@@ -13,7 +13,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "info",
         help="parameters, memory of the canvas, passes to expect and picture sizes of a model",
-        description="Describe a model from its configuration alone; no weights are loaded or downloaded.",
+        description="Describe a model from its configuration alone; no weights are loaded or downloaded. A model that "
+        "knows whole words only, as the bundled one, lists them.",
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help=f"{MODEL_HELP}; default: {DEFAULT}")
     parser.add_argument(

@@ -150,7 +150,8 @@ class DecodingStatistics:
     Attributes:
         scheduler: class name of the scheduler.
         label: its label, `exact`, `lossless` or `approximate`.
-        seeds: the seed of each image; the same seed draws the same image again.
+        seeds: the seed of each image. `pipe(prompt, seeds=[seed], ...)` with the same settings draws it again, alone
+            or in any batch; where the scheduler is not exact, at the same window.
         forward_passes: passes until each image was complete.
         committed_per_pass: per image, the tokens each of its passes committed.
         acceptance_map: `[B, rows, width]` int32: the pass that committed each token (-1: none; tail tokens left out).

@@ -3,7 +3,7 @@
 import secrets
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import logging
 from packaging.version import Version
 from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
 
 from ..decoding import (
     CanvasCache,
@@ -29,19 +31,23 @@ from ..models import DraftReviser, Tiling, decode_tiled
 from ..schedulers import DecodingScheduler, RevisedJacobiScheduler, SeededJacobiScheduler
 from ..schedulers.adaptive_window import pass_clock
 from .drafting import RunningDrafter
-from .inputs import check_call, check_generators, check_text_only
+from .inputs import check_call, check_generators, check_seeds, check_text_only
 from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
 from .prompts import EncodedPrompt, PromptMemory, attention_bias
 from .revising import RunningReviser
+from .words import check_length, unknown_remarks
+
+logger = logging.get_logger(__name__)
 
 
 class SJDAutoRegressivePipeline(DiffusionPipeline):
     """Text to image with a discrete autoregressive model and a swappable decoding scheduler.
 
     `SJDAutoRegressivePipeline.from_pretrained(...)` finds the model family and returns its subclass. A family defines
-    `embed_prompt`, `image_layout`, `image_sizes`, `embed_image_tokens`, `run_transformer`, `image_logits`,
-    `codebook_vectors`, `decode_grid` and `sampling_defaults`; everything else is here.
+    `embed_prompt`, `prompt_length` (or `check_prompts`), `image_layout`, `image_sizes`, `embed_image_tokens`,
+    `run_transformer`, `image_logits`, `codebook_vectors`, `decode_grid` and `sampling_defaults`; everything else is
+    here.
     """
 
     model_cpu_offload_seq = "model"
@@ -141,11 +147,12 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict | None] | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
+        seeds: int | Iterable[int] | None = None,
     ) -> SJDPipelineOutput | tuple:
         """Draw pictures.
 
         Args:
-            prompt: one prompt or several.
+            prompt: one prompt or several. Words that the model does not know, and what it cuts off, are logged.
             negative_prompt: takes the place of the model's own unconditional branch; one for all or one per prompt.
             height: pixels; None is the size the model was trained for.
             width: pixels; None is the size the model was trained for.
@@ -156,7 +163,7 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             top_p: sample among the most likely tokens that hold this much probability; 1 is all.
             num_images_per_prompt: pictures of each prompt.
             generator: one, or one per picture. Each picture takes a single seed from it; without a generator the
-                seeds are fresh. `statistics.seeds` has them.
+                seeds are fresh. `statistics.seeds` has them, and `seeds` takes them.
             output_type: `pil`, `np`, `pt`, or `latent` for the tokens.
             return_dict: False returns a tuple `(images, tokens, statistics)`.
             callback_on_step_end: called as `callback(pipe, pass_index, committed_tokens, tensors)` after each pass.
@@ -164,6 +171,8 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             callback_on_step_end_tensor_inputs: which of `canvas` (`[B, N]` tokens, drafts included), `committed`
                 (`[B]` counts) and `acceptance_map` (`[B, N]`, the pass that committed each token, -1 for none) it
                 receives.
+            seeds: in place of a generator, the seed of each picture itself, as `statistics.seeds` records it: draws
+                these pictures again, alone or in any batch. A list with one for each, or an integer for one picture.
 
         Returns:
             `SJDPipelineOutput`, or a tuple.
@@ -183,12 +192,17 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         check_call(
             prompts, negative_prompt, guidance_scale, temperature, top_k, top_p, num_images_per_prompt, output_type
         )
-        check_generators(generator, len(prompts) * num_images_per_prompt)
+        batch_size = len(prompts) * num_images_per_prompt
+        check_generators(generator, batch_size)
+        seeds = check_seeds(seeds, generator, batch_size)
         unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             known = ", ".join(self._callback_tensor_inputs)
             raise ValueError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)} not in {known}.")
         layout = self.image_layout(height, width)
+        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
+        used_negatives = negatives if guidance_scale > 1 else None
+        self.check_prompts(prompts, used_negatives, layout)
         lacking = self.lacking(self.scheduler)
         if lacking is not None:
             raise ValueError(
@@ -196,14 +210,12 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
                 "choose another scheduler."
             )
 
+        for remark in self.prompt_remarks(prompts + (used_negatives or [])):
+            logger.warning(remark)
         self._guidance_scale = guidance_scale
         self._interrupt = False
         device = self._execution_device
-        batch_size = len(prompts) * num_images_per_prompt
-        seeds = self.prepare_seeds(generator, batch_size)
-        negatives = negative_prompt
-        if isinstance(negative_prompt, str):
-            negatives = [negative_prompt] * len(prompts)
+        seeds = self.prepare_seeds(generator, batch_size) if seeds is None else seeds
 
         clock = [time.perf_counter()]
         encoded = self.encode_prompt(prompts, negatives, guidance_scale > 1, num_images_per_prompt, layout)
@@ -299,6 +311,21 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         check_text_only(prompts, self.image_placeholder)
         return prompts
 
+    def check_prompts(self, prompts: list[str], negatives: list[str] | None, layout: ImageTokenLayout) -> None:
+        """Raise `ValueError` for a text that is too long for this model to read it and draw a picture."""
+        limit = self.text_tokenizer.model_max_length
+        room = self.model.config.get_text_config().max_position_embeddings - layout.num_tokens
+        if room > 0:  # else the model draws beyond the context that it states
+            limit = min(limit, room)
+        for text in prompts:
+            check_length(text, self.prompt_length(text, layout), limit)
+        for text in negatives or ():
+            check_length(text, self.prompt_length(text, layout, negative=True), limit)
+
+    def prompt_remarks(self, texts: list[str]) -> list[str]:
+        """What is lost of some prompts, in words, a line each; a call logs the same. Empty if nothing is."""
+        return unknown_remarks(self.text_tokenizer, texts)
+
     def prepare_seeds(self, generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> list[int]:
         """One 63-bit seed per picture. The global random state is neither read nor moved."""
         if generator is None:
@@ -391,6 +418,15 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         config = self.model.config.get_text_config()
         head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return 2 * config.num_hidden_layers * config.num_key_value_heads * head_size
+
+    @property
+    def text_tokenizer(self) -> PreTrainedTokenizerBase:
+        """What reads the words of a prompt."""
+        return self.tokenizer
+
+    @abstractmethod
+    def prompt_length(self, text: str, layout: ImageTokenLayout, negative: bool = False) -> int:
+        """Tokens of a prompt with all that the family puts around it."""
 
     @property
     def image_placeholder(self) -> str | None:

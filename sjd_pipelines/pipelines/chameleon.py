@@ -115,6 +115,9 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
     def image_placeholder(self) -> str:
         return IMAGE_PLACEHOLDER
 
+    def prompt_length(self, text: str, layout: ImageTokenLayout, negative: bool = False) -> int:
+        return len(self._prompt_ids(text, layout)) + len(self.recipe.header(layout))
+
     def embed_prompt(
         self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, layout: ImageTokenLayout
     ) -> EncodedPrompt:
@@ -157,5 +160,5 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
 
     def _prompt_ids(self, text: str, layout: ImageTokenLayout) -> list[int]:
         """Ids up to the end of the user's turn."""
-        ids = self.tokenizer(self.recipe.prompt(text, layout), add_special_tokens=False).input_ids
+        ids = self.tokenizer(self.recipe.prompt(text, layout), add_special_tokens=False, verbose=False).input_ids
         return [self.tokenizer.bos_token_id, *ids, self.model.config.vocabulary_map["<reserved08706>"]]

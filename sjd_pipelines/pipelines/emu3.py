@@ -100,6 +100,10 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
     def image_placeholder(self) -> str:
         return self.tokenizer.image_token
 
+    def prompt_length(self, text: str, layout: ImageTokenLayout, negative: bool = False) -> int:
+        text = self._framed(text if negative else text + POSITIVE_SUFFIX, layout)
+        return len(self.tokenizer(text, verbose=False).input_ids)
+
     def embed_prompt(
         self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, layout: ImageTokenLayout
     ) -> EncodedPrompt:
@@ -107,9 +111,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         texts = [text + POSITIVE_SUFFIX for text in prompt]
         if guided:
             texts += [NEGATIVE_PROMPT] * len(prompt) if negative_prompt is None else negative_prompt
-        special = self.tokenizer
-        header = f"{special.boi_token}{layout.rows}*{layout.columns}{special.image_wrapper_token}"
-        texts = [f"{special.bos_token}{text}{header}" for text in texts]
+        texts = [self._framed(text, layout) for text in texts]
         inputs = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt").to(
             self._execution_device
         )
@@ -131,6 +133,12 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
 
     def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
         return self.model.model.vqmodel.decode(grid)
+
+    def _framed(self, text: str, layout: ImageTokenLayout) -> str:
+        """A prompt between the tokens that open the sequence and the picture, whose size they state."""
+        special = self.tokenizer
+        header = f"{special.boi_token}{layout.rows}*{layout.columns}{special.image_wrapper_token}"
+        return f"{special.bos_token}{text}{header}"
 
     @property
     def _pixels_per_token(self) -> int:

@@ -2,14 +2,16 @@
 
 import inspect
 import json
+import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ModelMixin
+from tokenizers import Tokenizer
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from ..bundled import DEFAULT
@@ -17,11 +19,13 @@ from ..decoding import ImageTokenLayout
 from ..schedulers import AutoregressiveScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .loading import find_pipeline
+from .words import word_list
 
 CONFIGURATION = ["*.json"]
 LIBRARIES = ("diffusers", "sjd_pipelines", "transformers")  # a model_index.json cannot make us import others
 # Speculative Jacobi decoding of Lumina-mGPT with window 16 took 1035 passes for 2392 tokens (Teng et al. 2024).
 PUBLISHED_TOKENS_PER_PASS = 2.3
+COLUMNS = 100  # of the word lists
 
 
 @dataclass
@@ -59,6 +63,7 @@ class ModelInfo:
         sampling: defaults of the sampling arguments.
         prompt_token_bytes: keys and values of one prompt token of one guided picture, on top of `canvas_bytes`.
         sizes: the supported sizes, the default first.
+        words: what the model knows, where its vocabulary is one of whole words: kind of words -> words.
     """
 
     source: str
@@ -68,6 +73,7 @@ class ModelInfo:
     sampling: dict[str, Any]
     prompt_token_bytes: int
     sizes: list[SizeInfo]
+    words: dict[str, list[str]] = field(default_factory=dict)
 
 
 def inspect_model(
@@ -99,6 +105,7 @@ def inspect_model(
         sampling=pipe.sampling_defaults(),
         prompt_token_bytes=slot_bytes,
         sizes=[_size_info(pipe, *size, slot_bytes) for size in pipe.image_sizes()],
+        words=_words(folder),
     )
 
 
@@ -122,6 +129,8 @@ def format_info(info: ModelInfo) -> str:
             f"{size.height:>8}{size.width:>8}  {grid:<24} {f'about {size.expected_passes}':>15}"
             f"{_mebibytes(size.canvas_bytes):>14}"
         )
+    for kind, words in info.words.items():
+        lines += ["", *textwrap.wrap(f"{kind}: {', '.join(words)}", COLUMNS, subsequent_indent="  ")]
     return "\n".join(lines)
 
 
@@ -173,6 +182,20 @@ def _size_info(pipe: SJDAutoRegressivePipeline, height: int, width: int, slot_by
         expected_passes=round(layout.num_tokens / PUBLISHED_TOKENS_PER_PASS),
         canvas_bytes=layout.num_tokens * slot_bytes,
     )
+
+
+def _words(folder: Path) -> dict[str, list[str]]:
+    """The words of a vocabulary of whole words: by kind, where a file tells the kinds, and all of them."""
+    file = next(iter(sorted(folder.rglob("tokenizer.json"))), None)
+    if file is None:
+        return {}
+    try:
+        words = word_list(Tokenizer.from_file(str(file)))
+    except Exception as error:  # the only type that the library raises
+        raise OSError(f"{file} is not a tokenizer: {error}.") from error
+    kinds = folder / "words.json"  # as the bundled models have it
+    told = json.loads(kinds.read_text(encoding="utf-8")) if kinds.is_file() else {}
+    return told | {f"all {len(words)} words": words} if words else {}
 
 
 def _millions(count: int) -> str:

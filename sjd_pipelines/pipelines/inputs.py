@@ -6,7 +6,8 @@ The command line checks its options here too, before it loads torch.
 from __future__ import annotations
 
 import math
-from numbers import Real
+from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,6 +49,27 @@ def check_generators(generator: torch.Generator | list[torch.Generator] | None, 
         raise ValueError("generator must be a torch.Generator or a list of them.")
     if len(generator) != batch_size:
         raise ValueError(f"generator: got {len(generator)} for {batch_size} pictures; pass one, or one per picture.")
+
+
+def check_seeds(
+    seeds: int | Iterable[int] | None, generator: torch.Generator | list[torch.Generator] | None, batch_size: int
+) -> list[int] | None:
+    """The seeds that are given, one per picture, as Python integers; None if none are.
+
+    Raises:
+        ValueError: they are no integers in [0, 2**63), of another number than the pictures, or beside a generator.
+    """
+    if seeds is None:
+        return None
+    if generator is not None:
+        raise ValueError("generator and seeds exclude each other; pass one of them.")
+    given = list(seeds) if isinstance(seeds, Iterable) else [seeds]
+    for seed in given:
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+            raise ValueError(f"seeds must be integers from 0 to 2**63 - 1, got {seed!r}.")
+    if len(given) != batch_size:
+        raise ValueError(f"seeds: got {len(given)} for {batch_size} pictures; pass one per picture.")
+    return [int(seed) for seed in given]
 
 
 def check_text_only(prompts: list[str], image_placeholder: str | None) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import JanusForConditionalGeneration, JanusProcessor
+from transformers import JanusForConditionalGeneration, JanusProcessor, PreTrainedTokenizerBase
 
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..schedulers import DecodingScheduler
@@ -67,6 +67,13 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
     @property
     def image_placeholder(self) -> str:
         return self.processor.image_token
+
+    @property
+    def text_tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.processor.tokenizer
+
+    def prompt_length(self, text: str, layout: ImageTokenLayout, negative: bool = False) -> int:
+        return len(self.text_tokenizer(self.format_prompt(text), verbose=False).input_ids) + 1  # begin of image
 
     def embed_prompt(
         self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, layout: ImageTokenLayout

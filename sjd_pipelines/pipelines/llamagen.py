@@ -25,6 +25,7 @@ from .autoregressive import SJDAutoRegressivePipeline
 from .captions import clean_caption
 from .helpers import HELPERS, with_helpers
 from .prompts import EncodedPrompt
+from .words import cleaned_remarks, cut_remarks, unknown_remarks
 
 TEXT_ENCODER = "google/flan-t5-xl"
 
@@ -158,6 +159,19 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         if self.class_conditional:
             return [str(self._class_index(label)) for label in prompts]
         return super().prepare_prompts(prompt)
+
+    def check_prompts(self, prompts: list[str], negatives: list[str] | None, layout: ImageTokenLayout) -> None:
+        """Captions are cut to their length, as published, and classes have none."""
+
+    def prompt_remarks(self, texts: list[str]) -> list[str]:
+        if self.class_conditional:
+            return []
+        captions = [clean_caption(text) for text in texts]
+        return [
+            *cleaned_remarks(texts, captions),
+            *unknown_remarks(self.tokenizer, captions, typed=texts),
+            *cut_remarks(self.tokenizer, captions, self.transformer.config.caption_length),
+        ]
 
     def embed_prompt(
         self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, layout: ImageTokenLayout

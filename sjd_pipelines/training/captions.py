@@ -144,6 +144,17 @@ def word_list() -> list[str]:
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 
+def words_by_kind() -> dict[str, list[str]]:
+    """What a caption can ask for: objects, backgrounds, counts and relations, other words for them in brackets."""
+    phrases = [f"{words[0]} ({', '.join(words[1:])})" for words in (*COUNT_WORDS.values(), *RELATION_PHRASES.values())]
+    return {
+        "objects": [f"{name} ({SYNONYMS[name]})" if name in SYNONYMS else name for name in OBJECTS],
+        "backgrounds": [f"{name} ({_GREY[name]})" if name in _GREY else name for name in BACKGROUNDS],
+        "counts": phrases[: len(COUNT_WORDS)],
+        "relations": phrases[len(COUNT_WORDS) :],
+    }
+
+
 VOCABULARY: dict[str, int] = {word: index for index, word in enumerate([*SPECIAL_TOKENS, *word_list()])}
 
 

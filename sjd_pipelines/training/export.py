@@ -13,7 +13,7 @@ from transformers import GenerationConfig, JanusForConditionalGeneration, JanusI
 from ..bundled import bundled_folder
 from ..pipelines.helpers import HELPERS
 from .architecture import build_config, build_model
-from .captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer
+from .captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer, words_by_kind
 from .glyphs import CELL, GRID
 from .model_card import model_card
 from .pixels import DECODER_PARTS, ENCODER_PARTS, PixelRecipe
@@ -21,6 +21,7 @@ from .transformer import AVERAGE_FILE, LOG_FILE, trained_parameters, write_atomi
 
 BUNDLED = bundled_folder("emoji-janus")
 RESULTS_FILE = "results.json"
+WORDS_FILE = "words.json"  # `sjd info` tells it
 SAMPLING = {"do_sample": True, "guidance_scale": 1.5, "temperature": 1.0, "top_k": 0, "top_p": 0.9}
 
 
@@ -76,6 +77,7 @@ def export(folder: str | Path, target: str | Path = BUNDLED, results: dict | Non
         if (target / name).exists():  # drafts stay valid, if less good, when the target has been trained on
             shutil.copytree(target / name, temporary / name)
     (temporary / RESULTS_FILE).write_text(json.dumps(results or {}, indent=2) + "\n")
+    (temporary / WORDS_FILE).write_text(json.dumps(words_by_kind(), indent=2) + "\n")
     (temporary / "README.md").write_text(model_card(results or {}, model.num_parameters(), SAMPLING))
     if target.exists():
         target.rename(previous)

@@ -32,7 +32,7 @@ class NodeOutput:
 
 
 class ComfyNode:
-    pass
+    hidden: Any = None
 
 
 class ComfyExtension:
@@ -53,6 +53,7 @@ class Server:
         updates: `(value, total, preview)` per movement of a progress bar.
         cancel_at: progress at which the user cancels.
         folders: kind -> model folders.
+        texts: `(node id, text)` per text written on a node.
     """
 
     Interrupt = InterruptProcessing
@@ -61,6 +62,7 @@ class Server:
         self.loaded: list[tuple[ModelPatcher, float]] = []
         self.updates: list[tuple[int, int, Any]] = []
         self.cancel_at: int | None = None
+        self.texts: list[tuple[str, str]] = []
         self.models_dir = models_dir
         self.folders: dict[str, list[str]] = {"diffusers": [f"{models_dir}/diffusers"]}
 
@@ -87,6 +89,7 @@ class Server:
         io = SimpleNamespace(
             **{name: _io_type(name) for name in types},
             Custom=_io_type,
+            Hidden=SimpleNamespace(unique_id="unique_id"),
             Input=Part,
             Schema=Part,
             NodeOutput=NodeOutput,
@@ -113,6 +116,13 @@ class Server:
             "comfy.model_management": management,
             "comfy.utils": {"ProgressBar": self.progress_bar},
             "comfy.model_patcher": {"ModelPatcher": ModelPatcher},
+            "server": {
+                "PromptServer": SimpleNamespace(
+                    instance=SimpleNamespace(
+                        send_progress_text=lambda text, node_id: self.texts.append((node_id, text))
+                    )
+                )
+            },
             "folder_paths": {
                 "models_dir": self.models_dir,
                 "add_model_folder_path": self.add_model_folder_path,

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,6 +177,21 @@ def test_progress_counts_committed_tokens(sample, server):
     assert values == sorted(values)
     assert values[-1] == 128
     assert {(total, preview) for _, total, preview in server.updates} == {(128, None)}
+
+
+def test_unknown_words_stand_on_the_node_and_in_the_report(run, nodes, sample, server, monkeypatch):
+    monkeypatch.setattr(nodes["SJDSampler"], "hidden", SimpleNamespace(unique_id="7"))
+    server.texts.clear()
+    line = "This model does not know 'lemon', 'bluee' (close: blue); `sjd info` of it lists its words."
+    _, report = sample(prompt="a red lemon", negative_prompt="bluee")
+    assert run("SJDReport", report=report)[0].endswith(f"\n{line}")
+    _, report = sample(prompt="a red lemon", negative_prompt="bluee", guidance=1.0)
+    assert "bluee" not in run("SJDReport", report=report)[0]
+    for _ in range(2):
+        _, report = sample(prompt="a red dog")
+        assert "know" not in run("SJDReport", report=report)[0]
+    known = "This model does not know 'lemon'; `sjd info` of it lists its words."
+    assert server.texts == [("7", line), ("7", known), ("7", " "), ("7", " ")]
 
 
 def test_the_forming_picture_is_shown_with_unfinished_cells_grey(pack, sample, server, toy, decoder, monkeypatch):

@@ -1,5 +1,6 @@
 """What ComfyUI, its Manager and its registry read: the root file, requirements, project data, documents."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from sjd_pipelines import SCHEDULERS
+from sjd_pipelines.bundled import bundled_folder
 
 ROOT = Path(__file__).parents[2]
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -64,7 +66,9 @@ def test_what_the_registry_forbids(word):
 
 def test_only_runtime_touches_comfyui():
     for file in (ROOT / "comfy_nodes").glob("*.py"):
-        foreign = re.findall(r"^(?:import|from) (comfy\.|folder_paths|nodes\b)", file.read_text(), re.MULTILINE)
+        foreign = re.findall(
+            r"^(?:import|from) (comfy\.|folder_paths|nodes\b|server\b)", file.read_text(), re.MULTILINE
+        )
         assert bool(foreign) == (file.name == "runtime.py"), file.name
 
 
@@ -87,3 +91,10 @@ def test_every_scheduler_has_a_card_with_its_settings(pack):
     for name, card in cards.items():
         settings = [key for key in SCHEDULERS[name]().config if not key.startswith("_")]
         assert list(card.settings) == settings, f"{hint} with its settings: {name}"
+
+
+def test_the_samplers_page_says_what_the_bundled_model_knows():
+    page = " ".join((ROOT / "comfy_nodes/web/docs/SJDSampler.md").read_text(encoding="utf-8").split())
+    words = json.loads((bundled_folder() / "words.json").read_text(encoding="utf-8"))
+    kinds = {kind: ", ".join(word.split(" (")[0] for word in words[kind]) for kind in ("objects", "backgrounds")}
+    assert f"side by side: {kinds['objects']}. Backgrounds: {kinds['backgrounds']}. " in page

@@ -1,13 +1,14 @@
 """The surface that users of diffusers expect, on the toy Janus."""
 
 import inspect
+import logging
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
-from sjd_pipelines import SeededJacobiScheduler, SJDScheduler
+from sjd_pipelines import SCHEDULERS, SeededJacobiScheduler, SJDScheduler
 from sjd_pipelines.benchmark.toy import toy_pipeline
 
 PROMPTS = ["a red dog", "two blue cat on a red house"]
@@ -61,6 +62,40 @@ def test_one_generator_gives_each_picture_its_seed(pipe):
     again = pipe(PROMPTS, generator=torch.Generator().manual_seed(3), output_type="latent")
     assert again.statistics.seeds == seeds
     assert torch.equal(again.tokens, output.tokens)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_recorded_seeds_draw_the_same_pictures_alone_and_in_any_batch(pipe, name):
+    pipe.scheduler = SCHEDULERS[name]()
+    output = pipe(PROMPTS, generator=torch.Generator().manual_seed(3), num_images_per_prompt=2, output_type="latent")
+    recorded = output.statistics.seeds
+    for row, seed in enumerate(recorded):
+        alone = pipe(PROMPTS[row // 2], seeds=seed, output_type="latent")
+        assert torch.equal(alone.tokens[0], output.tokens[row])
+        assert alone.statistics.seeds == [seed]
+    order = [3, 0, 2]
+    mixed = pipe([PROMPTS[row // 2] for row in order], seeds=[recorded[row] for row in order], output_type="latent")
+    assert torch.equal(mixed.tokens, output.tokens[order])
+
+
+def test_fresh_seeds_draw_again_and_any_integers_do(pipe):
+    fresh = pipe(PROMPTS, output_type="latent")
+    again = pipe(PROMPTS, seeds=np.array(fresh.statistics.seeds), output_type="latent")
+    assert torch.equal(again.tokens, fresh.tokens)
+    assert [type(seed) for seed in again.statistics.seeds] == [int, int]
+    for seeds in (range(2), (0, 1), [np.uint64(0), np.int32(1)]):
+        assert pipe(PROMPTS, seeds=seeds, output_type="latent").statistics.seeds == [0, 1]
+    assert pipe(PROMPTS, seeds=[2**63 - 1, 0], output_type="latent").statistics.seeds == [2**63 - 1, 0]
+
+
+def test_unknown_words_are_logged_once_a_call(pipe, caplog):
+    with caplog.at_level(logging.WARNING, "sjd_pipelines"):
+        pipe(["a red lemon", "a lemon"], negative_prompt="dogg", num_images_per_prompt=2, output_type="latent")
+    line = "This model does not know 'lemon', 'dogg' (close: dog); `sjd info` of it lists its words."
+    assert caplog.messages == [line]
+    caplog.clear()
+    pipe(PROMPTS, negative_prompt="dogg", guidance_scale=1.0, output_type="latent")
+    assert caplog.messages == []
 
 
 def test_without_a_generator_seeds_are_fresh_and_the_global_state_stays(pipe):
@@ -202,6 +237,16 @@ def test_model_offload_loads_before_the_submodules_are_called():
         ({"height": 512}, r"This model draws 8x8 pixels only, got 512xNone\."),
         ({"generator": 3}, r"generator must be a torch\.Generator or a list of them\."),
         ({"generator": [torch.Generator()]}, r"generator: got 1 for 2 pictures; pass one, or one per picture\."),
+        ({"seeds": 3}, r"seeds: got 1 for 2 pictures; pass one per picture\."),
+        ({"seeds": [1, 2, 3]}, r"seeds: got 3 for 2 pictures; pass one per picture\."),
+        ({"seeds": [1, -1]}, r"seeds must be integers from 0 to 2\*\*63 - 1, got -1\."),
+        ({"seeds": [1, 2**63]}, r"seeds must be integers from 0 to 2\*\*63 - 1, got 9223372036854775808\."),
+        ({"seeds": [1, 2.0]}, r"seeds must be integers from 0 to 2\*\*63 - 1, got 2\.0\."),
+        ({"seeds": [1, True]}, r"seeds must be integers from 0 to 2\*\*63 - 1, got True\."),
+        ({"seeds": "12"}, r"seeds must be integers from 0 to 2\*\*63 - 1, got '1'\."),
+        ({"seeds": [1, 2], "generator": torch.Generator()}, "generator and seeds exclude each other; pass one of"),
+        ({"prompt": "a " * 600}, r"'a a a .* …' takes 604 tokens, .* 496 are the most .*; shorten it by 108\."),
+        ({"prompt": "a", "negative_prompt": "a " * 600}, r"'a a a .* …' takes 604 tokens"),
         (
             {"callback_on_step_end_tensor_inputs": ["latents"]},
             r"\['latents'\] not in canvas, committed, acceptance_map\.",

@@ -1,6 +1,7 @@
 """The pixel side, and the exported folder: a checkpoint plain transformers can load and run."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from sjd_pipelines.training import export as exporting
-from sjd_pipelines.training.captions import BOI, encode_caption
+from sjd_pipelines.training.captions import BOI, encode_caption, word_list, words_by_kind
 from sjd_pipelines.training.model_card import model_card
 from sjd_pipelines.training.pixels import PixelRecipe, picture_batch, reconstruction_loss, train_pixels
 from sjd_pipelines.training.transformer import (
@@ -18,6 +19,14 @@ from sjd_pipelines.training.transformer import (
     train_transformer,
     trained_parameters,
 )
+
+
+def test_the_bundled_words_are_those_of_the_captions(exported):
+    for folder in (exported, exporting.BUNDLED):
+        kinds = json.loads((folder / "words.json").read_text())
+        assert kinds == words_by_kind()
+        told = re.findall(r"\w+", " ".join(word for words in kinds.values() for word in words))
+        assert set(told) <= set(word_list())
 
 
 def test_picture_batches():
