@@ -1,29 +1,78 @@
-"""Draft model and reviser: every family takes them, and its constructor says so."""
+"""Draft model and reviser: every family takes them, with its forced tokens, and saves and loads them."""
 
 import inspect
+import json
+import subprocess
+import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from sjd_pipelines import EagleDrafter
+from sjd_pipelines import (
+    AutoregressiveScheduler,
+    DraftReviser,
+    EagleDrafter,
+    EagleScheduler,
+    RevisedJacobiScheduler,
+    SeededEagleScheduler,
+    SeededJacobiScheduler,
+    SJDAutoRegressivePipeline,
+)
 from sjd_pipelines.pipelines.families import FAMILIES
 from sjd_pipelines.pipelines.helpers import HELPERS
 
-DRAFTER = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+from ..conftest import generators
+
+PROMPTS = ["a red dog", "two blue cat on a green house", "car"]
+FRESH = """
+import sys, torch
+from sjd_pipelines import SCHEDULERS, SJDAutoRegressivePipeline
+folder, name, scheduler = sys.argv[1:]
+pipe = SJDAutoRegressivePipeline.from_pretrained(folder, scheduler=SCHEDULERS[scheduler](window=5))
+pipe.set_progress_bar_config(disable=True)
+output = pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent")
+print(type(getattr(pipe, name)).__name__, output.statistics.forward_passes[0], output.tokens[0].tolist())
+"""
+# Helper -> a scheduler that needs it, and a weight of it.
+SCHEDULER_OF = {"drafter": "eagle", "reviser": "revised-jacobi"}
+WEIGHT_OF = {"drafter": "fuse.bias", "reviser": "table.weight"}
+
+
+def helper_for(name, pipe):
+    """An untrained one that fits the pipeline."""
+    width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if name == "drafter":
+            return EagleDrafter(width, 2, 2 * width).eval()
+        vocabulary = pipe.image_layout(None, None).vocabulary_size
+        return DraftReviser(width, vocabulary, code_size=6, intermediate_size=10, rank=5).eval()
+
+
+def transformers_folder(pipe, folder):
+    pipe.model.save_pretrained(folder)
+    pipe.processor.save_pretrained(folder)
+    return folder
+
+
+def in_a_fresh_process(folder, name):
+    command = [sys.executable, "-c", FRESH, str(folder), name, SCHEDULER_OF[name]]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.module)
 def test_every_constructor_states_the_helpers(family):
     cls = family.load()
     *own, drafter, reviser = inspect.signature(cls).parameters.values()
-    assert [drafter.name, reviser.name] == list(HELPERS)
+    assert [drafter.name, reviser.name] == list(HELPERS) == list(SCHEDULER_OF)
     assert drafter.default is reviser.default is None
     assert set(HELPERS) <= set(cls._optional_components)
     assert "scheduler" in [parameter.name for parameter in own]
 
 
 def test_helpers_are_components(toy):
-    drafter = EagleDrafter(**DRAFTER)
-    cls, own = type(toy), (toy.model, toy.processor, toy.scheduler)
+    cls, own, drafter = type(toy), (toy.model, toy.processor, toy.scheduler), helper_for("drafter", toy)
     assert cls(*own).drafter is None
     for pipe in (cls(*own, drafter), cls(*own, drafter=drafter), cls(*own, reviser=None, drafter=drafter)):
         assert pipe.drafter is drafter
@@ -37,3 +86,64 @@ def test_what_the_constructor_does_not_take_is_refused(toy):
         type(toy)(toy.model, toy.processor, toy.scheduler, draftor=None)
     with pytest.raises(TypeError, match="missing a required argument: 'scheduler'"):
         type(toy)(toy.model, toy.processor)
+
+
+@pytest.mark.parametrize("family", ["emu3", "captions", "lumina"])
+@pytest.mark.parametrize(
+    ("name", "scheduler", "same"),
+    [
+        ("drafter", SeededEagleScheduler(window=9, depth=4), True),
+        ("drafter", EagleScheduler(window=9, depth=4), False),
+        ("reviser", RevisedJacobiScheduler(window=9, reach=9, revisions=2), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_family_takes_a_helper(request, family, name, scheduler, same):
+    """Rows end in forced tokens in two of them."""
+    member = request.getfixturevalue(family)
+    before, member.scheduler = member.scheduler, AutoregressiveScheduler()
+    reference = member(PROMPTS, generator=generators(0, 1, 2), output_type="latent").tokens
+    try:
+        member.register_modules(**{name: helper_for(name, member)})
+        member.scheduler = scheduler
+        output = member(PROMPTS, generator=generators(0, 1, 2), output_type="latent")
+        assert torch.equal(output.tokens, reference) == same
+        assert sum(output.statistics.forward_passes) < output.statistics.acceptance_map.numel()
+    finally:
+        member.scheduler = before
+        member.register_modules(**{name: None})
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_a_helper_is_saved_and_loaded_beside_its_target(pipe, tmp_path, name):
+    pipe.scheduler = {"drafter": EagleScheduler, "reviser": RevisedJacobiScheduler}[name](window=5)
+    output = pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent")
+    kind, helper = HELPERS[name].__name__, getattr(pipe, name)
+    expected = f"{kind} {output.statistics.forward_passes[0]} {output.tokens[0].tolist()}"
+    pipe.save_pretrained(tmp_path / "diffusers")
+    index = json.loads((tmp_path / "diffusers" / "model_index.json").read_text())
+    assert index[name] == ["sjd_pipelines", kind]
+    assert in_a_fresh_process(tmp_path / "diffusers", name) == expected
+
+    folder = transformers_folder(pipe, tmp_path / "transformers")
+    assert getattr(SJDAutoRegressivePipeline.from_pretrained(folder), name) is None
+    helper.save_pretrained(folder / name)
+    assert in_a_fresh_process(folder, name) == expected
+    half = SJDAutoRegressivePipeline.from_pretrained(folder, dtype=torch.bfloat16)
+    assert getattr(half, name).dtype == torch.bfloat16
+    assert type(half.scheduler) is (RevisedJacobiScheduler if name == "reviser" else SeededJacobiScheduler)
+    half.scheduler = pipe.scheduler
+    half.set_progress_bar_config(disable=True)
+    assert half("a red dog", output_type="latent").statistics.forward_passes[0] <= 16
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_an_incomplete_helper_is_refused(pipe, tmp_path, name):
+    transformers_folder(pipe, tmp_path)
+    getattr(pipe, name).save_pretrained(tmp_path / name)
+    (file,) = (tmp_path / name).glob("*.safetensors")
+    weights = load_file(file)
+    del weights[WEIGHT_OF[name]]
+    save_file(weights, file)
+    with pytest.raises(ValueError, match=rf"{name} lacks 1 weights of the model .*: \['{WEIGHT_OF[name]}'\]"):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)

@@ -1,44 +1,14 @@
-"""A draft reviser in a pipeline: what it sees while decoding, forced tokens, saving and loading."""
-
-import json
-import subprocess
-import sys
+"""A draft reviser in a pipeline: what it sees while decoding."""
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from sjd_pipelines import (
-    AutoregressiveScheduler,
     DraftReviser,
-    RevisedJacobiScheduler,
-    SJDAutoRegressivePipeline,
 )
 from sjd_pipelines.decoding import Query
 from sjd_pipelines.models.reviser import neighbours
 from sjd_pipelines.pipelines.revising import RunningReviser
-
-PROMPTS = ["a red dog", "two blue cat on a green house", "car"]
-FRESH = """
-import sys, torch
-from sjd_pipelines import RevisedJacobiScheduler, SJDAutoRegressivePipeline
-pipe = SJDAutoRegressivePipeline.from_pretrained(sys.argv[1], scheduler=RevisedJacobiScheduler(window=5))
-pipe.set_progress_bar_config(disable=True)
-output = pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent")
-print(type(pipe.reviser).__name__, output.statistics.forward_passes[0], output.tokens[0].tolist())
-"""
-
-
-def generators():
-    return [torch.Generator().manual_seed(seed) for seed in range(3)]
-
-
-def reviser_for(pipe):
-    layout = pipe.image_layout(None, None)
-    width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return DraftReviser(width, layout.vocabulary_size, code_size=6, intermediate_size=10, rank=5).eval()
 
 
 def test_neighbours_are_left_and_above():
@@ -99,61 +69,3 @@ def test_what_it_looks_at(network, guidance_scale):
             expected = (logits[row, slot] + delta).softmax(-1)
             assert torch.allclose(laws[row, column], expected, atol=1e-5)
     assert touched == [0, 1, 2, 3, 4, 5] * 2
-
-
-@pytest.mark.parametrize("family", ["emu3", "captions", "lumina"])
-def test_every_family_takes_a_reviser(request, family):
-    """Rows end in forced tokens in two of them."""
-    member = request.getfixturevalue(family)
-    scheduler = member.scheduler
-    member.scheduler = AutoregressiveScheduler()
-    reference = member(PROMPTS, generator=generators(), output_type="latent").tokens
-    try:
-        member.register_modules(reviser=reviser_for(member))
-        member.scheduler = RevisedJacobiScheduler(window=9, reach=9, revisions=2)
-        output = member(PROMPTS, generator=generators(), output_type="latent")
-        assert torch.equal(output.tokens, reference)
-        assert sum(output.statistics.forward_passes) < output.statistics.acceptance_map.numel()
-    finally:
-        member.scheduler = scheduler
-        member.register_modules(reviser=None)
-
-
-def in_a_fresh_process(folder):
-    result = subprocess.run([sys.executable, "-c", FRESH, str(folder)], capture_output=True, text=True, check=True)
-    return result.stdout.strip().splitlines()[-1]
-
-
-def test_a_reviser_is_saved_and_loaded_beside_its_target(pipe, tmp_path):
-    pipe.scheduler = RevisedJacobiScheduler(window=5)
-    output = pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent")
-    expected = f"DraftReviser {output.statistics.forward_passes[0]} {output.tokens[0].tolist()}"
-    pipe.save_pretrained(tmp_path / "diffusers")
-    index = json.loads((tmp_path / "diffusers" / "model_index.json").read_text())
-    assert index["reviser"] == ["sjd_pipelines", "DraftReviser"]
-    assert in_a_fresh_process(tmp_path / "diffusers") == expected
-    folder = tmp_path / "transformers"
-    pipe.model.save_pretrained(folder)
-    pipe.processor.save_pretrained(folder)
-    assert SJDAutoRegressivePipeline.from_pretrained(folder).reviser is None
-    pipe.reviser.save_pretrained(folder / "reviser")
-    assert in_a_fresh_process(folder) == expected
-    assert type(SJDAutoRegressivePipeline.from_pretrained(folder).scheduler) is RevisedJacobiScheduler
-    half = SJDAutoRegressivePipeline.from_pretrained(
-        folder, dtype=torch.bfloat16, scheduler=RevisedJacobiScheduler(window=5)
-    )
-    assert half.reviser.dtype == torch.bfloat16
-    half.set_progress_bar_config(disable=True)
-    assert half("a red dog", output_type="latent").statistics.forward_passes[0] <= 16
-
-
-def test_an_incomplete_reviser_is_refused(pipe, tmp_path):
-    pipe.model.save_pretrained(tmp_path)
-    pipe.processor.save_pretrained(tmp_path)
-    pipe.reviser.save_pretrained(tmp_path / "reviser")
-    (file,) = (tmp_path / "reviser").glob("*.safetensors")
-    weights = load_file(file)
-    del weights["table.weight"]
-    save_file(weights, file)
-    with pytest.raises(ValueError, match=r"reviser lacks 1 weights of the model .*: \['table.weight'\]"):
-        SJDAutoRegressivePipeline.from_pretrained(tmp_path)
