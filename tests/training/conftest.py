@@ -1,8 +1,12 @@
 """A Janus small enough to train for a few steps inside a test."""
 
 import pytest
+import torch
 
+from sjd_pipelines.pipelines.helpers import HELPERS
+from sjd_pipelines.pipelines.loading import load_helper
 from sjd_pipelines.training.architecture import build_config, build_model
+from sjd_pipelines.training.helper_run import run_files
 
 
 @pytest.fixture
@@ -11,3 +15,26 @@ def tiny_model():
     config.vq_config.base_channels = 32
     config.vq_config.channel_multiplier = [1, 1, 1, 1]
     return build_model(config)
+
+
+def exported(export, run, name):
+    """A trained helper as its second export gives it back, and its card."""
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        export(run, run / "nowhere")
+    bundle = run / "bundle"
+    bundle.mkdir()
+    for _ in range(2):  # the second replaces the first
+        network = load_helper(HELPERS[name], export(run, bundle), torch.float32)
+    assert [file.name for file in bundle.iterdir()] == [name]
+    size = sum(file.stat().st_size for file in (bundle / name).iterdir())
+    average_file, _, _ = run_files(run, name)
+    assert size < 0.6 * average_file.stat().st_size  # half precision
+    return network, (bundle / name / "README.md").read_text()
+
+
+def learned(recipe, train, target):
+    """Two runs, the second of which goes on where the first stopped, and leaves the global random state alone."""
+    state = torch.random.get_rng_state()
+    first = train(recipe, target)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    return first, train(recipe, target)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sjd_pipelines import EagleDrafter, SeededJacobiScheduler, SJDJanusPipeline
-from sjd_pipelines.pipelines.loading import load_helper
+from sjd_pipelines import SeededJacobiScheduler, SJDJanusPipeline
 from sjd_pipelines.training.__main__ import build_parser
 from sjd_pipelines.training.drafter import (
     NAME,
@@ -24,6 +23,8 @@ from sjd_pipelines.training.drafter import (
 from sjd_pipelines.training.drawings import REUSE, Drawing, Drawings
 from sjd_pipelines.training.export import build_processor
 from sjd_pipelines.training.helper_run import run_files
+
+from .conftest import exported, learned
 
 CAPTIONS = ["a dog on a red background", "two cats on a blue background"]
 
@@ -104,30 +105,18 @@ def test_corrections_are_judged_by_what_the_target_says_next(target):
 
 def test_training_learns_stops_and_resumes(tmp_path, target):
     recipe = DrafterRecipe(tmp_path, decay_minutes=0, batch_size=2, warmup=2, log_every=2, max_steps=4, threads=1)
-    average_file, _, log_file = run_files(tmp_path, NAME)
-    state = torch.random.get_rng_state()
-    first = train_drafter(recipe, target)
-    assert torch.equal(torch.random.get_rng_state(), state)
+    first, second = learned(recipe, train_drafter, target)
     assert (first["step"], first["images"]) == (4, 8)
-    second = train_drafter(recipe, target)
     assert (second["step"], second["images"]) == (8, 16)
     assert second["probe_loss"] < first["probe_loss"]
-    log = [json.loads(line) for line in log_file.read_text().splitlines()]
+    log = [json.loads(line) for line in run_files(tmp_path, NAME)[-1].read_text().splitlines()]
     assert {"overlap_1", "overlap_2", "overlap_3", "overlap_corrected"} <= set().union(*log)
     assert not list(tmp_path.glob("*.tmp"))
 
-    with pytest.raises(FileNotFoundError, match="is no folder"):
-        export_drafter(tmp_path, tmp_path / "nowhere")
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    for _ in range(2):  # the second replaces the first
-        drafter = load_helper(EagleDrafter, export_drafter(tmp_path, bundle), torch.float32)
-    assert [file.name for file in bundle.iterdir()] == ["drafter"]
-    size = sum(file.stat().st_size for file in (bundle / "drafter").iterdir())
-    assert size < 0.6 * average_file.stat().st_size  # half precision
+    drafter, card = exported(export_drafter, tmp_path, NAME)
     assert drafter.config.hidden_size == 32
-    assert "8 pictures in" not in (bundle / "drafter" / "README.md").read_text()
-    assert "16 pictures in 8 steps" in (bundle / "drafter" / "README.md").read_text()
+    assert "8 pictures in" not in card
+    assert "16 pictures in 8 steps" in card
 
 
 def test_the_command_takes_every_field_of_the_recipe(tmp_path):

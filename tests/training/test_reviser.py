@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sjd_pipelines import AutoregressiveScheduler, DraftReviser, SJDJanusPipeline
+from sjd_pipelines import AutoregressiveScheduler, SJDJanusPipeline
 from sjd_pipelines.decoding import Query
-from sjd_pipelines.pipelines.loading import load_helper
 from sjd_pipelines.training.__main__ import build_parser
 from sjd_pipelines.training.export import build_processor
 from sjd_pipelines.training.helper_run import run_files
@@ -21,6 +20,8 @@ from sjd_pipelines.training.reviser import (
     train_reviser,
 )
 from sjd_pipelines.training.revisions import NEAR, REUSE, PassRecorder, Revisions, draw
+
+from .conftest import exported, learned
 
 CAPTIONS = ["a dog on a red background", "two cats on a blue background"]
 
@@ -87,29 +88,17 @@ def test_the_loss_compares_with_the_law_of_the_next_pass(target):
 
 def test_training_learns_stops_and_resumes(tmp_path, target):
     recipe = ReviserRecipe(tmp_path, decay_minutes=0, batch_size=256, warmup=2, log_every=20, max_steps=20, threads=1)
-    average_file, _, log_file = run_files(tmp_path, NAME)
-    state = torch.random.get_rng_state()
-    first = train_reviser(recipe, target)
-    assert torch.equal(torch.random.get_rng_state(), state)
+    first, second = learned(recipe, train_reviser, target)
     assert (first["step"], first["images"]) == (20, 8)
-    second = train_reviser(recipe, target)
     assert (second["step"], second["images"]) == (40, 16)
-    log = [json.loads(line) for line in log_file.read_text().splitlines()]
+    log = [json.loads(line) for line in run_files(tmp_path, NAME)[-1].read_text().splitlines()]
     assert [entry["step"] for entry in log] == [20, 20, 40, 40]
     assert log[2]["revised"] - log[2]["before"] > log[0]["revised"] - log[0]["before"] > 0
     assert not list(tmp_path.glob("*.tmp"))
 
-    with pytest.raises(FileNotFoundError, match="is no folder"):
-        export_reviser(tmp_path, tmp_path / "nowhere")
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    for _ in range(2):  # the second replaces the first
-        network = load_helper(DraftReviser, export_reviser(tmp_path, bundle), torch.float32)
-    assert [file.name for file in bundle.iterdir()] == [NAME]
-    size = sum(file.stat().st_size for file in (bundle / NAME).iterdir())
-    assert size < 0.6 * average_file.stat().st_size  # half precision
+    network, card = exported(export_reviser, tmp_path, NAME)
     assert (network.config.hidden_size, network.config.vocabulary_size) == (32, 2048)
-    assert "40 steps" in (bundle / NAME / "README.md").read_text()
+    assert "40 steps" in card
 
 
 def test_the_command_takes_every_field_of_the_recipe(tmp_path):
