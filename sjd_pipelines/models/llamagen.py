@@ -23,7 +23,7 @@ CONDITION = -1  # the position id of every token of the condition
 
 
 class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
-    """Predicts image tokens behind a class label or a caption. The defaults are the published text-to-image XL.
+    """Predicts image tokens after a class label or a caption. The defaults are the published text-to-image XL.
 
     Args:
         num_layers: transformer blocks.
@@ -120,7 +120,7 @@ class CaptionEmbedding(nn.Module):
 
 
 class LlamaGenBlock(nn.Module):
-    """Attention and SwiGLU feed-forward, each behind a norm and added to the stream."""
+    """Attention and SwiGLU feed-forward, each after a norm and added to the stream."""
 
     def __init__(self, hidden_size: int, heads: int, intermediate_size: int, eps: float, index: int):
         super().__init__()

@@ -69,7 +69,7 @@ def lumina_sizes(resolution: int) -> list[tuple[int, int]]:
 
 RECIPES = {
     # Chameleon's own image options (guidance 3, temperature 0.7, top-p 0.9), with which Anole's text-to-image script
-    # runs; its unconditional branch restarts at the picture, behind the begin token.
+    # runs; its unconditional branch restarts at the picture, after the begin token.
     "anole": Recipe(
         prompt=lambda text, layout: text,
         header=lambda layout: [IMAGE_START],

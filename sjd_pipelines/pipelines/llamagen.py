@@ -246,7 +246,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         ).to(self._execution_device)
         features = self.text_encoder(inputs.input_ids, attention_mask=inputs.attention_mask).last_hidden_state
         counts = inputs.attention_mask.sum(-1, keepdim=True)  # [C, 1] words
-        # T5 pads behind the words, the transformer in front of them: turn each row until its words are last.
+        # T5 pads after the words, the transformer before them: turn each row until its words are last.
         index = (torch.arange(length, device=features.device) + counts) % length  # [C, P]
         visible = inputs.attention_mask.gather(1, index).bool()
         features = features.gather(1, index[..., None].expand_as(features)) * visible[..., None]

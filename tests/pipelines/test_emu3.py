@@ -68,7 +68,7 @@ def test_own_negative_prompts_equal_the_library(emu3):
 
 
 def grid(pipe, sequence, rows, columns):
-    """Vocabulary ids behind the prompt -> codebook ids."""
+    """Vocabulary ids after the prompt -> codebook ids."""
     first = pipe.model.config.vocabulary_map["<|visual token 000000|>"]
     return sequence[:, :-3].view(-1, rows, columns + 1)[:, :, :-1].flatten(1) - first
 
