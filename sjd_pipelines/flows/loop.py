@@ -1,0 +1,93 @@
+"""The loop that turns noise into pictures, block by block; pipeline, calibration, trainers and tests call it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from .base import FlowSolver
+from .state import BlockState, BlockStatistics
+from .target import FlowTarget
+
+
+@dataclass
+class FlowRun:
+    """A run of `invert`.
+
+    Attributes:
+        sample: `[B, T, D]` in raster order: what is left of the noise after the blocks done so far.
+        outputs: `[B, T, D]` of every block done, in its own order, first the one next to the noise.
+        blocks: what each has cost.
+        interrupted: set to True, for instance by `on_pass`, to stop after the present pass.
+        state: the block in work.
+        block: its index, 0 next to the picture.
+    """
+
+    sample: torch.Tensor
+    outputs: list[torch.Tensor] = field(default_factory=list)
+    blocks: list[BlockStatistics] = field(default_factory=list)
+    interrupted: bool = False
+    state: BlockState | None = None
+    block: int = -1
+
+
+def invert(
+    target: FlowTarget,
+    solver: FlowSolver,
+    latents: torch.Tensor,
+    on_pass: Callable[[FlowRun], None] | None = None,
+) -> FlowRun:
+    """Noise to pictures.
+
+    Args:
+        target: the flow, with classes and guidance.
+        solver: how a block is solved.
+        latents: `[B, T, D]` in raster order.
+        on_pass: called after each pass.
+
+    Raises:
+        ValueError: the solver's settings do not fit the flow.
+        FlowOverflowError: the picture itself is not finite.
+    """
+    solver.check(target.num_blocks, target.num_tokens)
+    run = FlowRun(latents)
+    for block in reversed(range(target.num_blocks)):
+        chosen = solver.solver_of(block, target.num_blocks)
+        run.block, run.state = block, chosen.begin(block, target.num_blocks, target.order(block, run.sample))
+        solve_block(target, chosen, run, on_pass)
+        residuals = [value for value in run.state.residual if value is not None]
+        run.blocks.append(
+            BlockStatistics(
+                block,
+                chosen.name,
+                run.state.passes,
+                run.state.row_passes,
+                run.state.token_passes,
+                max(residuals) if residuals else None,
+                run.state.done,
+            )
+        )
+        result = run.state.result
+        if not run.state.done:
+            result[run.state.rows] = run.state.sample
+        run.outputs.append(result)
+        run.sample = target.order(block, result)
+        if run.interrupted:
+            break
+    return run
+
+
+def solve_block(
+    target: FlowTarget, solver: FlowSolver, run: FlowRun, on_pass: Callable[[FlowRun], None] | None = None
+) -> None:
+    """Take the block of `run` to its end."""
+    target.begin(run.block)
+    state = run.state
+    while not state.done and not run.interrupted:
+        log_scale, shift = target.affine(state.inputs, state.start)
+        solver.step(log_scale, shift, state)
+        if state.remaining is not None and not state.done:
+            target.keep(state.remaining)
+            state.remaining = None
+        if on_pass is not None:
+            on_pass(run)

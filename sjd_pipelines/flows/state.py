@@ -1,0 +1,154 @@
+"""One block of a flow while it is solved, and what a whole run has cost."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+class FlowOverflowError(ArithmeticError, ValueError):
+    """The exact picture itself is not finite: no solver can draw it."""
+
+
+@dataclass
+class BlockState:
+    """A batch of fixed-point problems `x_t = z_t exp(s_t(x_<t)) + u_t(x_<t)`, in the order of their block.
+
+    B pictures, of which A are not solved yet.
+
+    Attributes:
+        latents: `[A, T, D]`, z.
+        sample: `[A, T, D]`, the iterate.
+        rows: `[A]` int64: which pictures they are.
+        numbers: `rows` on the host.
+        result: `[B, T, D]`, filled as pictures are solved.
+        start: first input of the next pass.
+        stop: behind its last; the pass computes tokens `start + 1` to `stop`.
+        scale: `[A, 1]`, what changes are measured in: the root mean square of the picture's latents.
+        front: `[A]` int64: this token and those before it are settled.
+        fronts: `front` on the host.
+        iteration: passes over the present window.
+        limit: at most so many of them, for a solver that counts.
+        length: inputs of a segment, for a solver that has segments.
+        remaining: `[A']`, which of the rows before the last step are still there; None if all are.
+        done: whether every picture is solved.
+        passes: serial passes so far.
+        token_passes: tokens computed so far, over all pictures.
+        solved: `[B]` settled tokens of each picture (host).
+        row_passes: `[B]` passes until each picture was solved (host).
+        residual: `[B]` largest change in the last pass of each picture, in units of `scale` (host); None where a
+            solver does not look.
+    """
+
+    latents: torch.Tensor
+    sample: torch.Tensor
+    rows: torch.Tensor
+    numbers: list[int]
+    result: torch.Tensor
+    start: int
+    stop: int
+    scale: torch.Tensor
+    front: torch.Tensor
+    fronts: list[int]
+    iteration: int = 0
+    limit: int = 0
+    length: int = 0
+    remaining: torch.Tensor | None = None
+    done: bool = False
+    passes: int = 0
+    token_passes: int = 0
+    solved: list[int] = field(default_factory=list)
+    row_passes: list[int] = field(default_factory=list)
+    residual: list[float | None] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.latents.shape[1]
+
+    @property
+    def inputs(self) -> torch.Tensor:
+        """`[A, stop - start, D]`: what the next pass reads."""
+        return self.sample[:, self.start : self.stop]
+
+    def proposal(self, log_scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """Tokens `start + 1` to `stop` as the pass says they are, `[A, Q, D]`; counts the pass."""
+        self.passes += 1
+        self.token_passes += shift.shape[0] * shift.shape[1]
+        return torch.addcmul(shift, self.latents[:, self.start + 1 : self.stop + 1], log_scale.exp())
+
+    def finish(self, solved: list[bool]) -> None:
+        """Take out the rows that are solved, and end the block with the last of them."""
+        gone = [index for index, is_solved in enumerate(solved) if is_solved]
+        left = [index for index, is_solved in enumerate(solved) if not is_solved]
+        self.remaining, self.done = None, not left
+        if not gone:
+            return
+        for index in gone:
+            self.row_passes[self.numbers[index]] = self.passes
+            self.solved[self.numbers[index]] = self.num_tokens
+        if self.done:
+            self.result[self.rows] = self.sample
+            return
+        self.result[self.rows[gone]] = self.sample[gone]
+        self.remaining = torch.tensor(left, device=self.rows.device)
+        self.latents, self.sample = self.latents[self.remaining], self.sample[self.remaining]
+        self.rows, self.scale = self.rows[self.remaining], self.scale[self.remaining]
+        self.numbers = [self.numbers[index] for index in left]
+        self.front, self.fronts = self.front[self.remaining], [self.fronts[index] for index in left]
+
+
+@dataclass
+class BlockStatistics:
+    """What one block has cost.
+
+    Attributes:
+        block: index, 0 next to the picture.
+        solver: name of its solver.
+        passes: serial passes until the last picture was solved.
+        row_passes: until each was.
+        token_passes: tokens computed, guidance rows not counted twice.
+        residual: the largest last change of any picture in units of its latents' root mean square; None for a
+            solver that does not look.
+        solved: whether it came to its end.
+    """
+
+    block: int
+    solver: str
+    passes: int
+    row_passes: list[int]
+    token_passes: int
+    residual: float | None
+    solved: bool
+
+
+@dataclass
+class FlowStatistics:
+    """What a run has cost.
+
+    Attributes:
+        solver: class name.
+        label: `exact` (as near to sequential sampling as its own rounding) or `approximate`.
+        seeds: the seed of each picture; the same seed draws the same picture again. Empty where latents were given.
+        blocks: one entry per block, in the order in which they were solved.
+        seconds: wall clock of the stages `solve` and `pixels`, for the whole batch.
+        error: largest difference from sequential sampling that calibration measured, relative to the root mean
+            square of a picture's tokens; None where it has not been measured.
+        interrupted: whether the run was stopped before every picture was complete.
+    """
+
+    solver: str
+    label: str
+    seeds: list[int]
+    blocks: list[BlockStatistics]
+    seconds: dict[str, float]
+    error: float | None = None
+    interrupted: bool = False
+
+    @property
+    def forward_passes(self) -> int:
+        """Serial passes of one block each; sequential sampling takes K (T - 1)."""
+        return sum(block.passes for block in self.blocks)
+
+    @property
+    def token_passes(self) -> int:
+        """Tokens computed, over all blocks and pictures."""
+        return sum(block.token_passes for block in self.blocks)

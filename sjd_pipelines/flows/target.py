@@ -1,0 +1,78 @@
+"""What the solvers cannot see: the network, its cache, its guidance rows and the order of its blocks."""
+
+import torch
+
+from ..models.tarflow import FlowCache, TarFlowTransformer2DModel
+from .guidance import FlowGuidance
+
+
+class FlowTarget:
+    """Scales and shifts of a flow's blocks for given inputs, both guidance branches in one batch.
+
+    Args:
+        model: the flow.
+        labels: `[B]` int64 classes, negative for none; None for an unconditional model.
+        batch_size: B.
+        guidance: see `FlowGuidance`.
+    """
+
+    def __init__(
+        self,
+        model: TarFlowTransformer2DModel,
+        labels: torch.Tensor | None,
+        batch_size: int,
+        guidance: FlowGuidance | None = None,
+    ):
+        self.model, self.guidance = model, guidance or FlowGuidance()
+        self.labels, self.batch_size = labels, batch_size
+        self.num_blocks, self.num_tokens = len(model.blocks), model.num_tokens
+        self.branches = self.guidance.branches(model.config.num_classes > 0)
+        self.weights = self.guidance.weights(self.num_tokens, model.var.to(model.state_dtype))
+        self.block = self.cache = self.condition = self.sharpness = None
+
+    def begin(self, block: int) -> None:
+        """Turn to a block, with all rows."""
+        config, rows = self.model.config, self.batch_size * self.branches
+        self.block = block
+        condition = self.model.condition(block, self.labels, self.batch_size)
+        if condition is not None and self.branches == 2:
+            condition = torch.cat([condition, self.model.condition(block, None, self.batch_size)])
+        self.condition = condition
+        if self.cache is None or len(self.cache.keys[0]) != rows:  # rows have left, or it is the first block
+            self.cache = FlowCache(
+                config.layers_per_block,
+                rows,
+                config.hidden_size // config.attention_head_dim,
+                self.num_tokens - 1,
+                config.attention_head_dim,
+                self.model.dtype,
+                self.model.device,
+            )
+        if self.branches == 2 and self.guidance.temperature != 1:
+            sharpness = torch.ones(rows, 1, 1, 1, dtype=self.model.dtype, device=self.model.device)
+            sharpness[self.batch_size :] = 1 / self.guidance.temperature
+            self.sharpness = sharpness
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Let all pictures but these `[A]` of the present ones go, until the next block."""
+        if self.branches == 2:
+            present = len(self.cache.keys[0]) // 2
+            rows = torch.cat([rows, rows + present])
+        self.cache.keep(rows)
+        if self.condition is not None:
+            self.condition = self.condition[rows]
+        if self.sharpness is not None:
+            self.sharpness = self.sharpness[rows]
+
+    def affine(self, inputs: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Guided log scale and shift of tokens `start + 1` to `start + Q`, from inputs `[A, Q, D]`: `[A, Q, D]` each."""
+        if self.branches == 2:
+            inputs = torch.cat([inputs, inputs])
+        log_scale, shift = self.model.affine(self.block, inputs, self.condition, start, self.cache, self.sharpness)
+        if self.branches == 2:
+            return self.guidance.mix(log_scale, shift, self.weights[start : start + inputs.shape[1]])
+        return log_scale, shift
+
+    def order(self, block: int, tokens: torch.Tensor) -> torch.Tensor:
+        """Raster order to the order of a block, and back."""
+        return self.model.order(block, tokens)
