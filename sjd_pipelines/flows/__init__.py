@@ -3,10 +3,12 @@
 from diffusers import SchedulerMixin
 
 from .base import FlowSolver
+from .calibration import MODES, OBJECTIVES, Calibration, calibrate
 from .frontier import FrontierFlowSolver
 from .guidance import FlowGuidance
 from .jacobi import GaussSeidelJacobiFlowSolver, JacobiFlowSolver
 from .loop import FlowRun, invert
+from .metrics import ConvergenceMetrics, convergence_metrics
 from .noise import normal_noise
 from .planned import BLOCK_SOLVERS, PlannedFlowSolver
 from .sequential import SequentialFlowSolver
@@ -23,8 +25,12 @@ del _solver
 
 __all__ = [
     "FLOW_SOLVERS",
+    "MODES",
+    "OBJECTIVES",
     "BlockState",
     "BlockStatistics",
+    "Calibration",
+    "ConvergenceMetrics",
     "FlowGuidance",
     "FlowOverflowError",
     "FlowRun",
@@ -32,6 +38,8 @@ __all__ = [
     "FlowStatistics",
     "FlowTarget",
     "SchedulerMixin",
+    "calibrate",
+    "convergence_metrics",
     "invert",
     "normal_noise",
     *(cls.__name__ for cls in FLOW_SOLVERS.values()),

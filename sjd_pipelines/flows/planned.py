@@ -12,8 +12,7 @@ from .sequential import SequentialFlowSolver
 from .state import BlockState
 
 BLOCK_SOLVERS: dict[str, type[FlowSolver]] = {
-    cls.name: cls
-    for cls in (SequentialFlowSolver, JacobiFlowSolver, GaussSeidelJacobiFlowSolver, FrontierFlowSolver)
+    cls.name: cls for cls in (SequentialFlowSolver, JacobiFlowSolver, GaussSeidelJacobiFlowSolver, FrontierFlowSolver)
 }
 
 

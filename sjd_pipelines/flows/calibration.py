@@ -1,0 +1,316 @@
+"""The cheapest solver of every block under an error bound, found by running the candidates on the device."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .base import EXACT_TOLERANCE, STARTS, FlowSolver
+from .frontier import FrontierFlowSolver
+from .jacobi import GaussSeidelJacobiFlowSolver
+from .loop import FlowRun, invert, solve_block
+from .metrics import ConvergenceMetrics, convergence_metrics
+from .planned import PlannedFlowSolver, block_solver
+from .sequential import SequentialFlowSolver
+from .target import FlowTarget
+
+MODES = {"exact": EXACT_TOLERANCE, "safe": 1e-3, "fast": 1e-2}  # largest error against sequential sampling
+OBJECTIVES = ("passes", "seconds")
+MARGIN = 0.7  # share of the bound that fresh noise may use up
+TIGHTEN = 0.5  # factor of the blocks' bounds after a plan has failed
+ATTEMPTS = 8
+REPEATS = 2  # timings of a candidate, of which the shorter counts
+LOOSENESS = (30, 10, 3, 1, 0.3, 0.1, 0.03)  # tolerances tried, in units of the bound
+
+TargetOf = Callable[[int], FlowTarget]  # called with the index of a batch
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One solver on one block, or on the whole flow.
+
+    Attributes:
+        settings: as in a plan.
+        error: against sequential sampling, the worst picture's, relative (root mean square).
+        passes: serial passes per batch, the mean.
+        token_passes: per picture, the mean.
+        seconds: per batch, the mean.
+    """
+
+    settings: dict[str, Any]
+    error: float
+    passes: float
+    token_passes: float
+    seconds: float
+
+    def cost(self, objective: str) -> tuple[float, float]:
+        """What is to be least, and what decides between equals."""
+        return (self.passes, self.token_passes) if objective == "passes" else (self.seconds, self.passes)
+
+
+@dataclass
+class Calibration:
+    """What `calibrate` has found.
+
+    Attributes:
+        solver: the plan.
+        trials: of every block, in the order of sampling.
+        chosen: the trial behind each entry of the plan.
+        sequential: the whole flow, sequentially.
+        planned: the whole flow by the plan, on fresh noise.
+        published: the whole flow by what CRM and IGM choose, on the same noise.
+        metrics: CRM and IGM.
+        bound: of the error.
+    """
+
+    solver: PlannedFlowSolver
+    trials: list[list[Trial]]
+    chosen: list[Trial]
+    sequential: Trial
+    planned: Trial
+    published: Trial
+    metrics: ConvergenceMetrics
+    bound: float
+
+    def __str__(self) -> str:
+        """A table: what each block got, beside what CRM and IGM say of it."""
+        head = f"{'block':>5} {'CRM %':>6} {'IGM latents':>11} {'IGM zeros':>9}  {'passes':>6}  {'error':>7}  solver"
+        lines = [head]
+        for index, trial in enumerate(self.chosen):
+            block = len(self.chosen) - 1 - index
+            igm = self.metrics.igm[block]
+            lines.append(
+                f"{block:>5} {self.metrics.crm[block]:>6.1f} {igm['latents']:>11.3g} {igm['zeros']:>9.3g}  "
+                f"{trial.passes:>6.1f}  {trial.error:>7.1e}  {describe(trial.settings)}"
+            )
+        for name, trial in (
+            ("sequential", self.sequential),
+            ("this plan", self.planned),
+            (f"{describe(self.published.settings)}", self.published),
+        ):
+            lines.append(
+                f"{name}: {trial.passes:.1f} passes, {trial.token_passes:.0f} token-passes, {trial.seconds:.3f} s, "
+                f"error {trial.error:.1e}"
+            )
+        return "\n".join(lines)
+
+
+def describe(settings: dict[str, Any]) -> str:
+    """One entry of a plan in words."""
+    rest = ", ".join(f"{name} {value}" for name, value in settings.items() if name != "solver" and value is not None)
+    return settings["solver"] + (f" ({rest})" if rest else "")
+
+
+class Calibrator:
+    """References on the device, and what it takes to measure candidates against them.
+
+    Args:
+        target_of: makes the target of a batch, by its index; classes may differ from batch to batch.
+        noise: `[N, T, D]` latents in raster order, N a multiple of `batch_size`.
+        batch_size: B.
+    """
+
+    def __init__(self, target_of: TargetOf, noise: torch.Tensor, batch_size: int):
+        self.batches = [(target_of(index), batch) for index, batch in enumerate(noise.split(batch_size))]
+        self.runs = [invert(target, SequentialFlowSolver(), latents) for target, latents in self.batches]
+        self.num_blocks, self.batch_size = self.batches[0][0].num_blocks, batch_size
+
+    def block_trial(self, block: int, settings: dict[str, Any]) -> Trial:
+        """Solve one block from what sequential sampling gave it."""
+        solver, measured = block_solver(settings), []
+        for (target, latents), reference in zip(self.batches, self.runs):
+            index = self.num_blocks - 1 - block
+            entering = latents if index == 0 else target.order(block + 1, reference.outputs[index - 1])
+            ordered = target.order(block, entering)
+
+            def attempt(target: FlowTarget = target, ordered: torch.Tensor = ordered) -> FlowRun:
+                run = FlowRun(ordered, block=block, state=solver.begin(block, self.num_blocks, ordered))
+                solve_block(target, solver, run)
+                return run
+
+            run, seconds = _timed(attempt, ordered.device)
+            error = worst_error(run.state.result, reference.outputs[index])
+            measured.append((error, run.state.passes, run.state.token_passes, seconds))
+        return self._trial(settings, measured)
+
+    def flow_trial(self, solver: FlowSolver, settings: dict[str, Any]) -> Trial:
+        """Solve the whole flow."""
+        measured = []
+        for (target, latents), reference in zip(self.batches, self.runs):
+            run, seconds = _timed(
+                lambda target=target, latents=latents: invert(target, solver, latents), latents.device
+            )
+            passes, tokens = (sum(getattr(b, name) for b in run.blocks) for name in ("passes", "token_passes"))
+            measured.append((worst_error(run.sample, reference.sample), passes, tokens, seconds))
+        return self._trial(settings, measured)
+
+    def rounding(self) -> float:
+        """How far sequential sampling moves when pictures are drawn in a batch of another size."""
+        target, latents = self.batches[0]
+        alone = FlowTarget(target.model, None if target.labels is None else target.labels[:1], 1, target.guidance)
+        if self.batch_size > 1:
+            other = invert(alone, SequentialFlowSolver(), latents[:1])
+            return worst_error(other.sample, self.runs[0].sample[:1])
+        labels = None if target.labels is None else target.labels.repeat(4)
+        several = FlowTarget(target.model, labels, 4, target.guidance)
+        other = invert(several, SequentialFlowSolver(), latents.repeat(4, 1, 1))
+        return worst_error(other.sample[:1], self.runs[0].sample)
+
+    def _trial(self, settings: dict[str, Any], measured: list[tuple[float, int, int, float]]) -> Trial:
+        errors, passes, tokens, seconds = zip(*measured)
+        count = len(measured)
+        return Trial(
+            settings,
+            max(errors),
+            sum(passes) / count,
+            sum(tokens) / (count * self.batch_size),
+            sum(seconds) / count,
+        )
+
+
+@torch.no_grad()
+def calibrate(
+    target_of: TargetOf,
+    noise_of: Callable[[int, int], torch.Tensor],
+    mode: str = "safe",
+    objective: str = "seconds",
+    batch_size: int = 1,
+    references: int = 8,
+    on_block: Callable[[int, list[Trial]], None] | None = None,
+) -> Calibration:
+    """Measure candidates on every block, take the cheapest under the bound, and verify the whole on fresh noise.
+
+    A plan that fails there is made again with tighter bounds for its blocks and tried on other noise; sequential
+    blocks, which have no error, are always among the candidates.
+
+    Args:
+        target_of: makes the target of a batch of `batch_size`, by its index.
+        noise_of: `(first, count)` to latents `[count, T, D]` that no other numbers give.
+        mode: `exact`, `safe` or `fast`, the bounds of `MODES`. The bound of `exact` is sequential sampling's own
+            rounding where that is larger, and tolerances are no larger than its.
+        objective: what a plan saves, `seconds` on this device or serial `passes`.
+        batch_size: pictures that are drawn at once; a plan is made for it.
+        references: pictures to measure on, and to verify with; rounded up to whole batches.
+        on_block: called with a block, counted from the picture, and its trials.
+
+    Raises:
+        ValueError: an unknown mode or objective.
+        FlowOverflowError: the flow cannot be inverted.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}.")
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}.")
+    references = -(-references // batch_size) * batch_size
+    calibrator = Calibrator(target_of, noise_of(0, references), batch_size)
+    bound = max(MODES[mode], calibrator.rounding()) if mode == "exact" else MODES[mode]
+    trials = []
+    for block in reversed(range(calibrator.num_blocks)):
+        trials.append(block_trials(calibrator, block, bound, mode, objective))
+        if on_block is not None:
+            on_block(block, trials[-1])
+    metrics = _metrics(calibrator)
+    chosen, fresh, planned = _verified_plan(trials, target_of, noise_of, bound, objective, batch_size, references)
+    solver = PlannedFlowSolver([trial.settings for trial in chosen])
+    strategy = metrics.strategy(calibrator.batches[0][0].num_tokens)
+    published = GaussSeidelJacobiFlowSolver(strategy, metrics.starts())
+    guidance = calibrator.batches[0][0].guidance
+    solver.register_to_config(
+        measured={
+            "error": planned.error,
+            "mode": mode,
+            "objective": objective,
+            "batch_size": batch_size,
+            "guidance_scale": guidance.scale,
+            "passes": planned.passes,
+        }
+    )
+    return Calibration(
+        solver,
+        trials,
+        chosen,
+        fresh.flow_trial(SequentialFlowSolver(), {"solver": SequentialFlowSolver.name}),
+        planned,
+        fresh.flow_trial(published, {"solver": published.name, "strategy": strategy, "starts": metrics.starts()}),
+        metrics,
+        bound,
+    )
+
+
+def block_trials(calibrator: Calibrator, block: int, bound: float, mode: str, objective: str) -> list[Trial]:
+    """Sequential, and the frontier with several tolerances and windows from the better start, all stopped by residual.
+
+    A fixed number of iterations is no candidate: it fails without notice where a picture needs more.
+    """
+    tolerances = [bound * factor for factor in LOOSENESS if mode != "exact" or bound * factor <= EXACT_TOLERANCE]
+    last = calibrator.batches[0][0].num_tokens - 1
+    windows = [None] if objective == "passes" else [None, *(last // part for part in (2, 4, 8) if last // part)]
+
+    def frontier(tolerance: float, window: int | None, start: str) -> Trial:
+        return calibrator.block_trial(
+            block, {"solver": FrontierFlowSolver.name, "tolerance": tolerance, "window": window, "start": start}
+        )
+
+    trials = [calibrator.block_trial(block, {"solver": SequentialFlowSolver.name})]
+    pair = [frontier(tolerances[-1], None, start) for start in STARTS]
+    better = min(pair, key=lambda trial: trial.cost("passes")).settings["start"]
+    grid = [(tolerance, window) for tolerance in tolerances for window in windows]
+    return trials + pair + [frontier(tolerance, window, better) for tolerance, window in grid[:-1]]
+
+
+def worst_error(sample: torch.Tensor, reference: torch.Tensor) -> float:
+    """Root mean square of the difference over that of the reference, of the worst picture: `[B, T, D]` each."""
+    difference = (sample - reference).double().square().mean((1, 2))
+    return float((difference / reference.double().square().mean((1, 2))).sqrt().max())
+
+
+def _verified_plan(
+    trials: list[list[Trial]],
+    target_of: TargetOf,
+    noise_of: Callable[[int, int], torch.Tensor],
+    bound: float,
+    objective: str,
+    batch_size: int,
+    references: int,
+) -> tuple[list[Trial], Calibrator, Trial]:
+    """The trials of the first plan that holds on noise it has not seen, that noise, and the plan's own trial."""
+    share = 1.0
+    for attempt in range(ATTEMPTS + 1):
+        if attempt == ATTEMPTS:
+            share = 0.0  # nothing but sequential blocks
+        chosen = [
+            min((t for t in block if t.error <= share * bound), key=lambda t: t.cost(objective)) for block in trials
+        ]
+        fresh = Calibrator(target_of, noise_of(references * (attempt + 1), references), batch_size)
+        plan = [trial.settings for trial in chosen]
+        planned = fresh.flow_trial(PlannedFlowSolver(plan), {"solver": PlannedFlowSolver.name})
+        if planned.error <= MARGIN * bound:
+            break
+        share *= TIGHTEN
+    return chosen, fresh, planned
+
+
+def _metrics(calibrator: Calibrator) -> ConvergenceMetrics:
+    """CRM and IGM over the references' own pictures, with no class, as in the paper."""
+    model = calibrator.batches[0][0].model
+    pixels = torch.cat([model.unpatchify(run.sample) for run in calibrator.runs])
+    return convergence_metrics(model, pixels)
+
+
+def _timed(attempt: Callable[[], FlowRun], device: torch.device) -> tuple[FlowRun, float]:
+    """A run and the seconds of its faster repetition."""
+    seconds = []
+    for _ in range(REPEATS):
+        _synchronize(device)
+        begin = time.perf_counter()
+        run = attempt()
+        _synchronize(device)
+        seconds.append(time.perf_counter() - begin)
+    return run, min(seconds)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize(device)
