@@ -67,11 +67,8 @@ def invert(
                 run.state.done,
             )
         )
-        result = run.state.result
-        if not run.state.done:
-            result[run.state.rows] = run.state.sample
-        run.outputs.append(result)
-        run.sample = target.order(block, result)
+        run.outputs.append(run.state.result if run.state.done else run.state.current())
+        run.sample = target.order(block, run.outputs[-1])
         if run.interrupted:
             break
     return run

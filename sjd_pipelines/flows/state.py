@@ -69,6 +69,12 @@ class BlockState:
         """`[A, stop - start, D]`: what the next pass reads."""
         return self.sample[:, self.start : self.stop]
 
+    def current(self) -> torch.Tensor:
+        """All pictures as they are now, solved or not: a copy, `[B, T, D]`."""
+        sample = self.result.clone()
+        sample[self.rows] = self.sample
+        return sample
+
     def proposal(self, log_scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Tokens `start + 1` to `stop` as the pass says they are, `[A, Q, D]`; counts the pass."""
         self.passes += 1

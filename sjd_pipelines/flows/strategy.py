@@ -1,4 +1,4 @@
-"""The strategy strings of GS-Jacobi (Liu & Qin 2025, arXiv 2505.12849): which blocks are cut into how many segments."""
+"""The strategy strings of GS-Jacobi (Liu & Qin 2025, arXiv 2505.12849): which blocks are cut, and how often."""
 
 from dataclasses import dataclass
 

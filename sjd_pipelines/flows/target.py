@@ -65,7 +65,7 @@ class FlowTarget:
             self.sharpness = self.sharpness[rows]
 
     def affine(self, inputs: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Guided log scale and shift of tokens `start + 1` to `start + Q`, from inputs `[A, Q, D]`: `[A, Q, D]` each."""
+        """Guided log scale and shift of tokens `start + 1` to `start + Q`, two like the inputs `[A, Q, D]`."""
         if self.branches == 2:
             inputs = torch.cat([inputs, inputs])
         log_scale, shift = self.model.affine(self.block, inputs, self.condition, start, self.cache, self.sharpness)

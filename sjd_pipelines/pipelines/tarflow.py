@@ -1,0 +1,458 @@
+"""TarFlow (Zhai et al. 2024, arXiv 2412.06329): pictures of classes by inverting a flow, with a swappable solver."""
+
+import difflib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import PIL.Image
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import BaseOutput
+
+from ..flows import (
+    Calibration,
+    FlowGuidance,
+    FlowOverflowError,
+    FlowRun,
+    FlowSolver,
+    FlowStatistics,
+    FlowTarget,
+    FrontierFlowSolver,
+    GaussSeidelJacobiFlowSolver,
+    calibrate,
+    invert,
+    normal_noise,
+)
+from ..models import read_published_file
+from ..models.tarflow import TarFlowTransformer2DModel
+from ..models.tarflow_published import PUBLISHED_TARFLOWS, noise_std_of, tarflow_from_published
+from ..schedulers.base import check_count, check_number
+from .inputs import OUTPUT_TYPES, check_generators
+from .loading import local_file, local_folder
+
+DEFAULTS: dict[str, Any] = {
+    "guidance_scale": 0.0,
+    "annealed_guidance": True,
+    "guide_what": "both",
+    "attention_temperature": 1.0,
+    "denoise_strength": 1.0,
+}
+NAMES_SHOWN = 60  # class names that a message lists, at most
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+_FILES = ["*.json", "*.safetensors"]
+
+
+@dataclass
+class TarFlowPipelineOutput(BaseOutput):
+    """Pictures, and what the run cost.
+
+    Attributes:
+        images: list of PIL images, `[B, H, W, 3]` array (`np`), `[B, 3, H, W]` tensor (`pt`), or `[B, T, D]` patches
+            in raster order with the training noise still on them (`latent`).
+        statistics: passes, token-passes and seconds.
+    """
+
+    images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
+    statistics: FlowStatistics
+
+
+class TarFlowPipeline(DiffusionPipeline):
+    """Class name to picture with a normalizing flow.
+
+    Args:
+        transformer: the flow.
+        scheduler: how its blocks are solved.
+        id2label: names of the classes by index; None where they have none.
+        sampling: what a call uses where it is not told otherwise, as in `DEFAULTS`.
+    """
+
+    model_cpu_offload_seq = "transformer"
+    _callback_tensor_inputs = ["sample", "solved"]
+
+    def __init__(
+        self,
+        transformer: TarFlowTransformer2DModel,
+        scheduler: FlowSolver,
+        # diffusers before 0.36 does not read `X | None` from a signature.
+        id2label: Optional[dict[int, str]] = None,  # noqa: UP045
+        sampling: Optional[dict[str, Any]] = None,  # noqa: UP045
+    ):
+        super().__init__()
+        unknown = set(sampling or ()) - set(DEFAULTS)
+        if unknown:
+            raise ValueError(f"sampling: {sorted(unknown)} not in {', '.join(DEFAULTS)}.")
+        self.register_modules(transformer=transformer, scheduler=scheduler)
+        # Keys are strings, as they come back from JSON.
+        names = None if id2label is None else {str(index): name for index, name in id2label.items()}
+        self.register_to_config(id2label=names, sampling=dict(sampling or {}))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any):
+        """Load what `save_pretrained` wrote.
+
+        Args:
+            pretrained_model_name_or_path: a folder or a hub id.
+            **kwargs: `scheduler` (default: the saved one), `dtype` (default float32), `device_map`, and for hub ids
+                `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            OSError: nothing loadable is there, or a weight file is damaged.
+            ValueError: the folder holds another pipeline.
+        """
+        hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
+        folder = local_folder(pretrained_model_name_or_path, hub_options, _FILES)
+        index = folder / "model_index.json"
+        if not index.is_file():
+            published = any(folder.glob("*.pth"))
+            hint = "; load a published file with from_single_file" if published else ""
+            raise OSError(f"{folder} has no model_index.json, so it holds no {cls.__name__}{hint}.")
+        name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        if name != cls.__name__:
+            raise ValueError(f"{folder} holds a {name}, not a {cls.__name__}; load it with {name}.")
+        return super().from_pretrained(str(folder), **kwargs)
+
+    @classmethod
+    def from_single_file(
+        cls,
+        file: str | Path,
+        scheduler: FlowSolver | str | None = None,
+        noise_std: float | None = None,
+        in_channels: int = 3,
+        id2label: dict[int, str] | None = None,
+        dtype: torch.dtype = torch.float32,
+        **hub_options: Any,
+    ):
+        """Load a published `.pth` file; its configuration is read from its names and shapes.
+
+        Args:
+            file: a path, or `owner/name/file.pth` on the hub.
+            scheduler: None is the exact frontier solver; `published` the strategy that the authors of GS-Jacobi found
+                for this file.
+            noise_std: of the training noise; None where the file's name tells it, as in `..._0.05.pth`.
+            in_channels: channels of a picture.
+            id2label: names of the classes.
+            dtype: of the weights.
+            **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            OSError: the file is not there or cannot be read as plain tensors.
+            ValueError: its weights are not a TarFlow's, or its name lacks what is asked of it.
+        """
+        path = local_file(file, hub_options)
+        known = PUBLISHED_TARFLOWS.get(path.stem)
+        if scheduler == "published":
+            if known is None or known.strategy is None:
+                raise ValueError(f"No strategy was published for {path.name}; leave scheduler out, or pass a solver.")
+            scheduler = GaussSeidelJacobiFlowSolver(known.strategy, list(known.starts))
+        noise_std = noise_std_of(path) if noise_std is None else noise_std
+        transformer = tarflow_from_published(read_published_file(path), noise_std, in_channels)
+        # Past diffusers' own `to`, which warns of float32 modules that there are none of.
+        torch.nn.Module.to(transformer, dtype)
+        return cls(transformer, scheduler or FrontierFlowSolver(), id2label, known.sampling if known else None)
+
+    @property
+    def interrupt(self) -> bool:
+        """Set to True, for instance by a callback, to stop the run after the current pass."""
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, value: bool) -> None:
+        self._interrupt = value
+
+    def sampling_defaults(self) -> dict[str, Any]:
+        """What a call uses where it is not told otherwise."""
+        return DEFAULTS | dict(self.config.sampling)
+
+    def class_names(self) -> list[str]:
+        """Names of the classes in the order of their indices, as far as they have names."""
+        return [] if self.config.id2label is None else [self.config.id2label[key] for key in self.config.id2label]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | int | list[str] | list[int] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float | None = None,
+        annealed_guidance: bool | None = None,
+        guide_what: str | None = None,
+        attention_temperature: float | None = None,
+        denoise_strength: float | None = None,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        seeds: int | Iterable[int] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict | None] | None = None,
+        callback_on_step_end_tensor_inputs: list[str] | None = None,
+    ) -> TarFlowPipelineOutput | tuple:
+        """Draw pictures.
+
+        Args:
+            prompt: a class by name or index, or several. None draws without a class, the only choice for an
+                unconditional model.
+            height: pixels; the model draws one size only.
+            width: pixels.
+            guidance_scale: how far to lead away from what the model says without a class; 0 is not at all. None is
+                the model's default, as for the next four.
+            annealed_guidance: let guidance grow along the tokens of a block.
+            guide_what: `both` scales and shifts, or `scale`, or `shift`.
+            attention_temperature: of the branch that guidance leads away from; what guides an unconditional model
+                where it is not 1.
+            denoise_strength: factor of the step that takes the training noise off; 0 leaves it on.
+            num_images_per_prompt: pictures of each class.
+            generator: one, or one per picture. Each picture takes a single seed from it; without a generator the
+                seeds are fresh. `statistics.seeds` has them, and `seeds` takes them.
+            seeds: in place of a generator, the seed of each picture itself: draws that picture again, alone or in any
+                batch.
+            output_type: `pil`, `np`, `pt`, or `latent` for the patches before the noise is taken off.
+            return_dict: False returns a tuple `(images, statistics)`.
+            callback_on_step_end: called as `callback(pipe, pass_index, solved_tokens, tensors)` after each pass. It
+                may set `pipe.interrupt = True`; what it returns is ignored.
+            callback_on_step_end_tensor_inputs: which of `sample` (`[B, T, D]`, the patches as they are now, in raster
+                order) and `solved` (`[B]`, settled tokens over all blocks) it receives, copies both.
+
+        Returns:
+            `TarFlowPipelineOutput`, or a tuple.
+
+        Raises:
+            ValueError: bad input, before any work starts.
+            FlowOverflowError: the flow leaves the range of numbers.
+        """
+        wanted = self._callback_tensor_inputs
+        if callback_on_step_end_tensor_inputs is not None:
+            wanted = callback_on_step_end_tensor_inputs
+        labels = self.prepare_labels(prompt, num_images_per_prompt)
+        guidance = self.prepare_guidance(guidance_scale, annealed_guidance, guide_what, attention_temperature)
+        strength = self.sampling_defaults()["denoise_strength"] if denoise_strength is None else denoise_strength
+        self.check_inputs(height, width, strength, generator, len(labels), output_type, wanted)
+        seeds = self.prepare_seeds(seeds, generator, len(labels))
+        self.scheduler.check(len(self.transformer.blocks), self.transformer.num_tokens)
+
+        self._interrupt = False
+        begin = time.perf_counter()
+        target = self.target(labels, guidance)
+        with self.progress_bar(total=len(labels) * target.num_blocks * target.num_tokens) as bar:
+            watch = _Watch(self, bar, target, callback_on_step_end, wanted)
+            run = invert(target, self.scheduler, self.prepare_latents(seeds), watch)
+        solved = time.perf_counter()
+        images = run.sample
+        if output_type != "latent":
+            pixels = self.decode_latents(run.sample, target.labels, 0.0 if run.interrupted else strength)
+            images = VaeImageProcessor().postprocess(pixels.float(), output_type=output_type)
+        seconds = {"solve": solved - begin, "pixels": time.perf_counter() - solved}
+        self.maybe_free_model_hooks()
+        statistics = FlowStatistics(
+            type(self.scheduler).__name__,
+            self.scheduler.label,
+            seeds,
+            run.blocks,
+            seconds,
+            self.scheduler.error,
+            run.interrupted,
+        )
+        if not return_dict:
+            return images, statistics
+        return TarFlowPipelineOutput(images=images, statistics=statistics)
+
+    def calibrate(
+        self,
+        prompt: str | int | list[str] | list[int] | None = None,
+        mode: str = "safe",
+        objective: str = "seconds",
+        batch_size: int = 1,
+        references: int = 8,
+        guidance_scale: float | None = None,
+        on_block: Callable[..., None] | None = None,
+    ) -> Calibration:
+        """Find the cheapest solver of every block on this device; `pipe.scheduler = calibration.solver` takes it.
+
+        A plan depends on weights, guidance, device and batch size.
+
+        Args:
+            prompt: classes to measure with, in turn; None is all the model knows.
+            mode: `exact` (error against sequential sampling up to 1e-6), `safe` (1e-3) or `fast` (1e-2).
+            objective: what to save, `seconds` or serial `passes`.
+            batch_size: pictures that will be drawn at once.
+            references: pictures to measure on; as many fresh ones verify the plan.
+            guidance_scale: None is the model's default.
+            on_block: called with the index of each block and its trials.
+
+        Raises:
+            ValueError: bad input.
+            FlowOverflowError: the flow leaves the range of numbers.
+        """
+        check_count("batch_size", batch_size)
+        check_count("references", references)
+        guidance = self.prepare_guidance(guidance_scale, None, None, None)
+        classes = self.transformer.config.num_classes
+        known = list(range(classes)) if prompt is None and classes else self.prepare_labels(prompt, 1)
+
+        def target_of(index: int) -> FlowTarget:
+            return self.target([known[(index * batch_size + row) % len(known)] for row in range(batch_size)], guidance)
+
+        def noise_of(first: int, count: int) -> torch.Tensor:
+            return self.prepare_latents(list(range(first, first + count)))
+
+        return calibrate(target_of, noise_of, mode, objective, batch_size, references, on_block)
+
+    def check_inputs(
+        self,
+        height: int | None,
+        width: int | None,
+        denoise_strength: float,
+        generator: torch.Generator | list[torch.Generator] | None,
+        batch_size: int,
+        output_type: str,
+        tensor_inputs: list[str],
+    ) -> None:
+        """Raise `ValueError` for the first argument that is out of range or of the wrong type."""
+        side = self.transformer.config.sample_size
+        if height not in (None, side) or width not in (None, side):
+            raise ValueError(f"This model draws {side}x{side} pixels only, got {height}x{width}.")
+        check_number("denoise_strength", denoise_strength, 0)
+        check_generators(generator, batch_size)
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}.")
+        unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            known = ", ".join(self._callback_tensor_inputs)
+            raise ValueError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)} not in {known}.")
+
+    def prepare_labels(
+        self, prompt: str | int | list[str] | list[int] | None, num_images_per_prompt: int
+    ) -> list[int]:
+        """Classes by index, -1 for none, one per picture. Raises `ValueError` for a class that the model lacks."""
+        check_count("num_images_per_prompt", num_images_per_prompt)
+        prompts = prompt if isinstance(prompt, list) else [prompt]
+        if not prompts:
+            raise ValueError("prompt is an empty list; pass at least one class.")
+        if not self.transformer.config.num_classes and any(label is not None for label in prompts):
+            raise ValueError("This model is unconditional: it draws without a prompt; leave it out.")
+        return [self._class_index(label) for label in prompts for _ in range(num_images_per_prompt)]
+
+    def prepare_guidance(
+        self,
+        guidance_scale: float | None,
+        annealed_guidance: bool | None,
+        guide_what: str | None,
+        attention_temperature: float | None,
+    ) -> FlowGuidance:
+        """Guidance of a call; None is the model's default."""
+        given = {
+            "guidance_scale": guidance_scale,
+            "annealed_guidance": annealed_guidance,
+            "guide_what": guide_what,
+            "attention_temperature": attention_temperature,
+        }
+        chosen = self.sampling_defaults() | {name: value for name, value in given.items() if value is not None}
+        check_number("guidance_scale", chosen["guidance_scale"], 0)
+        return FlowGuidance(
+            chosen["guidance_scale"],
+            chosen["annealed_guidance"],
+            chosen["guide_what"],
+            chosen["attention_temperature"],
+        )
+
+    def prepare_seeds(
+        self,
+        seeds: int | Iterable[int] | None,
+        generator: torch.Generator | list[torch.Generator] | None,
+        batch_size: int,
+    ) -> list[int]:
+        """One 63-bit seed per picture. The global random state is neither read nor moved."""
+        if seeds is not None:
+            if generator is not None:
+                raise ValueError("generator and seeds exclude each other; pass one of them.")
+            given = list(seeds) if isinstance(seeds, Iterable) else [seeds]
+            if len(given) != batch_size:
+                raise ValueError(f"seeds: got {len(given)} for {batch_size} pictures; pass one per picture.")
+            return [int(seed) for seed in given]
+        if generator is None:
+            return [secrets.randbits(63) for _ in range(batch_size)]
+        generators = generator if isinstance(generator, list) else [generator] * batch_size
+        return [
+            torch.randint(2**63 - 1, (), dtype=torch.int64, generator=source, device=source.device).item()
+            for source in generators
+        ]
+
+    def prepare_latents(self, seeds: list[int]) -> torch.Tensor:
+        """The noise that pictures begin as, `[B, T, D]` in raster order."""
+        model = self.transformer
+        noise = normal_noise(seeds, model.num_tokens, model.token_size)
+        noise = noise.to(model.state_dtype).to(self._execution_device)
+        return noise * model.var.to(noise).sqrt()
+
+    def target(self, labels: list[int], guidance: FlowGuidance) -> FlowTarget:
+        """The flow for these classes, on its device."""
+        hook = getattr(self.transformer, "_hf_hook", None)
+        if hook is not None:  # brings an offloaded flow back; hooks fire on `forward` only, which is not called
+            hook.pre_forward(self.transformer)
+        return FlowTarget(self.transformer, torch.tensor(labels, device=self._execution_device), len(labels), guidance)
+
+    def decode_latents(self, latents: torch.Tensor, labels: torch.Tensor, denoise_strength: float) -> torch.Tensor:
+        """Solved patches `[B, T, D]` to pictures `[B, channels, S, S]` in [-1, 1], the training noise taken off."""
+        pixels = self.transformer.unpatchify(latents)
+        if denoise_strength:
+            pixels = self.transformer.denoise(pixels, labels, denoise_strength)
+        if not pixels.isfinite().all():
+            raise FlowOverflowError(
+                "The pictures are not finite: the flow has left the range of numbers. Check the weights, or lower "
+                "guidance_scale."
+            )
+        return pixels.clamp(-1, 1)
+
+    def _class_index(self, label: str | int | None) -> int:
+        if label is None:
+            return -1
+        classes, names = self.transformer.config.num_classes, self.class_names()
+        text = str(label).strip()
+        lowered = [name.lower() for name in names]
+        if isinstance(label, str) and text.lower() in lowered:
+            return lowered.index(text.lower())
+        if not isinstance(label, bool | float) and text.isdecimal() and int(text) < classes:
+            return int(text)
+        message = f"This model draws classes, by index in [0, {classes})"
+        near = difflib.get_close_matches(text.lower(), lowered, 1)
+        if near:
+            message += f" or by name; did you mean {names[lowered.index(near[0])]}"
+        elif names:
+            more = ", ..." if len(names) > NAMES_SHOWN else ""
+            message += f" or by name: {', '.join(names[:NAMES_SHOWN])}{more}"
+        raise ValueError(f"{message}; got {label!r}.")
+
+
+class _Watch:
+    """What happens after each pass: the bar, the caller's function, the wish to stop."""
+
+    def __init__(
+        self,
+        pipe: TarFlowPipeline,
+        bar: Any,
+        target: FlowTarget,
+        callback: Callable[..., dict | None] | None,
+        wanted: list[str],
+    ):
+        self.pipe, self.bar, self.target, self.callback, self.wanted = pipe, bar, target, callback, wanted
+        self.passes = self.total = 0
+
+    def __call__(self, run: FlowRun) -> None:
+        before = len(run.blocks) * self.target.num_tokens
+        solved = [before + count for count in run.state.solved]
+        self.bar.update(sum(solved) - self.total)
+        self.total, self.passes = sum(solved), self.passes + 1
+        if self.callback is None:
+            return
+        makers = {
+            "sample": lambda: self.target.order(run.block, run.state.current()),
+            "solved": lambda: torch.tensor(solved),
+        }
+        self.callback(self.pipe, self.passes - 1, self.total, {name: makers[name]() for name in self.wanted})
+        run.interrupted = self.pipe.interrupt
