@@ -21,7 +21,7 @@ OBJECTIVES = ("passes", "seconds")
 MARGIN = 0.7  # share of the bound that fresh noise may use up
 TIGHTEN = 0.5  # factor of the blocks' bounds after a plan has failed
 ATTEMPTS = 8
-REPEATS = 2  # timings of a candidate, of which the shorter counts
+REPEATS = {"passes": 1, "seconds": 2}  # timings of a candidate, of which the shortest counts
 LOOSENESS = (30, 10, 3, 1, 0.3, 0.1, 0.03)  # tolerances tried, in units of the bound
 
 TargetOf = Callable[[int], FlowTarget]  # called with the index of a batch
@@ -110,9 +110,11 @@ class Calibrator:
         target_of: makes the target of a batch, by its index; classes may differ from batch to batch.
         noise: `[N, T, D]` latents in raster order, N a multiple of `batch_size`.
         batch_size: B.
+        repeats: timings of a candidate, of which the shortest counts.
     """
 
-    def __init__(self, target_of: TargetOf, noise: torch.Tensor, batch_size: int):
+    def __init__(self, target_of: TargetOf, noise: torch.Tensor, batch_size: int, repeats: int):
+        self.repeats = repeats
         self.batches = [(target_of(index), batch) for index, batch in enumerate(noise.split(batch_size))]
         self.runs = [invert(target, SequentialFlowSolver(), latents) for target, latents in self.batches]
         self.num_blocks, self.batch_size = self.batches[0][0].num_blocks, batch_size
@@ -130,7 +132,7 @@ class Calibrator:
                 solve_block(target, solver, run)
                 return run
 
-            run, seconds = _timed(attempt, ordered.device)
+            run, seconds = self._timed(attempt, ordered.device)
             error = worst_error(run.state.result, reference.outputs[index])
             measured.append((error, run.state.passes, run.state.token_passes, seconds))
         return self._trial(settings, measured)
@@ -139,7 +141,7 @@ class Calibrator:
         """Solve the whole flow."""
         measured = []
         for (target, latents), reference in zip(self.batches, self.runs):
-            run, seconds = _timed(
+            run, seconds = self._timed(
                 lambda target=target, latents=latents: invert(target, solver, latents), latents.device
             )
             passes, tokens = (sum(getattr(b, name) for b in run.blocks) for name in ("passes", "token_passes"))
@@ -157,6 +159,17 @@ class Calibrator:
         several = FlowTarget(target.model, labels, 4, target.guidance)
         other = invert(several, SequentialFlowSolver(), latents.repeat(4, 1, 1))
         return worst_error(other.sample[:1], self.runs[0].sample)
+
+    def _timed(self, attempt: Callable[[], FlowRun], device: torch.device) -> tuple[FlowRun, float]:
+        """A run and the seconds of its fastest repetition."""
+        seconds = []
+        for _ in range(self.repeats):
+            _synchronize(device)
+            begin = time.perf_counter()
+            run = attempt()
+            _synchronize(device)
+            seconds.append(time.perf_counter() - begin)
+        return run, min(seconds)
 
     def _trial(self, settings: dict[str, Any], measured: list[tuple[float, int, int, float]]) -> Trial:
         errors, passes, tokens, seconds = zip(*measured)
@@ -204,7 +217,7 @@ def calibrate(
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}.")
     references = -(-references // batch_size) * batch_size
-    calibrator = Calibrator(target_of, noise_of(0, references), batch_size)
+    calibrator = Calibrator(target_of, noise_of(0, references), batch_size, REPEATS[objective])
     bound = max(MODES[mode], calibrator.rounding()) if mode == "exact" else MODES[mode]
     trials = []
     for block in reversed(range(calibrator.num_blocks)):
@@ -213,27 +226,24 @@ def calibrate(
             on_block(block, trials[-1])
     metrics = _metrics(calibrator)
     chosen, fresh, planned = _verified_plan(trials, target_of, noise_of, bound, objective, batch_size, references)
-    solver = PlannedFlowSolver([trial.settings for trial in chosen])
+    starts = metrics.starts()
     strategy = metrics.strategy(calibrator.batches[0][0].num_tokens)
-    published = GaussSeidelJacobiFlowSolver(strategy, metrics.starts())
-    guidance = calibrator.batches[0][0].guidance
-    solver.register_to_config(
-        measured={
-            "error": planned.error,
-            "mode": mode,
-            "objective": objective,
-            "batch_size": batch_size,
-            "guidance_scale": guidance.scale,
-            "passes": planned.passes,
-        }
-    )
+    published = GaussSeidelJacobiFlowSolver(strategy=strategy, starts=starts)
+    measured = {
+        "error": planned.error,
+        "mode": mode,
+        "objective": objective,
+        "batch_size": batch_size,
+        "guidance_scale": calibrator.batches[0][0].guidance.scale,
+        "passes": planned.passes,
+    }
     return Calibration(
-        solver,
+        PlannedFlowSolver(plan=[trial.settings for trial in chosen], measured=measured),
         trials,
         chosen,
         fresh.flow_trial(SequentialFlowSolver(), {"solver": SequentialFlowSolver.name}),
         planned,
-        fresh.flow_trial(published, {"solver": published.name, "strategy": strategy, "starts": metrics.starts()}),
+        fresh.flow_trial(published, {"solver": published.name, "strategy": strategy, "starts": starts}),
         metrics,
         bound,
     )
@@ -283,9 +293,9 @@ def _verified_plan(
         chosen = [
             min((t for t in block if t.error <= share * bound), key=lambda t: t.cost(objective)) for block in trials
         ]
-        fresh = Calibrator(target_of, noise_of(references * (attempt + 1), references), batch_size)
+        fresh = Calibrator(target_of, noise_of(references * (attempt + 1), references), batch_size, REPEATS[objective])
         plan = [trial.settings for trial in chosen]
-        planned = fresh.flow_trial(PlannedFlowSolver(plan), {"solver": PlannedFlowSolver.name})
+        planned = fresh.flow_trial(PlannedFlowSolver(plan=plan), {"solver": PlannedFlowSolver.name})
         if planned.error <= MARGIN * bound:
             break
         share *= TIGHTEN
@@ -297,18 +307,6 @@ def _metrics(calibrator: Calibrator) -> ConvergenceMetrics:
     model = calibrator.batches[0][0].model
     pixels = torch.cat([model.unpatchify(run.sample) for run in calibrator.runs])
     return convergence_metrics(model, pixels)
-
-
-def _timed(attempt: Callable[[], FlowRun], device: torch.device) -> tuple[FlowRun, float]:
-    """A run and the seconds of its faster repetition."""
-    seconds = []
-    for _ in range(REPEATS):
-        _synchronize(device)
-        begin = time.perf_counter()
-        run = attempt()
-        _synchronize(device)
-        seconds.append(time.perf_counter() - begin)
-    return run, min(seconds)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -150,7 +150,7 @@ class TarFlowPipeline(DiffusionPipeline):
         if scheduler == "published":
             if known is None or known.strategy is None:
                 raise ValueError(f"No strategy was published for {path.name}; leave scheduler out, or pass a solver.")
-            scheduler = GaussSeidelJacobiFlowSolver(known.strategy, list(known.starts))
+            scheduler = GaussSeidelJacobiFlowSolver(strategy=known.strategy, starts=list(known.starts))
         noise_std = noise_std_of(path) if noise_std is None else noise_std
         transformer = tarflow_from_published(read_published_file(path), noise_std, in_channels)
         # Past diffusers' own `to`, which warns of float32 modules that there are none of.
