@@ -1,8 +1,6 @@
 """TarFlow (Zhai et al. 2024, arXiv 2412.06329): pictures of classes by inverting a flow, with a swappable solver."""
 
-import difflib
 import json
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,8 +32,8 @@ from ..models import read_published_file
 from ..models.tarflow import TarFlowTransformer2DModel
 from ..models.tarflow_published import PUBLISHED_TARFLOWS, noise_std_of, tarflow_from_published
 from ..schedulers.base import check_count, check_number
-from .inputs import OUTPUT_TYPES, check_generators
 from .loading import local_file, local_folder
+from .tarflow_inputs import check_output, class_index, seeds_of
 
 DEFAULTS: dict[str, Any] = {
     "guidance_scale": 0.0,
@@ -44,7 +42,6 @@ DEFAULTS: dict[str, Any] = {
     "attention_temperature": 1.0,
     "denoise_strength": 1.0,
 }
-NAMES_SHOWN = 60  # class names that a message lists, at most
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _FILES = ["*.json", "*.safetensors"]
 
@@ -232,8 +229,10 @@ class TarFlowPipeline(DiffusionPipeline):
         labels = self.prepare_labels(prompt, num_images_per_prompt)
         guidance = self.prepare_guidance(guidance_scale, annealed_guidance, guide_what, attention_temperature)
         strength = self.sampling_defaults()["denoise_strength"] if denoise_strength is None else denoise_strength
-        self.check_inputs(height, width, strength, generator, len(labels), output_type, wanted)
-        seeds = self.prepare_seeds(seeds, generator, len(labels))
+        self.check_size(height, width)
+        check_number("denoise_strength", strength, 0)
+        check_output(output_type, wanted, self._callback_tensor_inputs)
+        seeds = seeds_of(seeds, generator, len(labels))
         self.scheduler.check(len(self.transformer.blocks), self.transformer.num_tokens)
 
         self._interrupt = False
@@ -303,28 +302,11 @@ class TarFlowPipeline(DiffusionPipeline):
 
         return calibrate(target_of, noise_of, mode, objective, batch_size, references, on_block)
 
-    def check_inputs(
-        self,
-        height: int | None,
-        width: int | None,
-        denoise_strength: float,
-        generator: torch.Generator | list[torch.Generator] | None,
-        batch_size: int,
-        output_type: str,
-        tensor_inputs: list[str],
-    ) -> None:
-        """Raise `ValueError` for the first argument that is out of range or of the wrong type."""
+    def check_size(self, height: int | None, width: int | None) -> None:
+        """Raise `ValueError` unless it is the size of the model's pictures."""
         side = self.transformer.config.sample_size
         if height not in (None, side) or width not in (None, side):
             raise ValueError(f"This model draws {side}x{side} pixels only, got {height}x{width}.")
-        check_number("denoise_strength", denoise_strength, 0)
-        check_generators(generator, batch_size)
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}.")
-        unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            known = ", ".join(self._callback_tensor_inputs)
-            raise ValueError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)} not in {known}.")
 
     def prepare_labels(
         self, prompt: str | int | list[str] | list[int] | None, num_images_per_prompt: int
@@ -336,7 +318,9 @@ class TarFlowPipeline(DiffusionPipeline):
             raise ValueError("prompt is an empty list; pass at least one class.")
         if not self.transformer.config.num_classes and any(label is not None for label in prompts):
             raise ValueError("This model is unconditional: it draws without a prompt; leave it out.")
-        return [self._class_index(label) for label in prompts for _ in range(num_images_per_prompt)]
+        classes, names = self.transformer.config.num_classes, self.class_names()
+        labels = [-1 if label is None else class_index(label, classes, names) for label in prompts]
+        return [label for label in labels for _ in range(num_images_per_prompt)]
 
     def prepare_guidance(
         self,
@@ -360,28 +344,6 @@ class TarFlowPipeline(DiffusionPipeline):
             chosen["guide_what"],
             chosen["attention_temperature"],
         )
-
-    def prepare_seeds(
-        self,
-        seeds: int | Iterable[int] | None,
-        generator: torch.Generator | list[torch.Generator] | None,
-        batch_size: int,
-    ) -> list[int]:
-        """One 63-bit seed per picture. The global random state is neither read nor moved."""
-        if seeds is not None:
-            if generator is not None:
-                raise ValueError("generator and seeds exclude each other; pass one of them.")
-            given = list(seeds) if isinstance(seeds, Iterable) else [seeds]
-            if len(given) != batch_size:
-                raise ValueError(f"seeds: got {len(given)} for {batch_size} pictures; pass one per picture.")
-            return [int(seed) for seed in given]
-        if generator is None:
-            return [secrets.randbits(63) for _ in range(batch_size)]
-        generators = generator if isinstance(generator, list) else [generator] * batch_size
-        return [
-            torch.randint(2**63 - 1, (), dtype=torch.int64, generator=source, device=source.device).item()
-            for source in generators
-        ]
 
     def prepare_latents(self, seeds: list[int]) -> torch.Tensor:
         """The noise that pictures begin as, `[B, T, D]` in raster order."""
@@ -408,25 +370,6 @@ class TarFlowPipeline(DiffusionPipeline):
                 "guidance_scale."
             )
         return pixels.clamp(-1, 1)
-
-    def _class_index(self, label: str | int | None) -> int:
-        if label is None:
-            return -1
-        classes, names = self.transformer.config.num_classes, self.class_names()
-        text = str(label).strip()
-        lowered = [name.lower() for name in names]
-        if isinstance(label, str) and text.lower() in lowered:
-            return lowered.index(text.lower())
-        if not isinstance(label, bool | float) and text.isdecimal() and int(text) < classes:
-            return int(text)
-        message = f"This model draws classes, by index in [0, {classes})"
-        near = difflib.get_close_matches(text.lower(), lowered, 1)
-        if near:
-            message += f" or by name; did you mean {names[lowered.index(near[0])]}"
-        elif names:
-            more = ", ..." if len(names) > NAMES_SHOWN else ""
-            message += f" or by name: {', '.join(names[:NAMES_SHOWN])}{more}"
-        raise ValueError(f"{message}; got {label!r}.")
 
 
 class _Watch:

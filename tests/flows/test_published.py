@@ -105,13 +105,13 @@ def test_a_large_layout_encodes_and_samples_as_described():
 
 def test_foreign_weights_are_refused(flow):
     weights = flow.state_dict()
-    with pytest.raises(ValueError, match="are not a TarFlow's: 'blocks.0.pos_embed' is missing"):
+    with pytest.raises(ValueError, match=r"are not a TarFlow's: 'blocks.0.pos_embed' is missing"):
         tarflow_from_published({"layers.0.weight": torch.zeros(1)}, 0.1)
     with pytest.raises(ValueError, match=r"do not fit[\s\S]*blocks.1.proj_in.bias"):
         tarflow_from_published({k: v for k, v in weights.items() if k != "blocks.1.proj_in.bias"}, 0.1, 3, 16)
     with pytest.raises(ValueError, match="16 tokens of 12 numbers are no square picture of 1 channels"):
         tarflow_from_published(weights, 0.1, in_channels=1)
-    with pytest.raises(ValueError, match="model.pth does not tell the noise"):
+    with pytest.raises(ValueError, match=r"model.pth does not tell the noise"):
         noise_std_of(Path("model.pth"))
 
 

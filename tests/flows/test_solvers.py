@@ -177,7 +177,7 @@ def test_overflow_is_an_error(solver):
 
 
 def test_an_overflow_on_the_way_is_none_in_the_end():
-    """The log scale of a token is made the first number of the token before: exp(1000) at first, exp(2e-6) in the end."""
+    """The log scale of a token is the first number of the token before: exp(1000) at first, exp(2e-6) in the end."""
     model = build_flow(num_classes=0, num_blocks=1)
     for parameter in model.parameters():
         parameter.zero_()

@@ -1,0 +1,287 @@
+"""The flow pipeline: classes, seeds, guidance, outputs, callbacks, folders, published files, and what it refuses."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from sjd_pipelines.flows import (
+    FlowOverflowError,
+    FrontierFlowSolver,
+    GaussSeidelJacobiFlowSolver,
+    JacobiFlowSolver,
+    SequentialFlowSolver,
+)
+from sjd_pipelines.models.tarflow import TarFlowTransformer2DModel
+from sjd_pipelines.pipelines.tarflow import TarFlowPipeline
+
+NAMES = {0: "cat", 1: "dog", 2: "red fox"}
+
+
+def tiny_pipeline(gain=0.04, scheduler=None, **options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        settings = {"sample_size": 8, "hidden_size": 32, "num_blocks": 2, "attention_head_dim": 16, "num_classes": 3}
+        model = TarFlowTransformer2DModel(**settings | {"noise_std": 0.05} | options)
+        for block in model.blocks:
+            torch.nn.init.normal_(block.proj_out.weight, std=gain)
+            if model.config.num_classes:
+                torch.nn.init.normal_(block.class_embed)
+    names = NAMES if model.config.num_classes else None
+    pipe = TarFlowPipeline(model.eval(), scheduler or FrontierFlowSolver(), names, {"guidance_scale": 0.5})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def flow_pipe(shared):
+    before = shared.scheduler
+    yield shared
+    shared.scheduler = before
+
+
+def pixels(pipe, *args, **options):
+    return pipe(*args, output_type="pt", **options).images
+
+
+def test_classes_by_name_and_index(flow_pipe):
+    by_name = pixels(flow_pipe, ["dog", "Red Fox "], seeds=[1, 2])
+    assert torch.equal(by_name, pixels(flow_pipe, [1, "2"], seeds=[1, 2]))
+    assert not torch.allclose(by_name[:1], pixels(flow_pipe, "cat", seeds=[1]), atol=1e-3)
+    assert pixels(flow_pipe, seeds=[1]).shape == (1, 3, 8, 8)
+    assert flow_pipe.class_names() == ["cat", "dog", "red fox"]
+
+
+def test_a_picture_is_the_same_in_any_batch(flow_pipe):
+    together = flow_pipe(["dog", "cat"], num_images_per_prompt=2, seeds=[4, 5, 6, 7], output_type="pt")
+    assert together.statistics.seeds == [4, 5, 6, 7]
+    for row, name in enumerate(["dog", "dog", "cat", "cat"]):
+        assert torch.allclose(together.images[row], pixels(flow_pipe, name, seeds=4 + row)[0], atol=1e-5)
+
+
+def test_generators_and_seeds(flow_pipe):
+    def generators():
+        return [torch.Generator().manual_seed(seed) for seed in (8, 9)]
+
+    first = flow_pipe("cat", num_images_per_prompt=2, generator=generators(), output_type="pt")
+    again = flow_pipe("cat", num_images_per_prompt=2, generator=generators(), output_type="pt")
+    redrawn = flow_pipe("cat", num_images_per_prompt=2, seeds=first.statistics.seeds, output_type="pt")
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.images, redrawn.images)
+    state = torch.random.get_rng_state()
+    fresh = [flow_pipe("cat").statistics.seeds for _ in range(2)]
+    assert fresh[0] != fresh[1]
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_guidance_changes_the_picture_and_is_the_models_by_default(flow_pipe):
+    guided = pixels(flow_pipe, "dog", seeds=1)
+    assert torch.equal(guided, pixels(flow_pipe, "dog", seeds=1, guidance_scale=0.5))
+    for other in (
+        {"guidance_scale": 0.0},
+        {"annealed_guidance": False},
+        {"guide_what": "scale"},
+        {"attention_temperature": 0.5},
+        {"denoise_strength": 0.0},
+    ):
+        assert not torch.allclose(guided, pixels(flow_pipe, "dog", seeds=1, **other), atol=1e-6), other
+
+
+def test_outputs(flow_pipe):
+    image = flow_pipe("dog", seeds=1).images[0]
+    array, statistics = flow_pipe("dog", seeds=1, output_type="np", return_dict=False)
+    tensor = pixels(flow_pipe, "dog", seeds=1)
+    latents = flow_pipe("dog", seeds=1, output_type="latent").images
+    assert image.size == (8, 8)
+    assert array.shape == (1, 8, 8, 3)
+    assert torch.allclose(torch.from_numpy(array)[0].movedim(-1, 0), tensor[0])
+    assert np.array_equal(np.array(image), (array[0] * 255).round().astype("uint8"))
+    assert latents.shape == (1, 16, 12)
+    decoded = flow_pipe.decode_latents(latents, torch.tensor([1]), 1.0)
+    assert torch.allclose((decoded / 2 + 0.5).clamp(0, 1), tensor)
+    assert statistics.solver == "FrontierFlowSolver"
+    assert statistics.label == "exact"
+    assert statistics.forward_passes == sum(block.passes for block in statistics.blocks) < 30
+    assert set(statistics.seconds) == {"solve", "pixels"}
+
+
+def test_solvers_are_swapped(flow_pipe):
+    sequential = SequentialFlowSolver()
+    flow_pipe.scheduler = sequential
+    reference = flow_pipe("red fox", seeds=3, output_type="latent")
+    assert reference.statistics.forward_passes == 30
+    flow_pipe.scheduler = JacobiFlowSolver()
+    assert torch.allclose(flow_pipe("red fox", seeds=3, output_type="latent").images, reference.images, atol=1e-5)
+    assert flow_pipe.config.scheduler == ("sjd_pipelines.flows", "JacobiFlowSolver")
+
+
+def test_unconditional_flow():
+    pipe = tiny_pipeline(num_classes=0)
+    plain = pixels(pipe, seeds=[1, 2], num_images_per_prompt=2)
+    assert plain.shape == (2, 3, 8, 8)
+    assert not torch.allclose(plain, pixels(pipe, seeds=[1, 2], num_images_per_prompt=2, attention_temperature=0.3))
+    with pytest.raises(ValueError, match="This model is unconditional: it draws without a prompt"):
+        pipe("dog")
+
+
+def test_callbacks_see_each_pass_and_can_stop(flow_pipe):
+    seen = []
+
+    def watch(pipe, index, solved, tensors):
+        seen.append((index, solved, tensors["sample"].clone(), tensors["solved"].tolist()))
+        tensors["sample"].zero_()
+
+    output = flow_pipe(["dog", "cat"], seeds=[1, 2], output_type="latent", callback_on_step_end=watch)
+    assert [index for index, *_ in seen] == list(range(output.statistics.forward_passes))
+    counts = [solved for _, solved, *_ in seen]
+    assert counts == sorted(counts)
+    assert counts[-1] == 2 * 2 * 16
+    assert all(sum(rows) == solved for _, solved, _, rows in seen)
+    assert torch.allclose(seen[-1][2], output.images)
+    assert torch.equal(output.images, flow_pipe(["dog", "cat"], seeds=[1, 2], output_type="latent").images)
+
+    def stop(pipe, index, solved, tensors):
+        assert tensors == {}
+        pipe.interrupt = index == 2
+
+    stopped = flow_pipe("dog", seeds=1, callback_on_step_end=stop, callback_on_step_end_tensor_inputs=[])
+    assert stopped.statistics.interrupted
+    assert stopped.statistics.forward_passes == 3
+    assert not flow_pipe("dog", seeds=1).statistics.interrupted
+
+
+def test_progress_counts_solved_positions(flow_pipe, capsys):
+    flow_pipe.set_progress_bar_config(disable=False)
+    try:
+        flow_pipe(["dog", "cat"], seeds=[1, 2])
+    finally:
+        flow_pipe.set_progress_bar_config(disable=True)
+    assert "64/64" in capsys.readouterr().err
+
+
+def test_saved_folders_load(flow_pipe, tmp_path):
+    flow_pipe.scheduler = FrontierFlowSolver(tolerance=1e-3, window=9)
+    expected = pixels(flow_pipe, "dog", seeds=1)
+    flow_pipe.save_pretrained(tmp_path)
+    again = TarFlowPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert torch.equal(pixels(again, "dog", seeds=1), expected)
+    assert again.scheduler.config.window == 9
+    assert again.sampling_defaults()["guidance_scale"] == 0.5
+    code = (
+        "import sys; from sjd_pipelines.pipelines.tarflow import TarFlowPipeline\n"
+        "pipe = TarFlowPipeline.from_pretrained(sys.argv[1]); print(type(pipe.scheduler).__name__, pipe.class_names())"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert run.stdout == "FrontierFlowSolver ['cat', 'dog', 'red fox']\n"
+
+
+def test_published_file(flow_pipe, tmp_path):
+    pipe = tiny_pipeline(hidden_size=64, attention_head_dim=64, num_blocks=8)
+    weights = pipe.transformer.state_dict()
+    masks = {f"blocks.{block}.attn_mask": torch.ones(16, 16).tril() for block in range(8)}
+    file = tmp_path / "afhq_model_8_768_8_8_0.07.pth"
+    torch.save(weights | masks, file)
+    loaded = TarFlowPipeline.from_single_file(file, scheduler="published")
+    loaded.set_progress_bar_config(disable=True)
+    assert isinstance(loaded.scheduler, GaussSeidelJacobiFlowSolver)
+    assert loaded.scheduler.config.strategy == "7-8-32-10"
+    assert loaded.transformer.config.noise_std == 0.07
+    assert loaded.sampling_defaults()["denoise_strength"] == 1.4
+    loaded.scheduler = FrontierFlowSolver()
+    latents = loaded(1, seeds=1, guidance_scale=0.5, output_type="latent").images
+    assert torch.equal(latents, pipe(1, seeds=1, output_type="latent").images)
+
+    other = tmp_path / "mine_0.05.pth"
+    torch.save(weights, other)
+    assert TarFlowPipeline.from_single_file(other, dtype=torch.bfloat16).transformer.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match=r"No strategy was published for mine_0.05.pth"):
+        TarFlowPipeline.from_single_file(other, scheduler="published")
+    file.write_bytes(b"nothing")
+    with pytest.raises(OSError, match="cannot be read as a checkpoint of plain tensors"):
+        TarFlowPipeline.from_single_file(file)
+    with pytest.raises(OSError, match="is neither a file nor a file on the hub"):
+        TarFlowPipeline.from_single_file(tmp_path / "none_0.1.pth")
+
+
+def test_pickles_do_not_run(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    torch.save({"var": torch.zeros(1), "payload": Payload()}, tmp_path / "bad_0.05.pth")
+    with pytest.raises(OSError, match="cannot be read as a checkpoint of plain tensors"):
+        TarFlowPipeline.from_single_file(tmp_path / "bad_0.05.pth")
+
+
+def test_other_folders_are_refused(toy, tmp_path):
+    with pytest.raises(OSError, match=r"has no model_index.json, so it holds no TarFlowPipeline\."):
+        TarFlowPipeline.from_pretrained(tmp_path)
+    (tmp_path / "flow.pth").touch()
+    with pytest.raises(OSError, match="load a published file with from_single_file"):
+        TarFlowPipeline.from_pretrained(tmp_path)
+    toy.save_pretrained(tmp_path / "toy")
+    with pytest.raises(ValueError, match="holds a SJDJanusPipeline, not a TarFlowPipeline"):
+        TarFlowPipeline.from_pretrained(tmp_path / "toy")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": "dig"}, r"by index in \[0, 3\) or by name; did you mean dog; got 'dig'"),
+        ({"prompt": "airplane"}, "by name: cat, dog, red fox; got 'airplane'"),
+        ({"prompt": 3}, "got 3"),
+        ({"prompt": -1}, "got -1"),
+        ({"prompt": 1.0}, "got 1.0"),
+        ({"prompt": True}, "got True"),
+        ({"prompt": []}, "prompt is an empty list; pass at least one class"),
+        ({"height": 16}, "This model draws 8x8 pixels only, got 16xNone"),
+        ({"guidance_scale": -1}, "guidance_scale must be a number of at least 0"),
+        ({"guide_what": "ab"}, "guide_what must be one of both, scale, shift"),
+        ({"attention_temperature": 0.0}, "attention_temperature must be a number above 0"),
+        ({"denoise_strength": -0.5}, "denoise_strength must be a number of at least 0"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt must be an integer of at least 1"),
+        ({"output_type": "jpg"}, "output_type must be one of pil, np, pt, latent; got 'jpg'"),
+        ({"seeds": [1, 2]}, "seeds: got 2 for 1 pictures"),
+        ({"seeds": -1}, "seeds must be integers from 0"),
+        ({"seeds": 1, "generator": torch.Generator()}, "generator and seeds exclude each other"),
+        ({"generator": [torch.Generator()] * 2}, "generator: got 2 for 1 pictures"),
+        ({"callback_on_step_end_tensor_inputs": ["canvas"]}, "'canvas'.* not in sample, solved"),
+    ],
+)
+def test_bad_input_is_refused(flow_pipe, options, message):
+    with pytest.raises(ValueError, match=message):
+        flow_pipe(**{"prompt": "dog"} | options)
+
+
+def test_settings_that_do_not_fit_are_refused(flow_pipe):
+    flow_pipe.scheduler = GaussSeidelJacobiFlowSolver()
+    with pytest.raises(ValueError, match="strategy names block 6; this flow has blocks 0 to 1"):
+        flow_pipe("dog")
+    with pytest.raises(ValueError, match="sampling: .'temperature'. not in guidance_scale"):
+        TarFlowPipeline(flow_pipe.transformer, flow_pipe.scheduler, sampling={"temperature": 1})
+
+
+@pytest.mark.parametrize("solver", [SequentialFlowSolver(), FrontierFlowSolver()])
+def test_overflow_is_an_error_and_no_picture(solver):
+    pipe = tiny_pipeline(gain=100.0, scheduler=solver)
+    with pytest.raises(FlowOverflowError, match="The flow overflows"):
+        pipe("dog", seeds=1)
+
+
+def test_calibration(flow_pipe):
+    found = flow_pipe.calibrate(["dog", "cat"], mode="fast", objective="passes", batch_size=2, references=2)
+    assert found.planned.error <= 1e-2
+    reference = pixels(flow_pipe, ["dog", "cat"], seeds=[900, 901])
+    flow_pipe.scheduler = found.solver
+    output = flow_pipe(["dog", "cat"], seeds=[900, 901], output_type="pt")
+    assert (output.images - reference).abs().max() < 0.05
+    assert output.statistics.error == found.planned.error
+    assert output.statistics.label == "approximate"
