@@ -1,4 +1,4 @@
-"""What a call of the flow pipeline is given: classes by name or index, seeds, outputs. Every message says what to do."""
+"""What a call of the flow pipeline is given: classes by name or index, seeds, outputs."""
 
 import difflib
 import secrets
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from .inputs import OUTPUT_TYPES, check_generators
+from .inputs import OUTPUT_TYPES, check_generators, check_seeds
 
 NAMES_SHOWN = 60  # class names that a message lists, at most
 
@@ -48,23 +48,16 @@ def seeds_of(
         ValueError: they are no integers in [0, 2**63), of another number than the pictures, or beside a generator.
     """
     check_generators(generator, batch_size)
-    if seeds is None and generator is None:
+    given = check_seeds(seeds, generator, batch_size)
+    if given is not None:
+        return given
+    if generator is None:
         return [secrets.randbits(63) for _ in range(batch_size)]
-    if seeds is None:
-        generators = generator if isinstance(generator, list) else [generator] * batch_size
-        return [
-            torch.randint(2**63 - 1, (), dtype=torch.int64, generator=source, device=source.device).item()
-            for source in generators
-        ]
-    if generator is not None:
-        raise ValueError("generator and seeds exclude each other; pass one of them.")
-    given = list(seeds) if isinstance(seeds, Iterable) else [seeds]
-    for seed in given:
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-            raise ValueError(f"seeds must be integers from 0 to 2**63 - 1, got {seed!r}.")
-    if len(given) != batch_size:
-        raise ValueError(f"seeds: got {len(given)} for {batch_size} pictures; pass one per picture.")
-    return given
+    generators = generator if isinstance(generator, list) else [generator] * batch_size
+    return [
+        torch.randint(2**63 - 1, (), dtype=torch.int64, generator=source, device=source.device).item()
+        for source in generators
+    ]
 
 
 def check_output(output_type: str, tensor_inputs: list[str], known: list[str]) -> None:
