@@ -229,14 +229,8 @@ def calibrate(
     starts = metrics.starts()
     strategy = metrics.strategy(calibrator.batches[0][0].num_tokens)
     published = GaussSeidelJacobiFlowSolver(strategy=strategy, starts=starts)
-    measured = {
-        "error": planned.error,
-        "mode": mode,
-        "objective": objective,
-        "batch_size": batch_size,
-        "guidance_scale": calibrator.batches[0][0].guidance.scale,
-        "passes": planned.passes,
-    }
+    made_for = {"batch_size": batch_size, "guidance_scale": calibrator.batches[0][0].guidance.scale}
+    measured = {"mode": mode, "objective": objective, "error": planned.error, "passes": planned.passes} | made_for
     return Calibration(
         PlannedFlowSolver(plan=[trial.settings for trial in chosen], measured=measured),
         trials,

@@ -96,19 +96,18 @@ class TarFlowPipeline(DiffusionPipeline):
 
         Args:
             pretrained_model_name_or_path: a folder or a hub id.
-            **kwargs: `scheduler` (default: the saved one), `dtype` (default float32), `device_map`, and for hub ids
+            **kwargs: `scheduler` (default: the saved one), `dtype` (default float32), `device_map`; for hub ids
                 `revision`, `token`, `cache_dir`, `local_files_only`.
 
         Raises:
-            OSError: nothing loadable is there, or a weight file is damaged.
+            OSError: nothing loadable is there.
             ValueError: the folder holds another pipeline.
         """
         hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
         folder = local_folder(pretrained_model_name_or_path, hub_options, _FILES)
         index = folder / "model_index.json"
         if not index.is_file():
-            published = any(folder.glob("*.pth"))
-            hint = "; load a published file with from_single_file" if published else ""
+            hint = "; load a published file with from_single_file" if any(folder.glob("*.pth")) else ""
             raise OSError(f"{folder} has no model_index.json, so it holds no {cls.__name__}{hint}.")
         name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
         if name != cls.__name__:
