@@ -25,16 +25,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "distillation": _PIPELINES_AND_BELOW,
     "training": _PIPELINES_AND_BELOW | {"emoji"},
     "benchmark": _PIPELINES_AND_BELOW | {"emoji"},
-    "cli": _PIPELINES_AND_BELOW | {"benchmark", "distillation", "jobs"},
+    "cli": _PIPELINES_AND_BELOW | {"benchmark", "distillation", "emoji", "jobs"},
     "comfy_nodes": _PIPELINES_AND_BELOW | {PACKAGE},
 }
 # (file, room), to be emptied.
-TOLERATED = (
-    ("sjd_pipelines/benchmark/drawing.py", "training"),
-    ("sjd_pipelines/benchmark/fidelity.py", "training"),
-    ("sjd_pipelines/benchmark/prompt_fidelity.py", "training"),
-    ("sjd_pipelines/training/evaluation.py", "benchmark"),
-)
+TOLERATED = ()
 FILES = sorted([*(ROOT / PACKAGE).glob("*/**/*.py"), *(ROOT / "comfy_nodes").glob("**/*.py")])
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from ..emoji.judge import held_out_scenes, score_picture
+from ..emoji.scenes import KINDS
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.pictures import render_tokens
 from ..schedulers import DecodingScheduler
-from ..training.scenes import KINDS
-from .fidelity import held_out_scenes, score_picture
 from .library import library_tokens
 from .machine import wait_for
 

@@ -1,4 +1,4 @@
-"""Prompt fidelity by scheduler: the same held-out captions and seeds for all, and what can be scored at most."""
+"""Prompt fidelity by scheduler: the same held-out captions and seeds for all."""
 
 from collections.abc import Callable, Sequence
 from statistics import mean
@@ -7,17 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..emoji.codes import CODEBOOK
+from ..emoji.glyphs import GRID
+from ..emoji.judge import held_out_scenes, rates
+from ..emoji.scenes import KINDS
 from ..pipelines import SJDAutoRegressivePipeline
-from ..pipelines.pictures import render_tokens
-from ..training.codes import CODEBOOK, scene_tokens
-from ..training.glyphs import GRID
-from ..training.scenes import KINDS, place, render, sample_shading
 from .contenders import Contender
 from .drawing import draw, score_run
-from .fidelity import held_out_scenes, rates, score_pictures, to_pixels
 from .journal import Journal
-
-CEILING_BATCH = 25
 
 
 def measure_fidelity(
@@ -70,31 +67,6 @@ def can_be_judged(pipe: SJDAutoRegressivePipeline) -> bool:
     """Whether the pipeline draws the judge's world: the grid and the codebook of the bundled checkpoint."""
     layout = pipe.image_layout(None, None)
     return (layout.rows, layout.columns, layout.codebook_size) == (GRID, GRID, CODEBOOK)
-
-
-def ceilings(pipe: SJDAutoRegressivePipeline, per_kind: int, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Scores of true pictures: as rendered, and after tokens and pixel decoder. Nothing can score higher.
-
-    Args:
-        pipe: lends its pixel decoder.
-        per_kind: pictures per kind of scene.
-        seed: of captions, places and shading.
-    """
-    rng = np.random.default_rng(seed)
-    scenes = [scene for kind in KINDS for _, scene in held_out_scenes(per_kind, kind, seed)]
-    rendered, tokens = [], []
-    for scene in scenes:
-        placements, shading = place(scene, rng), sample_shading(rng)
-        rendered.append(render(scene, placements, shading))
-        tokens.append(torch.from_numpy(scene_tokens(scene, placements, shading)))
-    batches = torch.stack(tokens).to(pipe.device).split(CEILING_BATCH)
-    decoded = torch.cat([render_tokens(pipe, batch) for batch in batches])  # [S, 3, H, W]
-    errors = [(to_pixels(d) - to_pixels(r)).square().mean() for d, r in zip(decoded, rendered)]
-    psnr = float(-10 * torch.stack(errors).log10().mean())
-    return {
-        "rendered (ceiling)": score_pictures(rendered, scenes),
-        "decoded from true tokens (ceiling)": score_pictures(list(decoded), scenes) | {"psnr": psnr},
-    }
 
 
 def _record(

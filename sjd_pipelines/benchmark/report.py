@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import product
 from statistics import mean
 from typing import Any
 
+from ..emoji.judge import ceilings
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.pictures import data_uri, render_tokens, to_pictures
 from .contenders import RELAXED_FAMILIES, Contender, RelaxedFamily
@@ -14,7 +16,7 @@ from .exactness import enumerable_pipeline, judge
 from .journal import Journal
 from .library import check_library
 from .machine import pipeline_facts
-from .prompt_fidelity import can_be_judged, ceilings, measure_fidelity
+from .prompt_fidelity import can_be_judged, measure_fidelity
 from .speed import SpeedConfig, measure_speed
 
 SWEEPS: dict[str, tuple[float, ...]] = {
@@ -143,7 +145,9 @@ class _ReportRun:
             "schedulers": entries,
             "skipped": self.skipped,
             "library": seconds.get("library"),
-            "ceilings": self.journal.measure("ceilings", ceilings, self.pipe, config.per_kind, config.seed)
+            "ceilings": self.journal.measure(
+                "ceilings", ceilings, partial(render_tokens, self.pipe), config.per_kind, config.seed
+            )
             if judged
             else {},
             "sweeps": self.curves(),

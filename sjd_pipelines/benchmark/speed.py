@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from ..emoji.judge import rates
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.pictures import render_tokens
 from ..schedulers import AutoregressiveScheduler
 from .contenders import Contender
 from .drawing import benchmark_scenes, draw, score_run
-from .fidelity import rates
 from .journal import Journal
 from .library import check_library
 from .machine import pipeline_facts, wait_for

@@ -2,6 +2,7 @@
 
 import argparse
 from datetime import date
+from functools import partial
 from typing import Any
 
 from ..tables import table
@@ -80,7 +81,9 @@ def measure(pipe: Any, arguments: argparse.Namespace, sampling: dict[str, float]
     """Everything that `--json` writes."""
     from ..benchmark.contenders import at_defaults
     from ..benchmark.machine import pipeline_facts
-    from ..benchmark.prompt_fidelity import can_be_judged, ceilings, measure_fidelity
+    from ..benchmark.prompt_fidelity import can_be_judged, measure_fidelity
+    from ..emoji.judge import ceilings
+    from ..pipelines.pictures import render_tokens
 
     if not can_be_judged(pipe):
         raise ValueError("Only pictures of the bundled checkpoint's world can be judged.")
@@ -99,7 +102,9 @@ def measure(pipe: Any, arguments: argparse.Namespace, sampling: dict[str, float]
         "facts": facts,
         "method": method,
         "skipped": skipped,
-        "ceilings": journal.measure("ceilings", ceilings, pipe, arguments.per_kind, arguments.seed),
+        "ceilings": journal.measure(
+            "ceilings", ceilings, partial(render_tokens, pipe), arguments.per_kind, arguments.seed
+        ),
         "schedulers": measure_fidelity(
             pipe,
             contenders,

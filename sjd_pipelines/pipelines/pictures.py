@@ -82,7 +82,7 @@ def forming_pictures(
 @torch.no_grad()
 def render_tokens(pipe: SJDAutoRegressivePipeline, tokens: torch.Tensor) -> torch.Tensor:
     """`[B, rows * columns]` tokens of the default size -> `[B, 3, H, W]` float32 in [0, 1], on the CPU."""
-    pixels = pipe.decode_tokens(tokens, pipe.image_layout(None, None))
+    pixels = pipe.decode_tokens(tokens.to(pipe.device), pipe.image_layout(None, None))
     return (pixels.float().cpu() / 2 + 0.5).clamp(0, 1)
 
 

@@ -24,12 +24,12 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from ..emoji.codes import build_table
+from ..emoji.glyphs import make_sheet
 from ..schedulers import SCHEDULERS
-from .codes import build_table
 from .drafter import DrafterRecipe, export_drafter, train_drafter
 from .evaluation import evaluate
 from .export import BUNDLED, SAMPLING, export, restore
-from .glyphs import make_sheet
 from .pixels import PixelRecipe, train_pixels
 from .reviser import ReviserRecipe, export_reviser, train_reviser
 from .transformer import TransformerRecipe, train_transformer, write_atomically

@@ -7,9 +7,9 @@ import math
 import torch
 from transformers import JanusConfig, JanusForConditionalGeneration
 
-from .captions import BOI, BOS, EOS, IMAGE, PAD, VOCABULARY
-from .codes import CODEBOOK, initial_codebook
-from .glyphs import CELL, GRID
+from ..emoji.captions import BOI, BOS, EOS, IMAGE, PAD, VOCABULARY
+from ..emoji.codes import CODEBOOK, initial_codebook
+from ..emoji.glyphs import CELL, GRID
 
 HIDDEN, LAYERS, HEADS, FEED_FORWARD = 256, 6, 8, 768
 CODE_DIMENSION = 32

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ..emoji.captions import caption, encode_caption
+from ..emoji.codes import scene_tokens
+from ..emoji.glyphs import OBJECTS
+from ..emoji.scenes import BACKGROUNDS, Scene, place, sample_light, sample_scene, sample_shading, scene_stream
 from .architecture import unconditional_prompt
-from .captions import caption, encode_caption
-from .codes import scene_tokens
-from .glyphs import OBJECTS
-from .scenes import BACKGROUNDS, Scene, place, sample_light, sample_scene, sample_shading, scene_stream
 
 SINGLES_ONLY = (1.0, 0.0, 0.0)
 MIXED = (0.45, 0.25, 0.30)  # shares of single objects, counts and relations

@@ -12,16 +12,16 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from ..decoding import Query
+from ..emoji.captions import caption
+from ..emoji.codes import scene_tokens
+from ..emoji.scenes import Scene, place, sample_shading, scene_stream
 from ..models import EagleDrafter
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.drafting import CARRIED_LAW
 from .batches import MIXED
-from .captions import caption
-from .codes import scene_tokens
 from .drawings import WINDOW, Drawing, Drawings
 from .export import BUNDLED
 from .helper_run import HelperRecipe, HelperRun, export_helper, frozen_target, means
-from .scenes import Scene, place, sample_shading, scene_stream
 
 NAME = "drafter"
 HEADS, ROPE_THETA = 8, 100.0

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..emoji.captions import caption
+from ..emoji.scenes import scene_stream
 from ..pipelines import SJDAutoRegressivePipeline
 from ..schedulers import SeededJacobiScheduler
 from .batches import MIXED
-from .captions import caption
-from .scenes import scene_stream
 
 GUIDANCES = (1.5, 1.5, 2.0, 3.0, 3.0)  # strengths that pictures are drawn with, one after chance
 WINDOW = 32  # drafts of one pass

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from ..benchmark.contenders import at_defaults
-from ..benchmark.drawing import draw
-from ..benchmark.fidelity import held_out_scenes
-from ..benchmark.journal import Journal
-from ..benchmark.prompt_fidelity import ceilings, measure_fidelity
+from ..emoji.judge import ceilings, held_out_scenes, rates, score_picture
+from ..emoji.scenes import KINDS
 from ..pipelines import SJDJanusPipeline
 from ..pipelines.pictures import contact_sheet, render_tokens, to_pictures
 from ..schedulers import SCHEDULERS, SeededJacobiScheduler
 from .export import SAMPLING, build_processor, load_trained
 from .pixels import PixelRecipe, picture_batch
-from .scenes import KINDS
 from .transformer import LOG_FILE, write_atomically
 
 BATCH = 50  # pictures drawn at once
+SHOWN = 16  # of each kind, on the sheet
 
 
 @torch.no_grad()
@@ -62,21 +60,22 @@ def evaluate(
     """
     torch.set_num_threads(threads)
     pipe = trained_pipeline(folder)
-    scores = ceilings(pipe, min(per_kind, 100), seed)
+    scores = ceilings(partial(render_tokens, pipe), min(per_kind, 100), seed)
     sampling = {"guidance_scale": guidance_scale, "temperature": temperature, "top_p": top_p}
-    for contender in at_defaults(schedulers):
-        (result,) = measure_fidelity(pipe, [contender], per_kind, Journal(), seed, BATCH, sampling)
-        scores |= {f"{contender.name}, {kind}": result["scores"][kind] for kind in KINDS}
+    shown = []
+    for name in dict.fromkeys(schedulers):
+        pipe.scheduler = SCHEDULERS[name]()
         for kind in KINDS:
-            print(
-                contender.name, kind, {key: round(rate, 3) for key, rate in result["scores"][kind].items()}, flush=True
-            )
+            scenes, verdicts = held_out_scenes(per_kind, kind, seed), []
+            for start in range(0, per_kind, BATCH):
+                captions, truths = zip(*scenes[start : start + BATCH])
+                pictures = draw(pipe, captions, seed + start, sampling)
+                verdicts += [score_picture(picture, truth) for picture, truth in zip(pictures, truths)]
+                if name == schedulers[0] and start == 0:
+                    shown += to_pictures(pictures[:SHOWN])
+            scores[f"{name}, {kind}"] = rates(verdicts)
+            print(name, kind, {key: round(rate, 3) for key, rate in rates(verdicts).items()}, flush=True)
     if grid is not None:
-        shown = [
-            sample
-            for kind in KINDS
-            for sample in samples(pipe, schedulers[0], kind, min(per_kind, 16), seed, sampling)
-        ]
         write_atomically(Path(grid), lambda path: contact_sheet(shown, 8).save(path, format="PNG"))
     encoder_trained = PixelRecipe(Path(folder), "encoder").weights_file.exists()
     last = json.loads((Path(folder) / LOG_FILE).read_text().splitlines()[-1])
@@ -88,9 +87,7 @@ def evaluate(
     }
 
 
-def samples(
-    pipe: SJDJanusPipeline, scheduler: str, kind: str, count: int, seed: int, sampling: dict[str, float]
-) -> list[Image.Image]:
-    """The first pictures that `measure_fidelity` judges."""
-    captions, _ = zip(*held_out_scenes(count, kind, seed))
-    return to_pictures(render_tokens(pipe, draw(pipe, SCHEDULERS[scheduler](), captions, seed, sampling).tokens))
+def draw(pipe: SJDJanusPipeline, captions: Sequence[str], seed: int, sampling: dict[str, float]) -> torch.Tensor:
+    """One picture per caption, picture i from seed `seed + i`: `[B, 3, H, W]` in [0, 1]."""
+    generators = [torch.Generator().manual_seed(seed + index) for index in range(len(captions))]
+    return pipe(list(captions), generator=generators, output_type="pt", **sampling).images

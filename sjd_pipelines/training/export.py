@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, JanusForConditionalGeneration, JanusImageProcessor, JanusProcessor
 
 from ..bundled import bundled_folder
+from ..emoji.captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer, words_by_kind
+from ..emoji.glyphs import CELL, GRID
 from ..pipelines.helpers import HELPERS
 from .architecture import build_config, build_model
-from .captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer, words_by_kind
-from .glyphs import CELL, GRID
 from .model_card import model_card
 from .pixels import DECODER_PARTS, ENCODER_PARTS, PixelRecipe
 from .transformer import AVERAGE_FILE, LOG_FILE, trained_parameters, write_atomically

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .captions import VOCABULARY
-from .codes import BACKGROUND_CODES, CODEBOOK
-from .glyphs import OBJECTS
-from .scenes import BACKGROUNDS
+from ..emoji.captions import VOCABULARY
+from ..emoji.codes import BACKGROUND_CODES, CODEBOOK
+from ..emoji.glyphs import OBJECTS
+from ..emoji.scenes import BACKGROUNDS
 
 _CARD = """---
 license: other
@@ -72,7 +72,7 @@ Default sampling (`generation_config.json`): {sampling}.
 
 {measured}
 
-The judge (`sjd_pipelines/benchmark/fidelity.py`) matches glyph templates on pixels and knows nothing of the model.
+The judge (`sjd_pipelines/emoji/judge.py`) matches glyph templates on pixels and knows nothing of the model.
 
 ## Licence
 

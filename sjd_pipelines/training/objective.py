@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from .codes import BACKGROUND_CODES
-from .glyphs import GRID
-from .scenes import LEVELS, NOISE
+from ..emoji.codes import BACKGROUND_CODES
+from ..emoji.glyphs import GRID
+from ..emoji.scenes import LEVELS, NOISE
 
 FIRST_WEIGHT = 8.0  # the first token alone decides the background colour
 OPEN_WEIGHT = 3.0  # cells where a new object may begin

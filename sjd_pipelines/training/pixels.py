@@ -17,11 +17,11 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 
+from ..emoji.codes import BACKGROUND_CODES, scene_tokens
+from ..emoji.glyphs import CELL, GRID
+from ..emoji.scenes import place, render, sample_shading, scene_stream
 from .architecture import build_config, build_model
-from .codes import BACKGROUND_CODES, scene_tokens
-from .glyphs import CELL, GRID
 from .optimization import Optimizer, rate_factor, update_average
-from .scenes import place, render, sample_shading, scene_stream
 from .transformer import write_atomically
 
 DECODER_PARTS = ("quantize.", "post_quant_conv.", "decoder.")

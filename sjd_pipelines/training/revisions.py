@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from ..decoding import PositionNoise, Query, force, probabilities
+from ..emoji.captions import caption
+from ..emoji.scenes import scene_stream
 from ..models.reviser import neighbours
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.revising import slots_around, tokens_at
 from ..schedulers import SeededJacobiScheduler
 from .batches import MIXED
-from .captions import caption
 from .drawings import GUIDANCES
-from .scenes import scene_stream
 
 WINDOW, NEAR = 32, 20  # drafts of one pass; places behind its front that examples come from
 BATCH, CAPACITY, REUSE = 8, 32, 60  # pictures in a drawing, drawings kept, batches before the next is drawn

@@ -22,10 +22,10 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 
+from ..emoji.captions import PAD
+from ..emoji.codes import BACKGROUND_CODES
 from .architecture import build_config, build_model, image_logits
 from .batches import MIXED, SINGLES_ONLY, BatchStream, probe
-from .captions import PAD
-from .codes import BACKGROUND_CODES
 from .objective import position_weights, token_law
 from .optimization import Optimizer, rate_factor, update_average
 

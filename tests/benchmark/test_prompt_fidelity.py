@@ -4,11 +4,11 @@ import pytest
 
 from sjd_pipelines.benchmark.contenders import RELAXED_FAMILIES, Contender, at_defaults
 from sjd_pipelines.benchmark.journal import Journal
-from sjd_pipelines.benchmark.prompt_fidelity import can_be_judged, ceilings, measure_fidelity
+from sjd_pipelines.benchmark.prompt_fidelity import can_be_judged, measure_fidelity
 from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.emoji.codes import CODEBOOK
+from sjd_pipelines.emoji.scenes import KINDS
 from sjd_pipelines.schedulers import SCHEDULERS, SeededJacobiScheduler
-from sjd_pipelines.training.codes import CODEBOOK
-from sjd_pipelines.training.scenes import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,6 @@ def test_every_kind_is_judged_and_passes_are_counted(random_painter, pipe):
     again = measure_fidelity(random_painter, contenders, 2, journal, batch_size=2)
     assert again == [result]
     assert len(journal.measurements) == 3
-
-
-def test_true_pictures_are_the_ceiling(random_painter):
-    scores = ceilings(random_painter, 1)
-    assert scores["rendered (ceiling)"]["all"] == 1
-    assert scores["decoded from true tokens (ceiling)"]["n"] == 3
 
 
 def test_a_missing_draft_model_is_named(pipe):

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
+from sjd_pipelines.emoji.captions import BOI, encode_caption, word_list, words_by_kind
 from sjd_pipelines.training import export as exporting
-from sjd_pipelines.training.captions import BOI, encode_caption, word_list, words_by_kind
 from sjd_pipelines.training.model_card import model_card
 from sjd_pipelines.training.pixels import PixelRecipe, picture_batch, reconstruction_loss, train_pixels
 from sjd_pipelines.training.transformer import (

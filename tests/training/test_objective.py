@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
+from sjd_pipelines.emoji.codes import BACKGROUND_CODES
+from sjd_pipelines.emoji.scenes import LEVELS, sample_light, sample_shading
 from sjd_pipelines.training.batches import MIXED, BatchStream
-from sjd_pipelines.training.codes import BACKGROUND_CODES
 from sjd_pipelines.training.objective import FIRST_WEIGHT, OPEN_WEIGHT, position_weights, token_law
-from sjd_pipelines.training.scenes import LEVELS, sample_light, sample_shading
 
 
 def test_law_is_the_frequency_of_the_drawn_levels():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sjd_pipelines.emoji.captions import BOI, BOS, PAD, encode_caption
 from sjd_pipelines.training.architecture import build_config, image_logits, row_rope_theta, unconditional_prompt
 from sjd_pipelines.training.batches import MIXED, SINGLES_ONLY, BatchStream, probe
-from sjd_pipelines.training.captions import BOI, BOS, PAD, encode_caption
 from sjd_pipelines.training.optimization import Optimizer, rate_factor, update_average
 from sjd_pipelines.training.transformer import (
     AVERAGE_FILE,

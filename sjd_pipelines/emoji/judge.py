@@ -8,7 +8,7 @@ template explains enough.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,13 +17,15 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from sjd_pipelines.training.captions import caption
-from sjd_pipelines.training.glyphs import CELL, GRID, LARGE, OBJECTS, SMALL, load_glyphs
-from sjd_pipelines.training.scenes import BACKGROUNDS, COLOURS, Placement, Scene, sample_scene
+from .captions import caption
+from .codes import scene_tokens
+from .glyphs import CELL, GRID, LARGE, OBJECTS, SMALL, load_glyphs
+from .scenes import BACKGROUNDS, COLOURS, KINDS, Placement, Scene, place, render, sample_scene, sample_shading
 
 MATCH = 0.60  # share of a window's deviation from the background that a glyph must explain to be read
 MIN_INK = 3.0  # deviation (sum of squares, RGB in [0, 1]) below which a window counts as empty
 MAX_GLYPHS = 5
+CEILING_BATCH = 25
 _POOL = 2  # templates are compared at half resolution: decoders blur edges by about a pixel
 _SIDE = GRID * CELL // _POOL
 _STEP = CELL // _POOL
@@ -201,3 +203,29 @@ def held_out_scenes(n: int, kind: str = "single", seed: int = 0) -> list[tuple[s
     rng = np.random.default_rng(seed)
     scenes = [sample_scene(rng, kind, held_out=True) for _ in range(n)]
     return [(caption(scene, rng, plain=True), scene) for scene in scenes]
+
+
+def ceilings(
+    render_tokens: Callable[[torch.Tensor], torch.Tensor], per_kind: int, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Scores of true pictures: as rendered, and after tokens and pixel decoder. Nothing can score higher.
+
+    Args:
+        render_tokens: the pixel decoder, `[B, 256]` tokens -> `[B, 3, H, W]` in [0, 1].
+        per_kind: pictures per kind of scene.
+        seed: of captions, places and shading.
+    """
+    rng = np.random.default_rng(seed)
+    scenes = [scene for kind in KINDS for _, scene in held_out_scenes(per_kind, kind, seed)]
+    rendered, tokens = [], []
+    for scene in scenes:
+        placements, shading = place(scene, rng), sample_shading(rng)
+        rendered.append(render(scene, placements, shading))
+        tokens.append(torch.from_numpy(scene_tokens(scene, placements, shading)))
+    decoded = torch.cat([render_tokens(batch) for batch in torch.stack(tokens).split(CEILING_BATCH)])  # [S, 3, H, W]
+    errors = [(to_pixels(d) - to_pixels(r)).square().mean() for d, r in zip(decoded, rendered)]
+    psnr = float(-10 * torch.stack(errors).log10().mean())
+    return {
+        "rendered (ceiling)": score_pictures(rendered, scenes),
+        "decoded from true tokens (ceiling)": score_pictures(list(decoded), scenes) | {"psnr": psnr},
+    }

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sjd_pipelines.benchmark.fidelity import held_out_scenes, read_scene, score_picture, score_pictures, to_pixels
-from sjd_pipelines.training.glyphs import OBJECTS
-from sjd_pipelines.training.scenes import BACKGROUNDS, KINDS, Scene, place, render, sample_shading
+from sjd_pipelines.emoji.glyphs import OBJECTS
+from sjd_pipelines.emoji.judge import ceilings, held_out_scenes, read_scene, score_picture, score_pictures, to_pixels
+from sjd_pipelines.emoji.scenes import BACKGROUNDS, KINDS, Scene, place, render, sample_shading
 
 
 def drawn(scene, seed=0):
@@ -87,3 +87,11 @@ def test_held_out_prompts_repeat_by_seed_and_name_their_truth():
     for text, scene in prompts:
         assert scene.held_out
         assert all(name in text for name in (*scene.objects, scene.background))
+
+
+def test_true_pictures_are_the_ceiling_and_a_decoder_that_shows_nothing_is_found_out():
+    scores = ceilings(lambda tokens: torch.full((len(tokens), 3, 128, 128), 0.5), 1)
+    assert scores["rendered (ceiling)"]["all"] == 1
+    decoded = scores["decoded from true tokens (ceiling)"]
+    assert (decoded["n"], decoded["all"]) == (3, 0)
+    assert 5 < decoded["psnr"] < 15

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sjd_pipelines.training.codes import BACKGROUND_CODES, CODEBOOK, glyph_codes, k_means, scene_tokens
-from sjd_pipelines.training.glyphs import GRID, LARGE, OBJECTS, SMALL, load_glyphs
-from sjd_pipelines.training.scenes import (
+from sjd_pipelines.emoji.codes import BACKGROUND_CODES, CODEBOOK, glyph_codes, k_means, scene_tokens
+from sjd_pipelines.emoji.glyphs import GRID, LARGE, OBJECTS, SMALL, load_glyphs
+from sjd_pipelines.emoji.scenes import (
     BACKGROUNDS,
     KINDS,
     LEVELS,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from sjd_pipelines.training.captions import BOI, BOS, UNK, VOCABULARY, build_tokenizer, caption, encode_caption
+from sjd_pipelines.emoji.captions import BOI, BOS, UNK, VOCABULARY, build_tokenizer, caption, encode_caption
+from sjd_pipelines.emoji.glyphs import OBJECTS
+from sjd_pipelines.emoji.scenes import KINDS, Scene, sample_scene
 from sjd_pipelines.training.export import build_processor
-from sjd_pipelines.training.glyphs import OBJECTS
-from sjd_pipelines.training.scenes import KINDS, Scene, sample_scene
 
 
 def templated(processor, text):
