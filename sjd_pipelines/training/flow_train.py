@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..emoji.flow_world import SIDE, PictureStream
 from ..emoji.glyphs import OBJECTS
 from ..models.tarflow import TarFlowTransformer2DModel
-from .flow_world import SIDE, PictureStream
 from .optimization import update_average
 from .transformer import append_log, averaged_weights, write_atomically
 

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
-from ..emoji.glyphs import LARGE, OBJECTS, load_glyphs
+from .glyphs import LARGE, OBJECTS, load_glyphs
 
 SIDE = 32  # pixels
 SIZES = (29, 30)  # pixels per side of a glyph
