@@ -148,9 +148,8 @@ def bundled():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", RECORDED, ids=lambda version: version.name)
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_the_bundled_model_draws_what_it_drew(version, name, bundled):
+@pytest.mark.parametrize(("version", "name", "config"), entries("schedulers.json"))
+def test_the_bundled_model_draws_what_it_drew(version, name, config, bundled):
     """Lists of tokens instead of fingerprints, to tell a near-tie from a change.
 
     Kernels of another kind of processor may round a logit differently: then a single token flips and what follows it
@@ -161,7 +160,7 @@ def test_the_bundled_model_draws_what_it_drew(version, name, bundled):
         pytest.skip("the bundled model has other weights than the one that was recorded")
     differing = []
     for case in recorded["cases"]:
-        if case["scheduler"] == SCHEDULERS[name].__name__:
+        if case["scheduler"] == config["_class_name"]:
             output = draw(pipe, case)
             for number, tokens in zip(case["pictures"], output.tokens):
                 changed = (tokens != torch.tensor(recorded["pictures"][number])).nonzero().flatten().tolist()
