@@ -56,22 +56,20 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         self.recipe = RECIPES[recipe]
 
     @classmethod
-    def load_transformers_folder(
+    def load_transformers_parts(
         cls,
         folder: Path,
         dtype: torch.dtype = torch.float32,
-        scheduler: DecodingScheduler | None = None,
         vq_model: VQModel | str | Path | None = None,
         recipe: str | None = None,
         resolution: int | None = None,
         **kwargs: Any,
-    ) -> "SJDChameleonPipeline":
-        """Load a folder as transformers writes it.
+    ) -> dict[str, Any]:
+        """What the constructor takes of a folder as transformers writes it.
 
         Args:
             folder: language model and tokenizer.
             dtype: of the language model; the VQGAN stays in float32.
-            scheduler: default seeded Jacobi.
             vq_model: the decoder, a folder of one, or Meta's `vqgan.ckpt` (a path or `owner/name/file` on the hub);
                 None looks in `folder`.
             recipe: `anole` or `lumina-mgpt`; None reads it from config.json.
@@ -86,7 +84,8 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         model = load_language_model(folder, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         vq_model = vq_model.to(model.device)
-        return cls(model, vq_model, tokenizer, scheduler or cls.default_scheduler(), recipe, resolution)
+        parts = {"model": model, "vq_model": vq_model, "tokenizer": tokenizer}
+        return parts | {"recipe": recipe, "resolution": resolution}
 
     @classmethod
     def settings_of_folder(cls, folder: Path) -> dict[str, Any]:

@@ -49,18 +49,12 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         self.register_to_config(image_area=image_area)
 
     @classmethod
-    def load_transformers_folder(
-        cls,
-        folder: Path,
-        dtype: torch.dtype = torch.float32,
-        scheduler: DecodingScheduler | None = None,
-        image_area: int = 720 * 720,
-        **kwargs: Any,
-    ) -> "SJDEmu3Pipeline":
-        """Load a folder as transformers writes it; `kwargs` go to the model's `from_pretrained`."""
+    def load_transformers_parts(
+        cls, folder: Path, dtype: torch.dtype = torch.float32, image_area: int = 720 * 720, **kwargs: Any
+    ) -> dict[str, Any]:
+        """What the constructor takes of a folder as transformers writes it; `kwargs` go to the model's loader."""
         model = load_transformers_model(Emu3ForConditionalGeneration, folder, dtype=dtype, **kwargs)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        return cls(model, tokenizer, scheduler or cls.default_scheduler(), image_area)
+        return {"model": model, "tokenizer": AutoTokenizer.from_pretrained(folder), "image_area": image_area}
 
     def sampling_defaults(self) -> dict[str, Any]:
         return {"guidance_scale": 3.0, "temperature": 1.0, "top_k": 2048, "top_p": 1.0}

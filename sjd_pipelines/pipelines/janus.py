@@ -35,17 +35,12 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         self.register_modules(model=model, processor=processor, scheduler=scheduler)
 
     @classmethod
-    def load_transformers_folder(
-        cls,
-        folder: Path,
-        dtype: torch.dtype = torch.float32,
-        scheduler: DecodingScheduler | None = None,
-        **kwargs: Any,
-    ) -> "SJDJanusPipeline":
-        """Load a folder as transformers writes it; `kwargs` go to the model's `from_pretrained`."""
+    def load_transformers_parts(
+        cls, folder: Path, dtype: torch.dtype = torch.float32, **kwargs: Any
+    ) -> dict[str, Any]:
+        """What the constructor takes of a folder as transformers writes it; `kwargs` go to the model's loader."""
         model = load_transformers_model(JanusForConditionalGeneration, folder, dtype=dtype, **kwargs)
-        processor = JanusProcessor.from_pretrained(folder)
-        return cls(model=model, processor=processor, scheduler=scheduler or cls.default_scheduler())
+        return {"model": model, "processor": JanusProcessor.from_pretrained(folder)}
 
     def sampling_defaults(self) -> dict[str, Any]:
         # What the checkpoint states: transformers' generic defaults (top-k 50 in version 4) are not Janus' recipe.

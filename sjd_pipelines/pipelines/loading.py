@@ -30,12 +30,13 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
         return family.load_diffusers_folder(folder, **kwargs)
     if not any(folder.glob("*.safetensors")):
         raise OSError(f"{folder} has no .safetensors weights; pickled weights are not loaded, convert them first.")
-    pipe = family.load_transformers_folder(folder, **kwargs)
+    scheduler = kwargs.pop("scheduler", None)
+    pipe = family(**family.load_transformers_parts(folder, **kwargs), scheduler=scheduler)
     for name, helper in HELPERS.items():
         if (folder / name).is_dir():
             network = load_helper(helper, folder / name, pipe.dtype)
             pipe.register_modules(**{name: network.to(pipe._execution_device)})
-    if kwargs.get("scheduler") is None:
+    if scheduler is None:
         pipe.register_modules(scheduler=family.default_scheduler(pipe.reviser))
     return pipe
 
@@ -160,7 +161,7 @@ def _check_family(cls: type, family: type, source: str | Path, options: dict[str
 
 def _loader_options(family: type) -> set[str]:
     """What the constructor and the loaders of a family can be told."""
-    names = ("__init__", "load_transformers_folder", "load_published_files")
+    names = ("__init__", "load_transformers_parts", "load_published_files")
     loaders = [getattr(family, name) for name in names if hasattr(family, name)]
     return {name for loader in loaders for name in inspect.signature(loader).parameters}
 

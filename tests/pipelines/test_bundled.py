@@ -94,7 +94,7 @@ def test_families_keep_what_they_declare(family):
     assert cls is getattr(sjd_pipelines, family.pipeline)
     assert family.pipeline in sjd_pipelines.__all__
     assert family_of_pipeline(cls.__name__) is family
-    loaders = [cls.load_transformers_folder] if family.model_type else []
+    loaders = [cls.load_transformers_parts] if family.model_type else []
     loaders += [cls.load_published_files] if family.single_files else []
     keywords = {name for loader in loaders for name in inspect.signature(loader).parameters}
     assert {option.name for option in family.options} <= keywords
