@@ -6,7 +6,7 @@ import torch
 
 from sjd_pipelines.tables import table
 
-from .decoder_cards import LABELS
+from .labels import LABELS
 from .types import Report, Tokens
 
 

@@ -1,15 +1,19 @@
-"""One node per decoding scheduler, each with that scheduler's settings alone; made from the cards."""
+"""One node per decoding scheduler, each with that scheduler's settings alone; made from what schedulers declare."""
 
-import inspect
-from types import NoneType
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Any, ClassVar
 
 from comfy_api.latest import io
 
-from sjd_pipelines import SCHEDULERS
+from sjd_pipelines import SCHEDULERS, DecodingScheduler
+from sjd_pipelines.schedulers.declaration import Setting, settings_of
 
-from .decoder_cards import CARDS, LABELS, NOT_SET, Card, Setting
+from .labels import LABELS
 from .types import Decoder, DecoderType
+
+# Stands for None in the number fields of settings that may be left out; no such setting takes it as a value.
+NOT_SET = -1
+# Ids are a file format; these are older than the rule of `node_id`.
+OLD_IDS = {"AutoregressiveScheduler": "SJDDecoderSequential", "SJDScheduler": "SJDDecoderSpeculative"}
 
 
 class DecoderNode(io.ComfyNode):
@@ -19,60 +23,60 @@ class DecoderNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        scheduler, card = SCHEDULERS[cls.scheduler], CARDS[cls.scheduler]
+        scheduler = SCHEDULERS[cls.scheduler]
+        card, promise = scheduler.card, LABELS[scheduler.label]
         return io.Schema(
-            node_id=card.node_id,
-            display_name=card.display_name,
+            node_id=node_id(scheduler),
+            display_name=f"SJD Decoder: {card.title}",
             category="SJD/decoders",
-            description=f"{card.description} {LABELS[scheduler.label]} ({scheduler.paper})",
-            inputs=_inputs(cls.scheduler, card),
+            description=f"{card.summary} {promise} ({scheduler.paper})",
+            inputs=[_input(name, setting) for name, setting in settings_of(scheduler).items()],
             outputs=[
                 DecoderType.Output(
                     "DECODER",
                     display_name="decoder",
-                    tooltip=f"For the decoder input of SJD Sampler. {LABELS[scheduler.label]}",
+                    tooltip=f"For the decoder input of SJD Sampler. {promise}",
                 )
             ],
         )
 
     @classmethod
     def execute(cls, **settings: Any) -> io.NodeOutput:
-        optional = [name for name, kinds in _kinds(cls.scheduler).items() if NoneType in kinds]
+        optional = [name for name, one in settings_of(SCHEDULERS[cls.scheduler]).items() if one.takes(None)]
         settings |= {name: None for name in optional if settings[name] == NOT_SET}
         decoder = Decoder(cls.scheduler, settings)
         decoder.make()  # a bad value is told here, on the node that has it
         return io.NodeOutput(decoder)
 
 
-def _inputs(scheduler: str, card: Card) -> list[io.Input]:
-    parameters, kinds = inspect.signature(SCHEDULERS[scheduler]).parameters, _kinds(scheduler)
-    return [_input(name, kinds[name], one.default, card.settings[name]) for name, one in parameters.items()]
+def node_id(scheduler: type[DecodingScheduler]) -> str:
+    """`SJDDecoder` and the name of the class without what all have in common."""
+    name = scheduler.__name__
+    return OLD_IDS.get(name, f"SJDDecoder{name.replace('SJD', '').removesuffix('Scheduler')}")
 
 
-def _input(name: str, kinds: tuple[type, ...], default: Any, setting: Setting) -> io.Input:
-    if setting.options:
-        return io.Combo.Input(name, options=list(setting.options), default=default, tooltip=setting.tooltip)
-    if bool in kinds:
-        return io.Boolean.Input(name, default=default, tooltip=setting.tooltip)
-    number = float if float in kinds else int
-    make = io.Float.Input if number is float else io.Int.Input
-    return make(
-        name,
-        default=number(NOT_SET if default is None else default),
-        min=number(setting.least),
-        max=number(setting.most),
-        step=number(setting.step),
-        tooltip=setting.tooltip,
-    )
-
-
-def _kinds(scheduler: str) -> dict[str, tuple[type, ...]]:
-    """Setting -> the types it takes."""
-    hints = get_type_hints(SCHEDULERS[scheduler].__init__)
-    return {name: get_args(hint) or (hint,) for name, hint in hints.items()}
+def _input(name: str, setting: Setting) -> io.Input:
+    if setting.is_number:
+        number = float if float in setting.types else int
+        make = io.Float.Input if number is float else io.Int.Input
+        return make(
+            name,
+            default=number(NOT_SET if setting.default is None else setting.default),
+            min=number(NOT_SET if setting.takes(None) else setting.least),
+            max=number(setting.most),
+            step=setting.step if number is float else 1,
+            tooltip=setting.words,
+        )
+    if setting.choices:
+        return io.Combo.Input(name, options=list(setting.choices), default=setting.default, tooltip=setting.words)
+    return io.Boolean.Input(name, default=setting.default, tooltip=setting.words)
 
 
 DECODER_NODES: list[type[io.ComfyNode]] = [
-    type(card.node_id, (DecoderNode,), {"scheduler": name, "__module__": __name__, "__doc__": card.description})
-    for name, card in CARDS.items()
+    type(
+        node_id(scheduler),
+        (DecoderNode,),
+        {"scheduler": name, "__module__": __name__, "__doc__": scheduler.card.summary},
+    )
+    for name, scheduler in SCHEDULERS.items()
 ]

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 from comfy_api.latest import io
 
-from sjd_pipelines import SCHEDULERS, DecodingScheduler, ImageTokenLayout, SJDAutoRegressivePipeline
+from sjd_pipelines import DecodingScheduler, ImageTokenLayout, SJDAutoRegressivePipeline
+from sjd_pipelines.schedulers.registry import registered_name
 
 from .preview import Watch
 from .runtime import Model, check_interrupt, pixel_size, show_text
@@ -197,7 +198,7 @@ class SJDSampler(io.ComfyNode):
         settings = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
         report = Report(
             output.statistics,
-            registered_name(scheduler),
+            registered_name(type(scheduler)),
             settings,
             seeds,
             layout.num_tokens,
@@ -230,9 +231,3 @@ def memory_required(
     canvas = slots * model.token_bytes * (1 if guided else 0.5)
     laws = 8 * window_slots * layout.vocabulary_size * 4
     return batch_size * (canvas + laws)
-
-
-def registered_name(scheduler: DecodingScheduler) -> str:
-    """The name its class is registered under, or the name of the class."""
-    cls = type(scheduler)
-    return next((name for name, registered in SCHEDULERS.items() if registered is cls), cls.__name__)

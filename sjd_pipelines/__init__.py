@@ -1,5 +1,6 @@
 """Parallel (Jacobi-type) decoding for autoregressive image models, in diffusers style."""
 
+from . import schedulers
 from .exports import lazy
 from .pipelines.families import FAMILIES
 from .version import __version__
@@ -23,29 +24,7 @@ SOURCES = {
         *(family.pipeline for family in FAMILIES),
         "SJDPipelineOutput",
     ),
-    ".schedulers": (
-        "SCHEDULERS",
-        "AutoregressiveScheduler",
-        "CorrectedJacobiScheduler",
-        "CoupledSJDScheduler",
-        "DecodingScheduler",
-        "EagleScheduler",
-        "GroupedSJDScheduler",
-        "JacobiScheduler",
-        "LanternEagleScheduler",
-        "LanternScheduler",
-        "ParallelJacobiScheduler",
-        "RasterWindowScheduler",
-        "RevisedJacobiScheduler",
-        "RowParallelScheduler",
-        "SJDPACScheduler",
-        "SJDPlusPlusScheduler",
-        "SJDScheduler",
-        "SeededEagleScheduler",
-        "SeededJacobiScheduler",
-        "TreeJacobiScheduler",
-        "ZipARScheduler",
-    ),
+    ".schedulers": schedulers.__all__,
 }
 
 __all__, __getattr__, __dir__ = lazy(__name__, SOURCES)

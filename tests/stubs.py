@@ -6,7 +6,7 @@
 from importlib import import_module
 from pathlib import Path
 
-LATE = ("sjd_pipelines", "sjd_pipelines.pipelines")
+LATE = ("sjd_pipelines", "sjd_pipelines.pipelines", "sjd_pipelines.schedulers")
 
 
 def stub_file(package: str) -> Path:

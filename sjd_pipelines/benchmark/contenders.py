@@ -1,11 +1,12 @@
 """Who takes part in a comparison: schedulers with their settings, and the approximate ones over their bounds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 from ..pipelines import SJDAutoRegressivePipeline
 from ..schedulers import SCHEDULERS, DecodingScheduler
+from ..schedulers.declaration import Bound
 
 
 @dataclass(frozen=True)
@@ -46,51 +47,27 @@ def at_defaults(names: list[str] | None = None) -> tuple[Contender, ...]:
     return tuple(Contender(name, SCHEDULERS[name]()) for name in dict.fromkeys(names or SCHEDULERS))
 
 
-@dataclass(frozen=True)
-class RelaxedFamily:
+@dataclass(frozen=True, kw_only=True)
+class RelaxedFamily(Bound):
     """One approximate decoder and the bound that trades its error against passes.
 
+    One `by_row` has an enumerable model of its own, since a row has to have some columns.
+
     Attributes:
-        title: what to call it.
         name: as registered in `SCHEDULERS`.
-        bound: the setting that is varied.
-        values: of the bound, the strictest first; of a row-parallel decoder as shares of a picture row.
-        by_row: a row-parallel decoder. It has an enumerable model of its own, since a row has to have some columns.
-        settings: the others that differ from their defaults.
     """
 
-    title: str
     name: str
-    bound: str
-    values: tuple[float, ...]
-    by_row: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
 
     def at(self, value: float, columns: int, window: int | None = None) -> Contender:
         """The decoder at one value of its bound, for pictures of so many token columns."""
         cls = SCHEDULERS[self.name]
-        settings = self.settings | {self.bound: ceil(value * columns) if self.by_row else value}
+        settings = {**self.settings, self.bound: ceil(value * columns) if self.by_row else value}
         if window is not None and "window" in cls().config:
             settings |= {"window": window}
         return Contender(self.name, cls(**settings))
 
 
-ROW_SHARES = (1.0, 0.5, 0.25, 0.125)
-RELAXED_FAMILIES = (
-    RelaxedFamily("LANTERN, additive", "lantern", "relaxation", (0.0, 0.1, 0.2, 0.4), settings={"rule": "additive"}),
-    RelaxedFamily(
-        "LANTERN++, multiplicative", "lantern", "relaxation", (1.0, 1.5, 2.0, 4.0), settings={"rule": "multiplicative"}
-    ),
-    RelaxedFamily(
-        "LANTERN++, draft model",
-        "lantern-eagle",
-        "relaxation",
-        (1.0, 1.5, 2.0, 4.0),
-        settings={"rule": "multiplicative"},
-    ),
-    RelaxedFamily("Cool-SD, annealed", "lantern", "relaxation", (1.0, 1.2, 1.5, 2.0), settings={"rule": "annealed"}),
-    RelaxedFamily("GSD", "gsd", "gap", (0.0, 0.15, 0.4, 1.0)),
-    RelaxedFamily("SJD++", "sjd++", "reuse_threshold", (2.0, 1.0, 0.5, 0.25)),
-    RelaxedFamily("ZipAR", "zipar", "delay", ROW_SHARES, by_row=True),
-    RelaxedFamily("PJD", "pjd", "delay", ROW_SHARES, by_row=True),
+RELAXED_FAMILIES = tuple(
+    RelaxedFamily(**vars(bound), name=name) for name, cls in SCHEDULERS.items() for bound in cls.bounds
 )

@@ -1,11 +1,13 @@
 """What the commands' parsers share: one-line errors, number types, model, sampling and measuring options."""
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..bundled import BUNDLED, DEFAULT
+from ..schedulers.declaration import AUTO, WINDOW
 
 MODEL_HELP = (
     "a bundled model ("
@@ -35,12 +37,18 @@ def positive(text: str) -> int:
 
 
 def window(text: str) -> int | str:
-    """Argument type: an integer of at least 1, or `auto`."""
-    return text if text == "auto" else positive(text)
+    """Argument type: what a setting `window` may be, or `auto`."""
+    value: int | str = text
+    if text != AUTO:
+        with contextlib.suppress(ValueError):
+            value = int(text)
+    if refusal := WINDOW.refusal(value):
+        raise argparse.ArgumentTypeError(refusal)
+    return value
 
 
 def windows_or_auto(text: str) -> list[int | str]:
-    """Argument type: integers of at least 1 or `auto`, separated by commas."""
+    """Argument type: what a setting `window` may be, separated by commas."""
     return [window(part) for part in text.split(",")]
 
 

@@ -131,11 +131,11 @@ def curve_windows(groups: list[list[int | str]]) -> tuple[int, ...]:
 
 
 def make_config(arguments: argparse.Namespace) -> "ReportConfig":
-    from .settings import check_names
+    from .settings import check_names, check_windows
 
     check_names(arguments.schedulers)
-    check_names(arguments.curves)
     windows, sampling = curve_windows(arguments.windows), sampling_options(arguments)
+    check_windows(arguments.curves, windows)
     from ..benchmark.contenders import RELAXED_FAMILIES, at_defaults
     from ..benchmark.report import ReportConfig
 

@@ -19,10 +19,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ..schedulers import SCHEDULERS
-    from .settings import settings
+    from .settings import defaults
 
     entries = [
-        {"name": name, "class": cls.__name__, "label": cls.label, "paper": cls.paper, "settings": settings(cls)}
+        {"name": name, "class": cls.__name__, "label": cls.label, "paper": cls.paper, "settings": defaults(cls)}
         for name, cls in SCHEDULERS.items()
     ]
     if arguments.json:

@@ -1,48 +1,55 @@
-"""Schedulers by name: their settings, read off the signatures of their classes, and scheduler objects made of them."""
+"""Schedulers by name: settings as they are typed on the command line, and scheduler objects made of them."""
 
-import inspect
 from collections.abc import Callable, Iterable
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import TYPE_CHECKING, Any
 
-from ..schedulers import SCHEDULERS, DecodingScheduler
+from ..schedulers import SCHEDULERS
+from ..schedulers.declaration import AUTO, Setting, settings_of, shown
+from ..schedulers.registry import registered_name
 from .arguments import CommandError
 
-_WORDS = {"true": True, "false": False}
-# In the order they are tried: what a KEY=VALUE value may be read as, by the annotation of the setting.
+if TYPE_CHECKING:
+    from ..schedulers import DecodingScheduler
+
+# In the order they are tried: what a KEY=VALUE value may be read as, by the types of the setting.
 _READERS: dict[type, Callable[[str], Any]] = {
-    NoneType: {"none": None}.__getitem__,
-    bool: _WORDS.__getitem__,
+    NoneType: {"none": None, "None": None}.__getitem__,
+    bool: {"true": True, "True": True, "false": False, "False": False}.__getitem__,
     int: int,
     float: float,
-    str: str,
 }
 
 
-def scheduler_class(name: str) -> type[DecodingScheduler]:
+def scheduler_class(name: str) -> "type[DecodingScheduler]":
     """Raises `CommandError` for a name that is not registered."""
-    if name not in SCHEDULERS:
-        raise CommandError(f"unknown scheduler {name!r}; known are {', '.join(SCHEDULERS)}.")
+    _check_name(name)
     return SCHEDULERS[name]
 
 
 def check_names(names: Iterable[str] | None) -> None:
     """Raise `CommandError` unless all names (None: all there are) are registered."""
     for name in names or ():
-        scheduler_class(name)
+        _check_name(name)
 
 
-def registered_name(cls: type[DecodingScheduler]) -> str:
-    """The name `cls` is registered under, or its class name."""
-    return next((name for name, registered in SCHEDULERS.items() if registered is cls), cls.__name__)
+def check_windows(names: Iterable[str] | None, windows: Iterable[int | str]) -> None:
+    """Raise `CommandError` unless all schedulers called `names` take all `windows`; "auto" is for those that can."""
+    check_names(names)
+    numbers = [window for window in windows if window != AUTO]
+    for name in names or SCHEDULERS:
+        setting = settings_of(SCHEDULERS[name]).get("window")
+        for window in numbers if setting else ():
+            if refusal := setting.refusal(window):
+                raise CommandError(f"scheduler {name}: window {refusal}.")
 
 
-def settings(cls: type[DecodingScheduler]) -> dict[str, Any]:
+def defaults(cls: "type[DecodingScheduler]") -> dict[str, Any]:
     """The settings of a scheduler class and their defaults."""
-    return {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+    return {name: setting.default for name, setting in settings_of(cls).items()}
 
 
-def make_scheduler(name: str, window: int | str | None = None, assignments: Iterable[str] = ()) -> DecodingScheduler:
+def make_scheduler(name: str, window: int | str | None = None, assignments: Iterable[str] = ()) -> "DecodingScheduler":
     """A scheduler from the command line.
 
     Args:
@@ -65,29 +72,32 @@ def make_scheduler(name: str, window: int | str | None = None, assignments: Iter
         texts[key] = text
     for key in given | texts:
         check_setting(cls, key)
-    hints = get_type_hints(cls.__init__)
-    given |= {key: _read(key, text, hints[key]) for key, text in texts.items()}
+    given |= {key: _read(text, settings_of(cls)[key]) for key, text in texts.items()}
     try:
         return cls(**given)
     except ValueError as error:
         raise CommandError(f"scheduler {name}: {error}") from error
 
 
-def check_setting(cls: type[DecodingScheduler], key: str) -> None:
+def check_setting(cls: "type[DecodingScheduler]", key: str) -> None:
     """Raise `CommandError` unless the scheduler has a setting of that name."""
-    known = settings(cls)
+    known = settings_of(cls)
     if key not in known:
         has = f"it has {', '.join(known)}" if known else "it has none"
-        raise CommandError(f"scheduler {registered_name(cls)} has no setting {key!r}; {has}.")
+        raise CommandError(f"scheduler {registered_name(cls)} has no setting {shown(key)}; {has}.")
 
 
-def _read(key: str, text: str, hint: Any) -> Any:
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+def _check_name(name: str) -> None:
+    if name not in SCHEDULERS:
+        raise CommandError(f"unknown scheduler {shown(name)}; known are {', '.join(SCHEDULERS)}.")
+
+
+def _read(text: str, setting: Setting) -> Any:
+    """What a text stands for; one that stands for nothing the setting takes is left for the scheduler to refuse."""
     for kind, reader in _READERS.items():
-        if kind in kinds:
+        if kind in setting.types:
             try:
                 return reader(text)
             except (KeyError, ValueError):
                 continue
-    expected = " or ".join(kind.__name__ for kind in _READERS if kind in kinds)
-    raise CommandError(f"--set {key}={text}: {key} must be of type {expected or hint}.")
+    return text

@@ -25,9 +25,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         check_writable("--json", arguments.json)
-    from .settings import check_names
+    from .settings import check_windows
 
-    check_names(arguments.schedulers)
+    check_windows(arguments.schedulers, [arguments.window])
     import torch
 
     from ..benchmark.machine import machine_facts

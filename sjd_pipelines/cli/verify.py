@@ -29,12 +29,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         check_writable("--json", arguments.json)
-    from .settings import check_names
-
-    check_names(arguments.schedulers)
-    from ..benchmark.exactness import verify
+    from .settings import check_windows
 
     windows = list(dict.fromkeys(window for group in arguments.windows for window in group))
+    check_windows(arguments.schedulers, windows)
+    from ..benchmark.exactness import verify
+
     verdicts = verify(arguments.schedulers, windows, samples=arguments.samples, seed=arguments.seed)
     if arguments.json:
         write_json(arguments.json, verdicts)

@@ -10,11 +10,11 @@ import time
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable
-from typing import get_args, get_type_hints
 
 import torch
 
-AUTO = "auto"
+from .declaration import AUTO, settings_of
+
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 START = 16
 TIMES = 16  # passes whose lower quartile is the cost of a window: what else the machine does only adds to it
@@ -30,12 +30,6 @@ COARSE = 1e-4  # seconds: clocks that tick more slowly are not used
 DOUBT = 0.5  # spread of the tokens of a pass, relative to their mean
 
 
-def check_window_or_auto(window: int | str) -> None:
-    """Raise `ValueError` unless `window` is an integer of at least 1 or "auto"."""
-    if window != AUTO and (not isinstance(window, int) or isinstance(window, bool) or window < 1):
-        raise ValueError(f"window must be an integer of at least 1 or {AUTO!r}, got {window!r}.")
-
-
 def pass_clock(device: torch.device) -> Callable[[], float]:
     """The clock to time passes on a device with: on a CPU without the time that other processes take.
 
@@ -47,7 +41,8 @@ def pass_clock(device: torch.device) -> Callable[[], float]:
 
 def takes_auto(scheduler: type) -> bool:
     """Whether a scheduler class has a setting `window` that may be "auto"."""
-    return str in get_args(get_type_hints(scheduler.__init__).get("window"))
+    window = settings_of(scheduler).get("window")
+    return window is not None and AUTO in window.choices
 
 
 class WindowPolicy:

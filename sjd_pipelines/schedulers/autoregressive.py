@@ -3,6 +3,7 @@
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from .declaration import Card
 from .raster_window import RasterWindowScheduler, Slots
 
 
@@ -11,6 +12,11 @@ class AutoregressiveScheduler(RasterWindowScheduler):
 
     label = "exact"
     paper = "ancestral sampling"
+    card = Card(
+        "Sequential",
+        "One token per forward pass, the plain way. Slowest; what all other decoders are measured against.",
+        "Use it as the yardstick, or where a model must be reproduced as published.",
+    )
     shares_noise = True
     stores_laws = False
 

@@ -1,7 +1,6 @@
 """The contract between pipeline and scheduler: tensors in, tensors out, no model and no cache."""
 
 from abc import abstractmethod
-from collections.abc import Collection
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +9,8 @@ from diffusers import ConfigMixin, SchedulerMixin
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
 from ..decoding.state import DecodingState, Query
+from .declaration import Bound, Card, check_settings
+from .registry import SCHEDULERS
 
 
 class DecodingScheduler(SchedulerMixin, ConfigMixin):
@@ -18,11 +19,16 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     A scheduler with `needs_codebook` is given the codebook by `prepare_codebook` before `start`. One with
     `needs_drafter` finds a draft model at `state.drafter`, one with `needs_reviser` a reviser at
     `state.reviser`.
+
+    A subclass declares its settings in its constructor, each with a `Setting`, its words in a `Card` and, if it is
+    approximate, its `bounds`; a line in `registry.py` makes it known to everything else.
     """
 
     order = 1
     label: ClassVar[str]
     paper: ClassVar[str]
+    card: ClassVar[Card]
+    bounds: ClassVar[tuple[Bound, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -34,7 +40,16 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     @classmethod
     def _get_compatibles(cls) -> list[type]:
         # diffusers looks compatible classes up in its own module only; ours share every setting they have in common.
-        return [DecodingScheduler, *_descendants(DecodingScheduler)]
+        return list(SCHEDULERS.values())
+
+    def register_to_config(self, **settings: Any) -> None:
+        """Keep settings in the config; the constructor begins with it.
+
+        Raises:
+            ValueError: one is out of its range.
+        """
+        check_settings(type(self), settings)
+        super().register_to_config(**settings)
 
     @property
     def window(self) -> int:
@@ -87,31 +102,3 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         Returns:
             `state`.
         """
-
-
-def check_window(window: int) -> None:
-    """Raise `ValueError` unless `window` is an integer of at least 1."""
-    check_count("window", window)
-
-
-def check_count(name: str, value: int) -> None:
-    """Raise `ValueError` unless `value` is an integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
-
-
-def check_number(name: str, value: float, least: float) -> None:
-    """Raise `ValueError` unless `value` is a number of at least `least`."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
-        raise ValueError(f"{name} must be a number of at least {least}, got {value!r}.")
-
-
-def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raise `ValueError` unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")
-
-
-def _descendants(cls: type) -> list[type]:
-    children = cls.__subclasses__()
-    return children + [descendant for child in children for descendant in _descendants(child)]

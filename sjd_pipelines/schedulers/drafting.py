@@ -6,11 +6,13 @@ draft must have exactly the law stored with it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from ..decoding.sampling import race
 from ..decoding.state import DecodingState
+from .declaration import Setting
 
 
 @dataclass
@@ -99,6 +101,12 @@ INITIALISERS: dict[str, Initialiser] = {
     "law-left": neighbour_law("left"),
     "law-above": neighbour_law("above"),
 }
+INITIALISE = Setting(
+    "How a token is guessed the first time: from what was likely above or left of it (law), by copying that token "
+    "(repeat), or blindly (random, uniform). Good guesses save passes, at no cost.",
+    choices=tuple(INITIALISERS),
+)
+Initialise = Annotated[str, INITIALISE]
 
 
 def one_hot(tokens: torch.Tensor, vocabulary_size: int) -> torch.Tensor:

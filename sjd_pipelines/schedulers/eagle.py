@@ -1,6 +1,7 @@
 """Decoding with a draft model: a chain or a static tree of its guesses, verified in one forward pass."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -10,9 +11,38 @@ from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import inverse_transform, race
 from ..decoding.state import DecodingState, Query
-from .base import DecodingScheduler, check_count, check_window
+from .base import DecodingScheduler
+from .declaration import Card, Setting
 from .draft_tree import DraftTree, draft_trees
 from .sibling_verification import Relaxation, draw_siblings, verify_siblings
+
+TreeWindow = Annotated[
+    int,
+    Setting(
+        "Tokens guessed ahead per forward pass, over all branches. Larger windows save passes until guesses stop "
+        "being accepted; every pass gets a little slower and needs more memory.",
+        least=1,
+        most=1024,
+    ),
+]
+Depth = Annotated[
+    int,
+    Setting(
+        "How many tokens ahead the draft model looks. Further saves passes where it is good; each step costs a run of "
+        "the draft model.",
+        least=1,
+        most=64,
+    ),
+]
+Branching = Annotated[
+    int,
+    Setting(
+        "How many guesses for one place are tried at most. More saves passes where the draft model is unsure; 1 "
+        "spends the whole window on a single line of guesses.",
+        least=1,
+        most=64,
+    ),
+]
 
 
 @dataclass
@@ -63,19 +93,24 @@ class EagleScheduler(DecodingScheduler):
     Siblings are drawn without replacement and verified by exact recursive rejection. The pipeline needs a `drafter`.
 
     Args:
-        window: drafts per pass, at least 1. They are spent on the tree that is likeliest to be accepted far.
-        depth: passes of the drafter before each pass of the target, which is how far a tree reaches; at least 1.
+        window: drafts per pass. They are spent on the tree that is likeliest to be accepted far.
+        depth: passes of the drafter before each pass of the target, which is how far a tree reaches.
         branches: guesses at one position at most; 1 makes the tree a chain.
     """
 
     label = "lossless"
     paper = "Li et al. 2024, arXiv 2401.15077"
+    card = Card(
+        "EAGLE",
+        "A small draft model guesses how the picture goes on, several ways at once; the model keeps what it would "
+        "have drawn itself. Needs a model that comes with a draft model.",
+        "Try it with a draft model trained for the very model; one that guesses badly costs time and changes nothing "
+        "else.",
+    )
 
     @register_to_config
-    def __init__(self, window: int = 16, depth: int = 6, branches: int = 3):
-        check_window(window)
-        check_count("depth", depth)
-        check_count("branches", branches)
+    def __init__(self, window: TreeWindow = 16, depth: Depth = 6, branches: Branching = 3):
+        pass
 
     @property
     def needs_drafter(self) -> bool:
@@ -214,19 +249,19 @@ class SeededEagleScheduler(EagleScheduler):
     its siblings without replacement.
 
     Args:
-        window: drafts per pass, at least 1. They are spent on the tree that is likeliest to be accepted far.
-        depth: passes of the drafter before each pass of the target, which is how far a tree reaches; at least 1.
+        window: drafts per pass. They are spent on the tree that is likeliest to be accepted far.
+        depth: passes of the drafter before each pass of the target, which is how far a tree reaches.
         branches: guesses at one position at most; 1 makes the tree a chain.
     """
 
     label = "exact"
     paper = "this package; drafts after Li et al. 2024, arXiv 2401.15077"
-
-    @register_to_config
-    def __init__(self, window: int = 16, depth: int = 6, branches: int = 3):
-        check_window(window)
-        check_count("depth", depth)
-        check_count("branches", branches)
+    card = Card(
+        "Seeded EAGLE",
+        "A small draft model guesses what the seed will choose; the model keeps the guesses that are right: fewer "
+        "passes than sequential, and not a pixel differs. Needs a model that comes with a draft model.",
+        "The picture to compare with is that of SJD Decoder: Sequential with the same seed.",
+    )
 
     def verify(self, slots: TreeSlots) -> tuple[torch.Tensor, torch.Tensor]:
         tree = slots.tree

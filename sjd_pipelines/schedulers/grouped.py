@@ -1,15 +1,41 @@
 """Grouped speculative decoding: a draft passes for any token that the target finds about as likely."""
 
+from typing import Annotated
+
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .adaptive_window import check_window_or_auto
-from .base import check_choice, check_count, check_number
-from .drafting import INITIALISERS
+from .declaration import Bound, Card, Setting, WindowOrAuto
+from .drafting import Initialise
 from .raster_window import Slots
 from .relaxation import groups
 from .speculative_jacobi import SJDScheduler
 from .verification import speculative_accept
+
+GroupSize = Annotated[
+    int,
+    Setting(
+        "How many similar tokens may stand in for each other. Larger is faster and less faithful; 1 is lossless.",
+        least=1,
+        most=1024,
+    ),
+]
+Gap = Annotated[
+    float,
+    Setting(
+        "How different in probability members of a group may be. Larger is faster and less faithful.",
+        most=1,
+        step=0.01,
+    ),
+]
+Distance = Annotated[
+    float | None,
+    Setting(
+        "How different members of a group may look, where 1 is the usual distance of two tokens. Larger is faster and "
+        "less faithful; -1 looks at probabilities only.",
+        most=100,
+    ),
+]
 
 
 class GroupedSJDScheduler(SJDScheduler):
@@ -20,7 +46,7 @@ class GroupedSJDScheduler(SJDScheduler):
     behind a sharp nucleus the paper's rule accepts what truncation was set to avoid.
 
     Args:
-        window: drafts verified per pass, at least 1, or "auto".
+        window: drafts verified per pass, or "auto".
         initialise: as in `SJDScheduler`.
         group_size: tokens per group at most; 1 is `SJDScheduler`.
         gap: members differ from the draft by less than this probability.
@@ -30,22 +56,22 @@ class GroupedSJDScheduler(SJDScheduler):
 
     label = "approximate"
     paper = "So et al. 2025, arXiv 2508.07747"
+    card = Card(
+        "Grouped (GSD)",
+        "Accepts a guess for any token that looks and ranks alike. Fewer passes on models with many similar tokens.",
+        "For models with large codebooks, where many tokens look alike. Turn gap up slowly and watch fine detail.",
+    )
+    bounds = (Bound("GSD", "gap", (0.0, 0.15, 0.4, 1.0)),)
 
     @register_to_config
     def __init__(
         self,
-        window: int | str = 16,
-        initialise: str = "law-above",
-        group_size: int = 10,
-        gap: float = 0.15,
-        distance: float | None = 1.0,
+        window: WindowOrAuto = 16,
+        initialise: Initialise = "law-above",
+        group_size: GroupSize = 10,
+        gap: Gap = 0.15,
+        distance: Distance = 1.0,
     ):
-        check_window_or_auto(window)
-        check_choice("initialise", initialise, INITIALISERS)
-        check_count("group_size", group_size)
-        check_number("gap", gap, 0)
-        if distance is not None:
-            check_number("distance", distance, 0)
         self._vectors: torch.Tensor | None = None
 
     @property

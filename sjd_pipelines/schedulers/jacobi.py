@@ -3,9 +3,8 @@
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .adaptive_window import check_window_or_auto
-from .base import check_choice
-from .drafting import INITIALISERS
+from .declaration import Card, WindowOrAuto
+from .drafting import Initialise
 from .raster_window import RasterWindowScheduler, Slots
 from .verification import exact_match
 
@@ -16,19 +15,24 @@ class JacobiScheduler(RasterWindowScheduler):
     Equals greedy sequential decoding whatever the temperature of the call.
 
     Args:
-        window: drafts verified per pass, at least 1, or "auto".
+        window: drafts verified per pass, or "auto".
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
     """
 
     label = "exact"
     paper = "Santilli et al. 2023, arXiv 2305.10427 (greedy)"
+    card = Card(
+        "Jacobi (greedy)",
+        "Guesses many tokens ahead and keeps those that are the model's first choice. Draws without chance: the "
+        "picture is that of temperature 0, whatever temperature and seed are set.",
+        "Use it for temperature 0. For sampled pictures take Seeded Jacobi.",
+    )
     shares_noise = True
     stores_laws = False
 
     @register_to_config
-    def __init__(self, window: int | str = 16, initialise: str = "repeat-above"):
-        check_window_or_auto(window)
-        check_choice("initialise", initialise, INITIALISERS)
+    def __init__(self, window: WindowOrAuto = 16, initialise: Initialise = "repeat-above"):
+        pass
 
     def choices(self, slots: Slots) -> torch.Tensor:
         """`[B, W + 1]` int64: the token the target chooses at each slot."""
@@ -48,16 +52,21 @@ class SeededJacobiScheduler(JacobiScheduler):
     its noise and on the tokens before it alone. No draft law and no residual are needed, so any guess is allowed.
 
     Args:
-        window: drafts verified per pass, at least 1, or "auto".
+        window: drafts verified per pass, or "auto".
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
     """
 
     paper = "predictive sampling, Wiggers & Hoogeboom 2020, arXiv 2002.09928"
+    card = Card(
+        "Seeded Jacobi",
+        "Guesses many tokens ahead and keeps those that the seed would have chosen anyway: fewer passes than "
+        "sequential, and not a pixel differs.",
+        "A good first choice: nothing but the time changes.",
+    )
 
     @register_to_config
-    def __init__(self, window: int | str = 16, initialise: str = "law-above"):
-        check_window_or_auto(window)
-        check_choice("initialise", initialise, INITIALISERS)
+    def __init__(self, window: WindowOrAuto = 16, initialise: Initialise = "law-above"):
+        pass
 
     def choices(self, slots: Slots) -> torch.Tensor:
         return slots.seeded_choice

@@ -1,24 +1,55 @@
 """LANTERN, LANTERN++ and Cool-SD: relaxed acceptance over latent neighbours, on Jacobi drafts or a draft model's."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import pad
 
-from .adaptive_window import check_window_or_auto
-from .base import check_choice, check_count, check_number, check_window
-from .drafting import INITIALISERS
-from .eagle import EagleScheduler, TreeSlots
+from .declaration import Bound, Card, Setting, WindowOrAuto
+from .drafting import Initialise
+from .eagle import Branching, Depth, EagleScheduler, TreeSlots, TreeWindow
 from .raster_window import Slots
 from .relaxation import annealed_factors, nearest_codes, neighbour_mass
 from .sibling_verification import Relaxation
 from .speculative_jacobi import SJDScheduler
 from .verification import at_drafts, residual, speculative_accept
 
-RULES = ("multiplicative", "additive", "annealed")
-RESIDUALS = ("vanilla", "release")
+Rule = Annotated[
+    str,
+    Setting(
+        "How the bound is meant: as a multiple of the guess's own probability (multiplicative, LANTERN++), as "
+        "probability that look-alikes add (additive, LANTERN), or as a bonus that fades along the window and has no "
+        "look-alikes (annealed, Cool-SD).",
+        choices=("multiplicative", "additive", "annealed"),
+    ),
+]
+RelaxationBound = Annotated[
+    float,
+    Setting(
+        "The bound: how much more readily guesses pass. Higher is faster and less faithful. The least is lossless: 1, "
+        "and for additive 0 (which takes at most 1).",
+        most=100,
+    ),
+]
+Neighbours = Annotated[
+    int,
+    Setting("How many look-alikes may count. More is faster and less faithful, up to the bound.", least=1, most=1000),
+]
+Decay = Annotated[
+    float,
+    Setting("For annealed: how quickly the bonus fades along the window. No effect on the other rules.", most=10),
+]
+Residual = Annotated[
+    str,
+    Setting(
+        "How a rejected guess is replaced: vanilla keeps to the bound, release does as LANTERN's published code does "
+        "and strays further. Same speed.",
+        choices=("vanilla", "release"),
+    ),
+]
+MULTIPLES = (1.0, 1.5, 2.0, 4.0)  # of `relaxation`, for the report's curves
 
 
 class LanternRules:
@@ -30,15 +61,14 @@ class LanternRules:
     _neighbours: torch.Tensor | None = None  # [V, neighbours] int64
 
     @staticmethod
-    def check_rules(rule: str, relaxation: float, neighbours: int, decay: float, residual: str) -> None:
-        """Raise `ValueError` for the first setting that is out of range."""
-        check_choice("rule", rule, RULES)
-        check_number("relaxation", relaxation, 0 if rule == "additive" else 1)
-        check_count("neighbours", neighbours)
-        check_number("decay", decay, 0)
-        check_choice("residual", residual, RESIDUALS)
+    def check_rules(rule: str, relaxation: float, residual: str) -> None:
+        """Raise `ValueError` for settings that do not go together."""
         if rule == "additive" and relaxation > 1:
             raise ValueError(f"relaxation bounds a probability under rule='additive': at most 1, got {relaxation!r}.")
+        if rule != "additive" and relaxation < 1:
+            raise ValueError(
+                f"relaxation multiplies a probability under rule={rule!r}: at least 1, got {relaxation!r}."
+            )
         if rule == "annealed" and residual == "release":
             raise ValueError("residual='release' is made of neighbours, which rule='annealed' has not.")
 
@@ -90,7 +120,7 @@ class LanternScheduler(LanternRules, SJDScheduler):
     residual is the vanilla one.
 
     Args:
-        window: drafts verified per pass, at least 1, or "auto".
+        window: drafts verified per pass, or "auto".
         initialise: as in `SJDScheduler`.
         rule: `multiplicative` bounds the sum by `relaxation` times the draft's own probability (LANTERN++), `additive`
             bounds the neighbours' share by `relaxation` (LANTERN), `annealed` has no neighbours and multiplies the
@@ -105,21 +135,30 @@ class LanternScheduler(LanternRules, SJDScheduler):
 
     label = "approximate"
     paper = "Jang et al. 2024, arXiv 2410.03355; Park et al. 2025, arXiv 2502.06352; Li et al. 2026, arXiv 2601.09212"
+    card = Card(
+        "LANTERN",
+        "Accepts a guess more readily if tokens that look like it are likely too, up to a bound that you set. Fewer "
+        "passes; fine texture may soften.",
+        "For models with large codebooks. Turn relaxation up slowly and watch fine texture.",
+    )
+    bounds = (
+        Bound("LANTERN, additive", "relaxation", (0.0, 0.1, 0.2, 0.4), settings={"rule": "additive"}),
+        Bound("LANTERN++, multiplicative", "relaxation", MULTIPLES, settings={"rule": "multiplicative"}),
+        Bound("Cool-SD, annealed", "relaxation", (1.0, 1.2, 1.5, 2.0), settings={"rule": "annealed"}),
+    )
 
     @register_to_config
     def __init__(
         self,
-        window: int | str = 16,
-        initialise: str = "law-above",
-        rule: str = "multiplicative",
-        relaxation: float = 2.0,
-        neighbours: int = 10,
-        decay: float = 0.7,
-        residual: str = "vanilla",
+        window: WindowOrAuto = 16,
+        initialise: Initialise = "law-above",
+        rule: Rule = "multiplicative",
+        relaxation: RelaxationBound = 2.0,
+        neighbours: Neighbours = 10,
+        decay: Decay = 0.7,
+        residual: Residual = "vanilla",
     ):
-        check_window_or_auto(window)
-        check_choice("initialise", initialise, INITIALISERS)
-        self.check_rules(rule, relaxation, neighbours, decay, residual)
+        self.check_rules(rule, relaxation, residual)
 
     def accept(self, slots: Slots) -> torch.Tensor:
         factors = self.annealed(slots.drafts.shape[1], slots.drafts.device)
@@ -150,23 +189,27 @@ class LanternEagleScheduler(LanternRules, EagleScheduler):
 
     label = "approximate"
     paper = LanternScheduler.paper
+    card = Card(
+        "LANTERN with EAGLE",
+        "EAGLE that accepts a guess more readily if tokens that look like it are likely too, up to a bound that you "
+        "set. Needs a model that comes with a draft model.",
+        LanternScheduler.card.advice,
+    )
+    bounds = (Bound("LANTERN++, draft model", "relaxation", MULTIPLES, settings={"rule": "multiplicative"}),)
 
     @register_to_config
     def __init__(
         self,
-        window: int = 16,
-        depth: int = 6,
-        branches: int = 3,
-        rule: str = "multiplicative",
-        relaxation: float = 2.0,
-        neighbours: int = 10,
-        decay: float = 0.7,
-        residual: str = "vanilla",
+        window: TreeWindow = 16,
+        depth: Depth = 6,
+        branches: Branching = 3,
+        rule: Rule = "multiplicative",
+        relaxation: RelaxationBound = 2.0,
+        neighbours: Neighbours = 10,
+        decay: Decay = 0.7,
+        residual: Residual = "vanilla",
     ):
-        check_window(window)
-        check_count("depth", depth)
-        check_count("branches", branches)
-        self.check_rules(rule, relaxation, neighbours, decay, residual)
+        self.check_rules(rule, relaxation, residual)
 
     def relaxed_rule(self, slots: TreeSlots) -> Relaxation:
         tree = slots.tree

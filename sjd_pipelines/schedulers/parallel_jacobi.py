@@ -1,6 +1,8 @@
 """Parallel Jacobi decoding: Speculative Jacobi Decoding in several rows of the image at once."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -8,13 +10,40 @@ from diffusers.configuration_utils import register_to_config
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
-from .base import check_choice, check_count, check_window
-from .drafting import INITIALISERS, FreshSlots, one_hot
-from .row_parallel import RowDecodingState, RowParallelScheduler, RowSlot
+from .declaration import LONGEST, Bound, Card, Setting
+from .drafting import INITIALISE, INITIALISERS, FreshSlots, one_hot
+from .row_parallel import ROW_SHARES, RowDecodingState, RowParallelScheduler, RowSlot
 from .verification import at_drafts, residual, speculative_accept
 
+RowWindow = Annotated[
+    int,
+    Setting(
+        "Tokens guessed ahead per row and pass. Larger windows save passes until guesses stop being accepted, at the "
+        "price of slower passes and more memory.",
+        least=1,
+        most=LONGEST,
+    ),
+]
 # Left of a row that opens there may be no token yet.
-ROW_INITIALISERS = tuple(name for name in INITIALISERS if not name.endswith("left"))
+RowInitialise = Annotated[
+    str, replace(INITIALISE, choices=tuple(name for name in INITIALISERS if not name.endswith("left")))
+]
+Delay = Annotated[
+    int | None,
+    Setting(
+        "How many tokens of the row above must be final before a row starts. Smaller is faster and less faithful; -1 "
+        "is a quarter of the row, a whole row is lossless.",
+        least=1,
+        most=LONGEST,
+    ),
+]
+Coupled = Annotated[
+    bool,
+    Setting(
+        "Keep new guesses close to the old ones, as Coupled Speculative Jacobi does. Usually fewer passes; the "
+        "quality stays the same."
+    ),
+]
 
 
 class ParallelJacobiScheduler(RowParallelScheduler):
@@ -24,7 +53,7 @@ class ParallelJacobiScheduler(RowParallelScheduler):
     lossless: Speculative Jacobi Decoding within rows.
 
     Args:
-        window: drafts verified per row and pass, at least 1; they stay below what is final in the row above.
+        window: drafts verified per row and pass; they stay below what is final in the row above.
         initialise: how a column that enters the window is guessed, a key of `INITIALISERS` but for the `-left` ones.
         delay: columns of the row above that must be final before a row opens; None is a quarter of the row.
         coupled: redraft by maximal coupling, as `CoupledSJDScheduler`, instead of anew, as `SJDScheduler`.
@@ -32,15 +61,23 @@ class ParallelJacobiScheduler(RowParallelScheduler):
 
     label = "approximate"
     paper = "Liao et al. 2026, arXiv 2606.05703"
+    card = Card(
+        "Parallel Jacobi (PJD)",
+        "Speculative Jacobi in several rows at once. Very few passes; a token does not see the right end of the row "
+        "above, so large shapes may break.",
+        "For drafts and large pictures. If shapes break, raise delay.",
+    )
+    bounds = (Bound("PJD", "delay", ROW_SHARES, by_row=True),)
 
     @register_to_config
     def __init__(
-        self, window: int = 16, initialise: str = "law-above", delay: int | None = None, coupled: bool = False
+        self,
+        window: RowWindow = 16,
+        initialise: RowInitialise = "law-above",
+        delay: Delay = None,
+        coupled: Coupled = False,
     ):
-        check_window(window)
-        check_choice("initialise", initialise, ROW_INITIALISERS)
-        if delay is not None:
-            check_count("delay", delay)
+        pass
 
     def drafts(self, layout: ImageTokenLayout) -> int:
         return min(self.window, layout.columns - 1)

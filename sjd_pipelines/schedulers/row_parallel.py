@@ -18,6 +18,8 @@ from ..decoding.noise import PositionNoise
 from ..decoding.state import DecodingState, Query
 from .base import DecodingScheduler
 
+ROW_SHARES = (1.0, 0.5, 0.25, 0.125)  # of a row, for the report's curves over `delay`
+
 
 @dataclass
 class Row:

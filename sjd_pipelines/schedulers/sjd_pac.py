@@ -6,6 +6,7 @@ here the first sibling that passes is taken and the target shrinks with each tha
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -15,14 +16,32 @@ from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
 from ..decoding.state import DecodingState, Query
-from .adaptive_window import check_window_or_auto
-from .base import check_choice, check_count
-from .drafting import INITIALISERS
+from .declaration import Card, Setting, WindowOrAuto, shown
+from .drafting import Initialise
 from .sibling_verification import draw_siblings, verify_siblings
 from .speculative_jacobi import SJDScheduler
 from .verification import at_drafts, leading, rejected_slots, residual, speculative_accept
 
 LARGEST_LEVEL = 1024  # siblings on the last level of a tree
+
+Branching = Annotated[
+    int,
+    Setting(
+        "How many guesses are made for each of the next tokens. More saves passes, but each pass works on many more "
+        "tokens: branches to the power of depth. 1 is Coupled Speculative Jacobi.",
+        least=1,
+        most=LARGEST_LEVEL,
+    ),
+]
+Depth = Annotated[
+    int,
+    Setting(
+        "For how many of the next tokens several guesses are made. More saves passes, but each pass works on many "
+        "more tokens: branches to the power of depth.",
+        least=1,
+        most=64,
+    ),
+]
 
 
 class SiblingTree:
@@ -95,24 +114,32 @@ class SJDPACScheduler(SJDScheduler):
     `depth` are the window's own. The laws are those that the last pass left, so the tree costs no pass of its own.
 
     Args:
-        window: drafts on the main chain, at least 1, or "auto".
-        branches: guesses per position in the tree, at least 1; 1 is `CoupledSJDScheduler`.
-        depth: positions in the tree, at least 1; `branches ** depth` is at most 1024. The paper counts the committed
+        window: drafts on the main chain, or "auto".
+        branches: guesses per position in the tree; 1 is `CoupledSJDScheduler`.
+        depth: positions in the tree; `branches ** depth` is at most 1024. The paper counts the committed
             token too: its D = 3 is 2 here.
         initialise: as in `SJDScheduler`.
     """
 
     paper = "Kang et al. 2026, arXiv 2603.18599; recursive rejection as in Jeon et al. 2024, arXiv 2402.14160"
+    card = Card(
+        "SJD-PAC",
+        "Coupled Speculative Jacobi that makes several guesses for the very next tokens and tries every combination. "
+        "Fewer passes; each works on more tokens.",
+        "Try it where the number of passes sets the time and not their width, as on a GPU with one picture at once.",
+    )
     state_type = SiblingState
 
     @register_to_config
-    def __init__(self, window: int | str = 32, branches: int = 4, depth: int = 2, initialise: str = "law-above"):
-        check_window_or_auto(window)
-        check_count("branches", branches)
-        check_count("depth", depth)
-        check_choice("initialise", initialise, INITIALISERS)
+    def __init__(
+        self,
+        window: WindowOrAuto = 32,
+        branches: Branching = 4,
+        depth: Depth = 2,
+        initialise: Initialise = "law-above",
+    ):
         if branches**depth > LARGEST_LEVEL:
-            raise ValueError(f"branches ** depth must be at most {LARGEST_LEVEL}, got {branches**depth}.")
+            raise ValueError(f"branches ** depth must be at most {LARGEST_LEVEL}, got {shown(branches**depth)}.")
 
     def margin(self, layout: ImageTokenLayout) -> int:
         tree = self._tree(layout)

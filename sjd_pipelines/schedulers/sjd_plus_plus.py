@@ -1,16 +1,32 @@
 """SJD++: Speculative Jacobi Decoding that keeps the drafts it is confident of."""
 
+from typing import Annotated
+
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .adaptive_window import check_window_or_auto
-from .base import check_choice, check_number
-from .drafting import INITIALISERS
+from .declaration import Bound, Card, Setting, WindowOrAuto
+from .drafting import Initialise
 from .raster_window import Slots
 from .relaxation import confident
 from .speculative_jacobi import SJDScheduler
 
-CONFIDENCES = ("ratio", "probability")
+Confidence = Annotated[
+    str,
+    Setting(
+        "What counts as confident: how the guess's probability compares with before (ratio), or the probability "
+        "itself. No cost.",
+        choices=("ratio", "probability"),
+    ),
+]
+Threshold = Annotated[
+    float,
+    Setting(
+        "Guesses above this confidence stay. Lower keeps more: fewer passes, further from the model's own pictures. "
+        "With probability, above 1 keeps none and is lossless.",
+        most=100,
+    ),
+]
 
 
 class SJDPlusPlusScheduler(SJDScheduler):
@@ -19,7 +35,7 @@ class SJDPlusPlusScheduler(SJDScheduler):
     The paper's measure of confidence and its threshold are not public; both are settings here.
 
     Args:
-        window: drafts verified per pass, at least 1, or "auto".
+        window: drafts verified per pass, or "auto".
         initialise: as in `SJDScheduler`.
         confidence: `ratio` of the new probability of a draft to its old one, or the new `probability` itself.
         reuse_threshold: drafts of a higher confidence stay; `probability` above 1 is `SJDScheduler`.
@@ -27,19 +43,23 @@ class SJDPlusPlusScheduler(SJDScheduler):
 
     label = "approximate"
     paper = "Teng et al. 2025, arXiv 2512.07503"
+    card = Card(
+        "SJD++",
+        "Speculative Jacobi that keeps guesses it is confident of instead of drawing them again. Fewer passes; the "
+        "picture gets slightly safer.",
+        "Compare with Coupled Speculative Jacobi, which has the same aim and is lossless.",
+    )
+    bounds = (Bound("SJD++", "reuse_threshold", (2.0, 1.0, 0.5, 0.25)),)
 
     @register_to_config
     def __init__(
         self,
-        window: int | str = 16,
-        initialise: str = "law-above",
-        confidence: str = "ratio",
-        reuse_threshold: float = 0.5,
+        window: WindowOrAuto = 16,
+        initialise: Initialise = "law-above",
+        confidence: Confidence = "ratio",
+        reuse_threshold: Threshold = 0.5,
     ):
-        check_window_or_auto(window)
-        check_choice("initialise", initialise, INITIALISERS)
-        check_choice("confidence", confidence, CONFIDENCES)
-        check_number("reuse_threshold", reuse_threshold, 0)
+        pass
 
     def redraft(self, slots: Slots) -> torch.Tensor:
         tokens = super().redraft(slots)

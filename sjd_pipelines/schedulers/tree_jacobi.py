@@ -5,6 +5,7 @@ whichever path agrees with the seeded choices is the path of sequential decoding
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -14,13 +15,32 @@ from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
 from ..decoding.sampling import most_likely
 from ..decoding.state import DecodingState, Query
-from .base import check_choice, check_count, check_window
-from .drafting import INITIALISERS
+from .declaration import Card, Setting, Window
+from .drafting import Initialise
 from .jacobi import SeededJacobiScheduler
 from .verification import at_drafts, exact_match, leading
 
 FRESH_DOUBT = 0.5  # chance that a token no pass has seen yet will change
 NO_TOKEN = -1
+
+Branching = Annotated[
+    int,
+    Setting(
+        "How many close choices are tried both ways per pass. More saves passes; each makes passes slower by depth "
+        "tokens.",
+        least=1,
+        most=64,
+    ),
+]
+Depth = Annotated[
+    int,
+    Setting(
+        "How far each of those side ways is followed. Longer saves passes where guesses are good; each token makes "
+        "passes slower.",
+        least=1,
+        most=64,
+    ),
+]
 
 
 @dataclass
@@ -68,21 +88,26 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
     everything before it holds.
 
     Args:
-        window: drafts on the main chain, at least 1.
-        branches: side chains per pass, at least 1.
-        depth: tokens of a side chain, at least 1.
+        window: drafts on the main chain.
+        branches: side chains per pass.
+        depth: tokens of a side chain.
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
     """
 
     paper = "this package; seeded verification after Wiggers & Hoogeboom 2020, arXiv 2002.09928"
+    card = Card(
+        "Tree Jacobi",
+        "Seeded Jacobi that also tries the runner-up where a choice was close: fewer passes still, and not a pixel "
+        "differs. Each pass works on more tokens.",
+        "Try it where the number of passes sets the time and not their width, as on a GPU with one picture at once.",
+    )
     state_type = TreeState
 
     @register_to_config
-    def __init__(self, window: int = 32, branches: int = 4, depth: int = 8, initialise: str = "law-above"):
-        check_window(window)
-        check_count("branches", branches)
-        check_count("depth", depth)
-        check_choice("initialise", initialise, INITIALISERS)
+    def __init__(
+        self, window: Window = 32, branches: Branching = 4, depth: Depth = 8, initialise: Initialise = "law-above"
+    ):
+        pass
 
     @property
     def scratch(self) -> int:

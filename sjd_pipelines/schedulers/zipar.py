@@ -1,5 +1,7 @@
 """ZipAR: one token per open row and pass, a row trailing the one above by some columns."""
 
+from typing import Annotated
+
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import pad
@@ -7,9 +9,23 @@ from torch.nn.functional import pad
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
-from .base import check_count
-from .row_parallel import RowDecodingState, RowParallelScheduler
+from .declaration import LONGEST, Bound, Card, Setting
+from .row_parallel import ROW_SHARES, RowDecodingState, RowParallelScheduler
 from .verification import at_drafts, residual, speculative_accept
+
+Delay = Annotated[
+    int | None,
+    Setting(
+        "How many tokens a row stays behind the one above. Smaller is faster and less faithful; -1 is a quarter of "
+        "the row, a whole row is sequential drawing.",
+        least=1,
+        most=LONGEST,
+    ),
+]
+Adaptive = Annotated[
+    bool,
+    Setting("Start a row only once its first token has proved stable. A few more passes, fewer broken shapes."),
+]
 
 
 class ZipARScheduler(RowParallelScheduler):
@@ -26,11 +42,17 @@ class ZipARScheduler(RowParallelScheduler):
 
     label = "approximate"
     paper = "He et al. 2024, arXiv 2412.04062"
+    card = Card(
+        "ZipAR",
+        "Draws several rows at once, each a little behind the one above. Very few passes; a token does not see the "
+        "right end of the row above, so large shapes may break.",
+        "For drafts and large pictures. If shapes break, raise delay or turn adaptive on.",
+    )
+    bounds = (Bound("ZipAR", "delay", ROW_SHARES, by_row=True),)
 
     @register_to_config
-    def __init__(self, delay: int | None = None, adaptive: bool = False):
-        if delay is not None:
-            check_count("delay", delay)
+    def __init__(self, delay: Delay = None, adaptive: Adaptive = False):
+        pass
 
     @property
     def window(self) -> int:

@@ -1,0 +1,91 @@
+"""Writes what follows from declarations: the pages of the nodes in comfy_nodes/web/docs, and README's schedulers.
+
+`python tests/comfy_nodes/make_docs.py`; it needs no ComfyUI. What a page says below the table of outputs is written by
+hand, and kept.
+"""
+
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sjd_pipelines import SCHEDULERS
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "comfy_nodes" / "web" / "docs"
+README = ROOT / "README.md"
+COMMAND = "python tests/comfy_nodes/make_docs.py"
+
+
+def documents(nodes: Mapping[str, Any]) -> dict[Path, str]:
+    """File -> what it should say, of node classes by id."""
+    pages = {PAGES / f"{node_id}.md": node for node_id, node in nodes.items()}
+    return {path: page(node, _by_hand(path)) for path, node in pages.items()} | {
+        README: with_table(README.read_text(encoding="utf-8"))
+    }
+
+
+def page(node: Any, by_hand: str = "") -> str:
+    """The page of a node: what it is, when to take it, its inputs and outputs, and what was written by hand."""
+    schema = node.define_schema()
+    parts = [f"# {schema.display_name}", schema.description]
+    if hasattr(node, "scheduler"):
+        parts.append(SCHEDULERS[node.scheduler].card.advice)
+    if schema.inputs:
+        rows = [(one.id, _start(one), one.tooltip) for one in schema.inputs]
+        parts += ["## Inputs", table(("input", "starts as", "what it does"), rows)]
+    rows = [(one.display_name, one.tooltip) for one in schema.outputs]
+    parts += ["## Outputs", table(("output", "what it is"), rows)]
+    return "\n\n".join([*parts, *([by_hand] if by_hand else [])]) + "\n"
+
+
+def with_table(readme: str) -> str:
+    """README with its table of schedulers made anew."""
+    rows = [
+        (f"`{name}`", f"`{cls.__name__}`", cls.label, f"{cls.card.summary.split('. ')[0].rstrip('.')}.", cls.paper)
+        for name, cls in SCHEDULERS.items()
+    ]
+    made = table(("name", "class", "label", "what it does", "source"), rows)
+    readme, count = re.subn(r"^\| name \| class \|.*\n(?:\|.*\n)*", lambda _: made + "\n", readme, flags=re.MULTILINE)
+    assert count == 1, "README has no table of schedulers"
+    return readme
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (headers, *rows)]
+    return "\n".join([lines[0], "|---" * len(headers) + "|", *lines[1:]])
+
+
+def _start(one: Any) -> str:
+    """What an input starts as, in words."""
+    if not hasattr(one, "default"):
+        return "optional" if one.optional else ""
+    return str(one.default).lower() if isinstance(one.default, bool) else str(one.default) or "empty"
+
+
+def _by_hand(path: Path) -> str:
+    """What a page says below the table of outputs."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found = re.search(r"^## Outputs\n\n(?:\|.*\n)*([\s\S]*)", text, re.MULTILINE)
+    return found.group(1).strip() if found else ""
+
+
+def main() -> None:
+    from fake_comfyui import Server
+
+    with tempfile.TemporaryDirectory() as models:
+        sys.modules.update(Server(models).modules())
+        sys.path.insert(0, str(ROOT))
+        from comfy_nodes import NODES
+
+        made = documents({node.define_schema().node_id: node for node in NODES})
+    for path in {*PAGES.glob("*.md")} - made.keys():
+        path.unlink()
+    for path, text in made.items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
