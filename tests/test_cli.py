@@ -173,7 +173,7 @@ def test_the_window_may_be_left_to_speed(sjd, model):
     (record,) = json.loads(Path("stats.json").read_text())
     assert max(record["windows"]) <= TOKENS // 2
     status, _, err = sjd(*run[:6], "--scheduler", "pjd", "--window", "auto", "-o", "auto.png")
-    assert (status, err) == (2, "sjd: error: scheduler pjd: window must be an integer of at least 1, got 'auto'.\n")
+    assert (status, err) == (2, "sjd: error: scheduler pjd: window must be an integer from 1 to 65536, got 'auto'.\n")
 
 
 BAD_INPUT = {
@@ -181,7 +181,7 @@ BAD_INPUT = {
     ("generate", "car", ""): "prompt 2 is empty.",
     ("generate",): "the following arguments are required: PROMPT",
     (): "the following arguments are required: COMMAND",
-    ("generate", "car", "--window", "0"): "argument --window: must be an integer of at least 1, got '0'",
+    ("generate", "car", "--window", "0"): "argument --window: must be an integer from 1 to 65536 or 'auto', got 0",
     ("generate", "car", "--num-images", "x"): "argument --num-images: must be an integer of at least 1, got 'x'",
     ("generate", "car", "--seed", "-1"): "argument --seed: must be an integer of at least 0, got '-1'",
     ("generate", "car", "dog", "--seed", str(2**63 - 1)): (
@@ -200,7 +200,7 @@ BAD_INPUT = {
     ),
     ("generate", "car", "--scheduler", "sjd", "--set", "window"): "--set window: must have the form KEY=VALUE.",
     ("generate", "car", "--scheduler", "sjd", "--set", "window=big"): (
-        "scheduler sjd: window must be an integer of at least 1 or 'auto', got 'big'."
+        "scheduler sjd: window must be an integer from 1 to 65536 or 'auto', got 'big'."
     ),
     ("generate", "car", "--scheduler", "sjd", "--window", "2", "--set", "window=3"): (
         "--set window=3: window is given twice."
@@ -227,9 +227,16 @@ BAD_INPUT = {
     ("generate", "car", "--stats", "missing/a.json"): "--stats: the folder missing does not exist.",
     ("generate", "car", "-o", "a.png", "--grid", "a.png"): "a.png is the file of two outputs; give them different",
     ("benchmark", "--schedulers", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
-    ("benchmark", "--windows", "4", "0"): "argument --windows: must be an integer of at least 1, got '0'",
+    ("benchmark", "--windows", "4", "0"): "argument --windows: must be an integer from 1 to 65536 or 'auto', got 0",
     ("benchmark", "--json", "missing/a.json"): "--json: the folder missing does not exist.",
     ("verify", "--schedulers", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
+    ("verify", "--windows", "4096"): "scheduler eagle: window must be an integer from 1 to 1024, got 4096.",
+    ("step-cost", "--window", str(10**30)): (
+        "scheduler jacobi: window must be an integer from 1 to 65536 or 'auto', got an integer of 31 digits."
+    ),
+    ("benchmark", "--report", "report", "--windows", "4096"): (
+        "scheduler eagle: window must be an integer from 1 to 1024, got 4096."
+    ),
     ("verify", "--samples", "0"): "argument --samples: must be an integer of at least 1, got '0'",
 }  # fmt: skip
 

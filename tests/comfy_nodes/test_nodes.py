@@ -127,6 +127,8 @@ def test_numbers_that_may_be_left_out(decoder):
 def test_a_bad_setting_is_told_on_the_decoder(run):
     with pytest.raises(ValueError, match=r"initialise must be one of random, .*; got 'crystal-ball'"):
         run("SJDDecoderSpeculative", initialise="crystal-ball")
+    with pytest.raises(ValueError, match=r"^distance must be a number from 0 to 100 or None, got inf\.$"):
+        run("SJDDecoderGrouped", distance=float("inf"))
 
 
 def test_without_a_decoder_the_models_own_is_used_and_kept(sample, toy, decoder):

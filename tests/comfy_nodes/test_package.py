@@ -12,6 +12,8 @@ from PIL import Image
 from sjd_pipelines import SCHEDULERS
 from sjd_pipelines.bundled import bundled_folder
 
+from .make_docs import COMMAND, documents
+
 ROOT = Path(__file__).parents[2]
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
@@ -84,17 +86,26 @@ def test_every_node_has_a_page_that_names_its_inputs_and_outputs(nodes):
             assert f"| {one.display_name} |" in pages[node_id], node_id
 
 
-def test_every_scheduler_has_a_card_with_its_settings(pack):
-    cards = sys.modules["pack_under_test.comfy_nodes.decoder_cards"].CARDS
-    hint = "Every scheduler needs a card in comfy_nodes/decoder_cards.py"
-    assert set(cards) == set(SCHEDULERS), hint
-    for name, card in cards.items():
-        settings = [key for key in SCHEDULERS[name]().config if not key.startswith("_")]
-        assert list(card.settings) == settings, f"{hint} with its settings: {name}"
-
-
 def test_the_samplers_page_says_what_the_bundled_model_knows():
     page = " ".join((ROOT / "comfy_nodes/web/docs/SJDSampler.md").read_text(encoding="utf-8").split())
     words = json.loads((bundled_folder() / "words.json").read_text(encoding="utf-8"))
     kinds = {kind: ", ".join(word.split(" (")[0] for word in words[kind]) for kind in ("objects", "backgrounds")}
     assert f"side by side: {kinds['objects']}. Backgrounds: {kinds['backgrounds']}. " in page
+
+
+def test_every_scheduler_has_a_node_with_its_settings(nodes):
+    made = {node.scheduler: node.define_schema() for node in nodes.values() if hasattr(node, "scheduler")}
+    assert list(made) == list(SCHEDULERS)
+    for name, schema in made.items():
+        settings = {key: value for key, value in SCHEDULERS[name]().config.items() if not key.startswith("_")}
+        starts = {one.id: None if one.default == -1 else one.default for one in schema.inputs}
+        assert starts == settings
+        for one in schema.inputs:
+            if hasattr(one, "min"):
+                assert one.min <= one.default <= one.max
+
+
+def test_pages_and_readme_say_what_is_declared(nodes):
+    made = documents(nodes)
+    stale = [path.name for path, text in made.items() if not path.is_file() or path.read_text("utf-8") != text]
+    assert not stale, f"run `{COMMAND}`"

@@ -195,5 +195,5 @@ def test_auto_is_saved_with_the_scheduler(tmp_path, name):
 
 @pytest.mark.parametrize("window", [0, "fast", True, None])
 def test_bad_windows_are_refused(window):
-    with pytest.raises(ValueError, match=rf"window must be an integer of at least 1 or 'auto', got {window!r}\."):
+    with pytest.raises(ValueError, match=rf"window must be an integer from 1 to 65536 or 'auto', got {window!r}\."):
         SeededJacobiScheduler(window=window)

@@ -117,9 +117,12 @@ def test_every_initialisation_keeps_seeded_jacobi_exact(pipe, initialise, window
 @pytest.mark.parametrize(
     ("build_scheduler", "message"),
     [
-        (lambda: SJDScheduler(window=0), r"window must be an integer of at least 1 or 'auto', got 0\."),
-        (lambda: SJDScheduler(window=True), r"window must be an integer of at least 1 or 'auto', got True\."),
-        (lambda: SeededJacobiScheduler(window=2.5), r"window must be an integer of at least 1 or 'auto', got 2\.5\."),
+        (lambda: SJDScheduler(window=0), r"window must be an integer from 1 to 65536 or 'auto', got 0\."),
+        (lambda: SJDScheduler(window=True), r"window must be an integer from 1 to 65536 or 'auto', got True\."),
+        (
+            lambda: SeededJacobiScheduler(window=2.5),
+            r"window must be an integer from 1 to 65536 or 'auto', got 2\.5\.",
+        ),
         (lambda: SJDScheduler(initialise="zeros"), r"initialise must be one of random, .*; got 'zeros'\."),
         (lambda: CoupledSJDScheduler(coupling="minimal"), r"coupling must be one of maximal, gumbel; got 'minimal'\."),
     ],

@@ -159,7 +159,7 @@ def test_no_reviser_no_work(pipe):
 
 @pytest.mark.parametrize("setting", ["window", "reach", "revisions"])
 def test_bad_settings_are_refused(setting):
-    with pytest.raises(ValueError, match=rf"{setting} must be .*at least 1.*, got 0\."):
+    with pytest.raises(ValueError, match=rf"{setting} must be an integer from 1 to .*, got 0\."):
         RevisedJacobiScheduler(**{setting: 0})
 
 

@@ -200,8 +200,8 @@ def test_parallel_rows_are_biased(enumerable, scheduler):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ZipARScheduler(delay=0), r"delay must be an integer of at least 1, got 0\."),
-        (lambda: ParallelJacobiScheduler(delay=1.5), r"delay must be an integer of at least 1, got 1\.5\."),
+        (lambda: ZipARScheduler(delay=0), r"delay must be an integer from 1 to 65536 or None, got 0\."),
+        (lambda: ParallelJacobiScheduler(delay=1.5), r"delay must be an integer from 1 to 65536 or None, got 1\.5\."),
         (lambda: ParallelJacobiScheduler(initialise="law-left"), r"initialise must be one of random, .*'law-left'\."),
     ],
 )

@@ -97,8 +97,8 @@ def test_every_node_of_the_tree_sees_its_own_path():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"branches": 0}, r"branches must be an integer of at least 1, got 0\."),
-        ({"depth": 0}, r"depth must be an integer of at least 1, got 0\."),
+        ({"branches": 0}, r"branches must be an integer from 1 to 1024, got 0\."),
+        ({"depth": 0}, r"depth must be an integer from 1 to 64, got 0\."),
         ({"branches": 8, "depth": 4}, r"branches \*\* depth must be at most 1024, got 4096\."),
     ],
 )

@@ -35,5 +35,5 @@ def test_a_branch_that_leaves_its_keys_behind_is_caught(wide):
 
 @pytest.mark.parametrize("setting", ["branches", "depth"])
 def test_bad_settings_are_refused(setting):
-    with pytest.raises(ValueError, match=rf"{setting} must be an integer of at least 1, got 0\."):
+    with pytest.raises(ValueError, match=rf"{setting} must be an integer from 1 to \d+, got 0\."):
         TreeJacobiScheduler(**{setting: 0})
