@@ -52,5 +52,6 @@ def test_contenders_are_told_apart_and_stand_once():
     assert [contender.name for contender in at_defaults(["sjd", "gsd", "sjd"])] == ["sjd", "gsd"]
     keys = [family.at(value, columns=16).key for family in RELAXED_FAMILIES for value in family.values]
     assert len(set(keys)) == len(keys)
-    assert RELAXED_FAMILIES[-1].by_row
-    assert RELAXED_FAMILIES[-1].at(0.5, columns=3, window=2).settings["delay"] == 2
+    by_row = [family for family in RELAXED_FAMILIES if family.by_row]
+    assert [family.name for family in by_row] == ["zipar", "pjd"]
+    assert [family.at(0.5, columns=3, window=2).settings["delay"] for family in by_row] == [2, 2]
