@@ -36,6 +36,8 @@ REFUSED = [
     "generate dog --output nowhere/dog.png",
     "generate dog --grid sheet.txt",
     "generate dog --set window=3",
+    "generate dog --scheduler magic",
+    "verify --schedulers sjd magic",
     "benchmark --temperature -1",
     "fidelity --top-p 0",
     "verify --samples 0",
