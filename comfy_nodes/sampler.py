@@ -1,12 +1,9 @@
 """The sampler: prompt to tokens."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from comfy_api.latest import io
 
-from sjd_pipelines import DecodingScheduler, ImageTokenLayout, SJDAutoRegressivePipeline
+from sjd_pipelines import DecodingScheduler, ImageTokenLayout
 from sjd_pipelines.schedulers.registry import registered_name
 
 from .preview import Watch
@@ -177,10 +174,7 @@ class SJDSampler(io.ComfyNode):
         remarks = model.pipe.prompt_remarks([prompt, negative_prompt] if guided else [prompt])
         show_text(cls.hidden and cls.hidden.unique_id, "\n".join(remarks))
         watch = Watch(model, layout, batch_size, preview_seconds)
-        with (
-            model.ready(memory_required(model, layout, scheduler, prompt, batch_size, guided)) as pipe,
-            using(pipe, scheduler),
-        ):
+        with model.ready(memory_required(model, layout, scheduler, prompt, batch_size, guided)) as pipe:
             output = pipe(
                 prompt,
                 negative_prompt=negative_prompt or None,
@@ -191,6 +185,7 @@ class SJDSampler(io.ComfyNode):
                 output_type="latent",
                 callback_on_step_end=watch,
                 callback_on_step_end_tensor_inputs=list(watch.tensor_inputs),
+                scheduler=scheduler,
                 **options,
             )
         height, width = pixel_size(pipe, layout)
@@ -210,23 +205,12 @@ class SJDSampler(io.ComfyNode):
         return io.NodeOutput(tokens, report)
 
 
-@contextmanager
-def using(pipe: SJDAutoRegressivePipeline, scheduler: DecodingScheduler) -> Iterator[None]:
-    """The pipeline is shared by all samplers of a graph: its scheduler is lent for one run."""
-    before = pipe.scheduler
-    pipe.scheduler = scheduler
-    try:
-        yield
-    finally:
-        pipe.scheduler = before
-
-
 def memory_required(
     model: Model, layout: ImageTokenLayout, scheduler: DecodingScheduler, prompt: str, batch_size: int, guided: bool
 ) -> float:
     """Bytes a run needs beside the weights: keys and values of every slot, and some copies of a window's laws."""
     prompt_slots = 64 + len(prompt.encode()) // 2  # a chat template; tokens of two letters or more
-    window_slots = scheduler.margin(layout) + 1
+    window_slots = scheduler.margin(layout)
     slots = prompt_slots + layout.num_tokens + window_slots
     canvas = slots * model.token_bytes * (1 if guided else 0.5)
     laws = 8 * window_slots * layout.vocabulary_size * 4

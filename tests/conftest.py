@@ -5,6 +5,7 @@ import torch
 
 from sjd_pipelines.benchmark.toy import toy_pipeline
 from sjd_pipelines.cli import main
+from sjd_pipelines.decoding import ImageTokenLayout, TargetPass
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +47,25 @@ def sjd(capsys, tmp_path, monkeypatch):
 
 def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+class TableTarget:
+    """A target whose law of a token depends on the one before it alone, and that keeps what it was asked."""
+
+    def __init__(self, table: torch.Tensor, layout: ImageTokenLayout, batch_size: int):
+        self.table, self.layout, self.batch_size, self.device = table, layout, batch_size, table.device
+        self.queries = []
+
+    def run(self, query):
+        self.queries.append(query)
+        laws = self.table[query.token_ids]
+        return TargetPass(query, laws[..., :0], laws)
+
+    def law(self, logits, predicts):
+        return logits
+
+
+@pytest.fixture
+def table_target():
+    """The class `TableTarget`."""
+    return TableTarget

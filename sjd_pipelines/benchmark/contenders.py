@@ -38,8 +38,9 @@ class Contender:
 
     def missing(self, pipe: SJDAutoRegressivePipeline) -> str | None:
         """Why this pipeline cannot run it; None if it can."""
-        lacking = pipe.lacking(self.scheduler) if self.scheduler else None
-        return f"needs a {lacking}; this pipeline has none" if lacking else None
+        if self.scheduler is None:
+            return None
+        return self.scheduler.unsuited(pipe.image_layout(None, None), pipe.companions())
 
 
 def at_defaults(names: list[str] | None = None) -> tuple[Contender, ...]:

@@ -45,7 +45,7 @@ def draw(
     sampling: dict[str, float],
     **options: Any,
 ) -> Run:
-    """Draw one picture per prompt, picture i from seed `seed + i`. The pipeline keeps its own scheduler.
+    """Draw one picture per prompt, picture i from seed `seed + i`.
 
     Args:
         pipe: any family.
@@ -64,14 +64,10 @@ def draw(
         ones = [[1] * tokens.shape[1] for _ in prompts]
         return Run(time.perf_counter() - begin, tokens, [tokens.shape[1]] * len(prompts), ones)
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
-    before, pipe.scheduler = pipe.scheduler, scheduler
-    try:
-        begin = time.perf_counter()
-        output = pipe(prompts, generator=generators, output_type="latent", **sampling, **options)
-        wait_for(pipe.device)
-        seconds = time.perf_counter() - begin
-    finally:
-        pipe.scheduler = before
+    begin = time.perf_counter()
+    output = pipe(prompts, generator=generators, output_type="latent", scheduler=scheduler, **sampling, **options)
+    wait_for(pipe.device)
+    seconds = time.perf_counter() - begin
     statistics = output.statistics
     return Run(
         seconds,

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from ..decoding import ImageTokenLayout, Query, probabilities
+from ..decoding import ImageTokenLayout, Query, Sampling
 from ..pipelines import SJDAutoRegressivePipeline
 from ..schedulers import SCHEDULERS, AutoregressiveScheduler, DecodingScheduler, JacobiScheduler
 from ..schedulers.adaptive_window import AUTO, takes_auto
@@ -110,42 +110,38 @@ def image_law(
     top_p: float = 1.0,
     prompt: str = PROMPT,
 ) -> torch.Tensor:
-    """The probability of every image, by the chain rule: `[V ** N]` float64, first token most significant.
+    """The probability of every image, by the chain rule: `[V ** N]` float64, see `image_index`.
 
     Teacher-forced forward passes over all sequences; no scheduler takes part.
     """
     layout = pipe.image_layout(None, None)
     tokens = torch.tensor(list(product(range(layout.codebook_size), repeat=layout.num_tokens)))  # [V ** N, N]
     encoded = pipe.encode_prompt([prompt], None, guidance_scale > 1, len(tokens))
-    memory = pipe.prefill(encoded, layout, guidance_scale)
-    positions = torch.arange(layout.num_tokens).expand_as(tokens) - 1
-    visible = torch.arange(layout.num_tokens) <= positions[..., None]
-    query = Query(tokens.roll(1, 1), positions, visible)  # slot -1 ignores its token
-    law = probabilities(pipe.forward(query, memory), temperature, top_k, top_p)  # [V ** N, N, V]
-    return law.double().gather(-1, tokens[..., None])[..., 0].prod(-1)
+    target = pipe.prepare_target(encoded, layout, Sampling(guidance_scale, temperature, top_k, top_p))
+    query = Query.teacher_forced(tokens)
+    law = target.law(target.run(query).logits, query.predicts)  # [V ** N, N, V]
+    law = law.double().gather(-1, tokens[..., None])[..., 0].prod(-1)  # [V ** N]
+    return torch.empty_like(law).scatter_(0, image_index(layout.image_tokens(tokens), layout), law)
 
 
 def draw(
     pipe: SJDAutoRegressivePipeline, scheduler: DecodingScheduler, samples: int, seed: int, **sampling: float
 ) -> tuple[torch.Tensor, float]:
     """`samples` images of one prompt in one call, as indices into `image_law` `[samples]`, and mean passes."""
-    before, pipe.scheduler = pipe.scheduler, scheduler
-    try:
-        output = pipe(
-            PROMPT,
-            num_images_per_prompt=samples,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="latent",
-            **sampling,
-        )
-    finally:
-        pipe.scheduler = before
+    output = pipe(
+        PROMPT,
+        num_images_per_prompt=samples,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="latent",
+        scheduler=scheduler,
+        **sampling,
+    )
     passes = output.statistics.forward_passes
     return image_index(output.tokens, pipe.image_layout(None, None)), sum(passes) / len(passes)
 
 
 def image_index(tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
-    """`[B, N]` tokens -> `[B]` index of the image in `image_law`."""
+    """`[B, N]` tokens in raster order -> `[B]` index of the image in `image_law`, the first most significant."""
     weights = layout.codebook_size ** torch.arange(layout.num_tokens - 1, -1, -1)
     return (tokens * weights).sum(-1)
 

@@ -16,12 +16,13 @@ from transformers import JanusForConditionalGeneration, LlamaConfig
 from ..pipelines import SJDJanusPipeline
 from ..schedulers import AutoregressiveScheduler, DecodingScheduler, SeededJacobiScheduler
 from .library import library_tokens
+from .loop_seconds import measure_loop
 from .machine import machine_facts, wait_for
-from .speed import network_seconds
 from .toy import SPECIAL, WORDS, janus_pipeline, toy_config
 
 PROMPT = "a red dog left of a blue car"
-GUIDANCE_SCALE = 5.0  # Janus-Pro's own; two rows per picture
+# Janus-Pro's own guidance; two rows per picture.
+SAMPLING = {"guidance_scale": 5.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 WARM_UP_PASSES = 3
 LOGIT_SCALE = 3.0  # gain of either layer of the generation head
 _COPIED_BYTES = 2**28
@@ -181,9 +182,8 @@ def measure_pass_costs(
     costs = []
     for index, scheduler in enumerate(schedulers):
         samples = _pass_milliseconds(pipe, scheduler, batch_size, passes)
-        with network_seconds(pipe) as seconds:
-            timed = len(_pass_milliseconds(pipe, scheduler, batch_size, passes))
-        transformer = 1000 * sum(seconds.transformer) / (timed + WARM_UP_PASSES)
+        seconds = measure_loop(pipe, scheduler, [PROMPT] * batch_size, 0, SAMPLING, WARM_UP_PASSES + passes)
+        transformer = 1000 * sum(seconds.transformer) / seconds.passes
         middle = median(samples)
         costs.append(
             PassCost(type(scheduler).__name__, scheduler.window, middle, transformer, middle / floor, samples)
@@ -216,17 +216,14 @@ def _pass_milliseconds(
         ends.append(time.perf_counter())
         pipe.interrupt = pass_index + 1 >= WARM_UP_PASSES + passes
 
-    pipe.scheduler = scheduler
     pipe(
         PROMPT,
-        guidance_scale=GUIDANCE_SCALE,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
         num_images_per_prompt=batch_size,
         generator=torch.Generator().manual_seed(0),
         output_type="latent",
         callback_on_step_end=clock,
+        scheduler=scheduler,
+        **SAMPLING,
     )
     return [1000 * (end - begin) for begin, end in zip(ends[WARM_UP_PASSES - 1 :], ends[WARM_UP_PASSES:])]
 
@@ -236,7 +233,7 @@ def _library_milliseconds(pipe: SJDJanusPipeline, batch_size: int) -> float:
     for _ in range(2):
         wait_for(pipe.device)
         begin = time.perf_counter()
-        tokens = library_tokens(pipe, [PROMPT] * batch_size, 0, GUIDANCE_SCALE, temperature=1.0, top_k=0, top_p=1.0)
+        tokens = library_tokens(pipe, [PROMPT] * batch_size, 0, **SAMPLING)
         wait_for(pipe.device)
         seconds = time.perf_counter() - begin
     return 1000 * seconds / tokens.shape[1]

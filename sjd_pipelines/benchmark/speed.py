@@ -8,13 +8,10 @@ Every run is saved as it ends, and a benchmark that was interrupted goes on with
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from statistics import mean, median
 from typing import Any
-
-import torch
 
 from ..emoji.judge import rates
 from ..pipelines import SJDAutoRegressivePipeline
@@ -24,11 +21,9 @@ from .contenders import Contender
 from .drawing import benchmark_scenes, draw, score_run
 from .journal import Journal
 from .library import check_library
+from .loop_seconds import measure_loop
 from .machine import pipeline_facts, wait_for
 
-TRANSFORMER_CALLS = ("run_transformer", "image_logits")
-# Components that draft, and what is asked of them.
-DRAFTING_CALLS = {"drafter": ("forward",), "reviser": ("read", "respond", "change")}
 WARM_UP_PASSES = 3
 OVERHEAD_PROMPTS = 4
 
@@ -202,56 +197,6 @@ def measure_speed(
     return SpeedReport(facts, method, skipped, pixels, results)
 
 
-@dataclass
-class NetworkSeconds:
-    """Seconds of every call into a network: the transformer (layers, head), and those that draft."""
-
-    transformer: list[float] = field(default_factory=list)
-    drafting: list[float] = field(default_factory=list)
-
-
-@contextmanager
-def network_seconds(pipe: SJDAutoRegressivePipeline) -> Iterator[NetworkSeconds]:
-    """Times every call into a network after the prefill.
-
-    The calls are timed on this one pipeline object, which is as before when the block ends.
-    """
-    seconds = NetworkSeconds()
-    prefill = pipe.prefill
-    device = pipe.device  # a pipeline has to look for it, which takes as long as a short operation
-
-    def timed(method: Callable[..., torch.Tensor], taken: list[float]) -> Callable[..., torch.Tensor]:
-        def call(*args: Any) -> torch.Tensor:
-            wait_for(device)
-            begin = time.perf_counter()
-            result = method(*args)
-            wait_for(device)
-            taken.append(time.perf_counter() - begin)
-            return result
-
-        return call
-
-    def prefill_untimed(*args: Any) -> Any:
-        timed_before = len(seconds.transformer)
-        memory = prefill(*args)
-        del seconds.transformer[timed_before:]
-        return memory
-
-    calls = [(pipe, name, seconds.transformer) for name in TRANSFORMER_CALLS]
-    for component, names in DRAFTING_CALLS.items():
-        network = getattr(pipe, component)
-        calls += [(network, name, seconds.drafting) for name in names if network is not None]
-    for owner, name, taken in calls:
-        setattr(owner, name, timed(getattr(owner, name), taken))
-    pipe.prefill = prefill_untimed
-    try:
-        yield seconds
-    finally:
-        for owner, name, _ in calls:
-            delattr(owner, name)
-        del pipe.prefill
-
-
 def _overhead(
     pipe: SJDAutoRegressivePipeline,
     contender: Contender,
@@ -268,12 +213,15 @@ def _overhead(
         draw(pipe, None, prompts[:size], seed, sampling)
         return None
     draw(pipe, contender.scheduler, prompts[:size], seed, sampling, callback_on_step_end=_stop_soon)
-    with network_seconds(pipe) as seconds:
-        loop = sum(
-            draw(pipe, contender.scheduler, prompts[start : start + size], seed + start, sampling).decode_seconds
-            for start in range(0, len(prompts), size)
-        )
-    return {"overhead": 1 - sum(seconds.transformer) / loop, "drafting": sum(seconds.drafting) / loop}
+    batches = [
+        measure_loop(pipe, contender.scheduler, prompts[start : start + size], seed + start, sampling)
+        for start in range(0, len(prompts), size)
+    ]
+    loop = sum(batch.loop for batch in batches)
+    transformer, drafting = (
+        sum(sum(getattr(batch, part)) for batch in batches) for part in ("transformer", "drafting")
+    )
+    return {"overhead": 1 - transformer / loop, "drafting": drafting / loop}
 
 
 def overhead_text(overhead: float, drafting: float) -> str:

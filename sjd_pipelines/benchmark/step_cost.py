@@ -7,9 +7,8 @@ from statistics import mean, median
 
 import torch
 
-from ..decoding import ImageTokenLayout, PositionNoise
+from ..decoding import DecodingState, ImageTokenLayout, PositionNoise, Query, TargetPass, decode
 from ..decoding.drafter import DraftQuery
-from ..decoding.state import DecodingState
 from ..schedulers import SCHEDULERS, DecodingScheduler
 from .machine import wait_for
 
@@ -109,11 +108,34 @@ class _Laws:
         return self.banks[index % _BANKS][:, :slots]
 
 
+class _SyntheticTarget:
+    """A target whose laws come from a table, and that notes when it was asked for them."""
+
+    def __init__(self, layout: ImageTokenLayout, batch_size: int, laws: _Laws):
+        self.layout, self.batch_size, self.device, self.laws_at = layout, batch_size, laws.device, laws
+        self.calls, self.begin, self.end = 0, 0.0, 0.0
+
+    def run(self, query: Query) -> TargetPass:
+        wait_for(self.device)
+        self.begin = time.perf_counter()
+        laws = self.laws_at(self.calls, *query.positions.shape)
+        self.calls += 1
+        return TargetPass(query, laws[..., :0], laws)
+
+    def law(self, logits: torch.Tensor, predicts: torch.Tensor) -> torch.Tensor:
+        wait_for(self.device)
+        self.end = time.perf_counter()
+        return logits
+
+
 class _SyntheticDrafter:
     """A draft model whose laws are as near to the target's as those of earlier passes, at no cost."""
 
     def __init__(self, laws: _Laws):
         self.laws_at, self.calls = laws, 0
+
+    def observe(self, seen: TargetPass) -> None:
+        """What it draws next does not depend on it."""
 
     def laws(self, query: DraftQuery) -> torch.Tensor:
         self.calls += 1
@@ -130,21 +152,43 @@ class _SyntheticReviser:
     def __init__(self, laws: _Laws):
         self.laws_at, self.calls = laws, 0
 
-    def at(self, positions: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    def observe(self, seen: TargetPass) -> None:
+        """What it draws next does not depend on it."""
+
+    def at(self, predicts: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         def laws(canvas: torch.Tensor) -> torch.Tensor:
             self.calls += 1
-            return self.laws_at(self.calls, *positions.shape)
+            return self.laws_at(self.calls, *predicts.shape)
 
         return laws
 
 
-def _start(scheduler: DecodingScheduler, layout: ImageTokenLayout, batch_size: int, laws: _Laws) -> DecodingState:
-    state = scheduler.start(layout, batch_size, laws.device)
-    if scheduler.needs_drafter:
-        state.drafter = _SyntheticDrafter(laws)
-    if scheduler.needs_reviser:
-        state.reviser = _SyntheticReviser(laws)
-    return state
+_COMPANIONS = {"drafter": _SyntheticDrafter, "reviser": _SyntheticReviser}
+
+
+class _Stopwatch:
+    """Called after each pass: how long its parts took. Ends a run after `passes` passes, one more not being timed."""
+
+    def __init__(self, target: _SyntheticTarget, passes: int):
+        self.target, self.left = target, passes + 1
+        self.plans, self.steps, self.slots, self.tokens = [], [], [], []
+        self.start()
+
+    def start(self) -> None:
+        wait_for(self.target.device)
+        self.begin = time.perf_counter()
+
+    def observe(self, seen: TargetPass) -> None:
+        self.slots.append(seen.query.positions.shape[1])
+
+    def __call__(self, state: DecodingState) -> bool:
+        end = time.perf_counter()
+        self.plans.append(self.target.begin - self.begin)
+        self.steps.append(end - self.target.end)
+        self.tokens.append(mean(state.advances))
+        self.left -= 1
+        self.start()
+        return self.left == 0
 
 
 def _measure(
@@ -156,34 +200,20 @@ def _measure(
     laws: _Laws,
     codebook_seconds: float,
 ) -> StepCost:
-    device = laws.device
-    noise = PositionNoise(list(range(batch_size)), device)
-    state = _start(scheduler, layout, batch_size, laws)
-    plans, steps, slots, tokens = [], [], [], []
-    for index in range(passes + 1):
-        if state.finished:
-            state = _start(scheduler, layout, batch_size, laws)
-        wait_for(device)
-        begin = time.perf_counter()
-        query = scheduler.plan(state, noise)
-        wait_for(device)
-        planned = time.perf_counter()
-        law = laws(index, batch_size, query.positions.shape[1])
-        wait_for(device)
-        resumed = time.perf_counter()
-        state = scheduler.step(law, query, state, noise)
-        state.synchronize()
-        plans.append(planned - begin)
-        steps.append(time.perf_counter() - resumed)
-        slots.append(query.positions.shape[1])
-        tokens.append(mean(state.advances))
+    noise = PositionNoise(list(range(batch_size)), laws.device)
+    target = _SyntheticTarget(layout, batch_size, laws)
+    watch = _Stopwatch(target, passes)
+    while watch.left:
+        companions = {name: _COMPANIONS[name](laws) for name in scheduler.companions}
+        watch.start()
+        decode(target, scheduler, noise, {**companions, "stopwatch": watch}, watch)
     return StepCost(
         name=name,
         label=scheduler.label,
         window=scheduler.window,
-        slots=mean(slots[1:]),
-        tokens=mean(tokens[1:]),
-        plan=median(plans[1:]),
-        step=median(steps[1:]),
+        slots=mean(watch.slots[1:]),
+        tokens=mean(watch.tokens[1:]),
+        plan=median(watch.plans[1:]),
+        step=median(watch.steps[1:]),
         codebook=codebook_seconds,
     )

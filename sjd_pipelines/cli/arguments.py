@@ -132,12 +132,11 @@ def sampling_options(arguments: argparse.Namespace) -> dict[str, float]:
     Raises:
         CommandError: one is out of range.
     """
-    from ..pipelines.inputs import check_call
+    from ..pipelines.inputs import check_sampling
 
     given = {name: getattr(arguments, name) for name in SAMPLING if getattr(arguments, name) is not None}
-    in_range = {"guidance_scale": 1.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
     try:
-        check_call(["a"], None, **(in_range | given), num_images_per_prompt=1, output_type="pil")
+        check_sampling(**given)
     except ValueError as error:
         raise CommandError(error) from error
     return given

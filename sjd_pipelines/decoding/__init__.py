@@ -2,14 +2,19 @@
 
 from .cache import CanvasCache
 from .layout import FREE, ImageTokenLayout
+from .loop import decode
 from .noise import PositionNoise, Purpose, SharedNoise
+from .query import Query
 from .ring import PositionRing
-from .sampling import force, guide, inverse_transform, most_likely, probabilities, race
-from .state import DecodingState, DecodingStatistics, Query
+from .sampling import Sampling, force, guide, guide_rows, inverse_transform, most_likely, probabilities, race
+from .state import DecodingState
+from .statistics import DecodingStatistics
+from .target import Companion, Target, TargetPass
 
 __all__ = [
     "FREE",
     "CanvasCache",
+    "Companion",
     "DecodingState",
     "DecodingStatistics",
     "ImageTokenLayout",
@@ -17,9 +22,14 @@ __all__ = [
     "PositionRing",
     "Purpose",
     "Query",
+    "Sampling",
     "SharedNoise",
+    "Target",
+    "TargetPass",
+    "decode",
     "force",
     "guide",
+    "guide_rows",
     "inverse_transform",
     "most_likely",
     "probabilities",

@@ -5,7 +5,8 @@ from typing import Protocol
 
 import torch
 
-from .state import Query
+from .query import Query
+from .target import Companion
 
 
 @dataclass
@@ -23,15 +24,19 @@ class DraftQuery(Query):
     def first(self, count: int) -> "DraftQuery":
         """A query about the first `count` tokens, which live at their positions."""
         return DraftQuery(
-            self.token_ids[:, :count], self.positions[:, :count], self.visible[:, :count], moves=self.moves
+            self.token_ids[:, :count],
+            self.positions[:, :count],
+            self.predicts[:, :count],
+            self.visible[:, :count],
+            moves=self.moves,
         )
 
 
-class Drafter(Protocol):
+class Drafter(Companion, Protocol):
     """A draft model at work on one batch. It reads its past from canvas slots, as the target does."""
 
     def laws(self, query: DraftQuery) -> torch.Tensor:
-        """The drafter's law of the token behind each wanted token, guided and warped as the target's.
+        """The drafter's law of what each wanted token predicts, guided and warped as the target's.
 
         A token may be asked about once the token before it has gone through the target or the drafter.
 

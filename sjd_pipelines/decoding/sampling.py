@@ -1,5 +1,7 @@
 """Logits to probabilities: guidance, mask, temperature, top-k, top-p, softmax, in that order, once."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -8,9 +10,36 @@ from .layout import FREE
 FIRST_LOOK = 16  # tokens that are looked at before all of them are
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are sampled in one run; the fields as the pipelines' arguments of these names."""
+
+    guidance_scale: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    @property
+    def guided(self) -> bool:
+        """Whether there are unconditional rows."""
+        return self.guidance_scale > 1
+
+    def law(self, logits: torch.Tensor) -> torch.Tensor:
+        """`probabilities` of guided and masked logits, `[..., V]` -> `[..., V]` float32."""
+        return probabilities(logits, self.temperature, self.top_k, self.top_p)
+
+
 def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
     """Classifier-free guidance on raw logits, `u + s (c - u)` (Ho & Salimans 2022, eq. 6), any shape."""
     return (conditional - unconditional).mul_(scale).add_(unconditional)
+
+
+def guide_rows(logits: torch.Tensor, scale: float) -> torch.Tensor:
+    """Logits of all rows, `[R, Q, V]` with the unconditional ones last, to guided ones: `[B, Q, V]`.
+
+    At a scale of 1 or below there are no unconditional rows.
+    """
+    return guide(*logits.float().chunk(2), scale) if scale > 1 else logits
 
 
 def force(logits: torch.Tensor, forced: torch.Tensor, codebook_size: int) -> torch.Tensor:

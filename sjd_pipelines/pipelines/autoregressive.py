@@ -1,47 +1,53 @@
-"""The pipeline that turns prompts into pictures: its life cycle and the decode loop, shared by every model family."""
+"""The pipeline that turns prompts into pictures by a discrete autoregressive model, shared by every family."""
 
-import secrets
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import logging
 from packaging.version import Version
-from torch.nn import functional
-from transformers import PreTrainedTokenizerBase
 
 from ..decoding import (
     CanvasCache,
+    Companion,
+    DecodingState,
     DecodingStatistics,
     ImageTokenLayout,
     PositionNoise,
-    Query,
-    force,
-    guide,
-    probabilities,
+    Sampling,
+    decode,
+    guide_rows,
 )
 from ..models import DraftReviser, Tiling, decode_tiled
 from ..schedulers import DecodingScheduler, RevisedJacobiScheduler, SeededJacobiScheduler
-from ..schedulers.adaptive_window import pass_clock
+from .base import SJDPipeline
 from .drafting import RunningDrafter
-from .inputs import check_call, check_generators, check_seeds, check_text_only
+from .inputs import check_call, check_generators, check_seeds, check_tensor_inputs
 from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
-from .prompts import EncodedPrompt, PromptMemory, attention_bias
+from .prompts import EncodedPrompt
 from .revising import RunningReviser
-from .words import check_length, unknown_remarks
+from .runs import Run, running
+from .target import PromptedTarget
+from .text_side import TextSide
 
 logger = logging.get_logger(__name__)
+# Networks that help a scheduler to guess, by the name of the component.
+COMPANIONS: dict[str, Callable[[torch.nn.Module, PromptedTarget], Companion]] = {
+    "drafter": RunningDrafter,
+    "reviser": RunningReviser,
+}
+# What a callback may be given: its name -> where the state has it.
+CALLBACK_TENSORS = {"canvas": "tokens", "committed": "committed", "acceptance_map": "acceptance_map"}
 
 
-class SJDAutoRegressivePipeline(DiffusionPipeline):
+class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
     """Text to image with a discrete autoregressive model and a swappable decoding scheduler.
 
     `SJDAutoRegressivePipeline.from_pretrained(...)` finds the model family and returns its subclass. A family defines
@@ -51,8 +57,8 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "model"
-    _optional_components = ["drafter", "reviser"]
-    _callback_tensor_inputs = ["canvas", "committed", "acceptance_map"]
+    _optional_components = [*COMPANIONS]
+    _callback_tensor_inputs = [*CALLBACK_TENSORS]
 
     scheduler: DecodingScheduler
     _tiling: Tiling | None = None
@@ -117,19 +123,6 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         """Settings of the constructor that a transformers folder tells by its names and configuration."""
         return {}
 
-    @property
-    def guidance_scale(self) -> float:
-        return self._guidance_scale
-
-    @property
-    def interrupt(self) -> bool:
-        """Set to True, for instance by a callback, to stop the run after the current pass."""
-        return self._interrupt
-
-    @interrupt.setter
-    def interrupt(self, value: bool) -> None:
-        self._interrupt = value
-
     @torch.no_grad()
     def __call__(
         self,
@@ -148,6 +141,7 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         callback_on_step_end: Callable[..., dict | None] | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         seeds: int | Iterable[int] | None = None,
+        scheduler: DecodingScheduler | None = None,
     ) -> SJDPipelineOutput | tuple:
         """Draw pictures.
 
@@ -167,12 +161,13 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
             output_type: `pil`, `np`, `pt`, or `latent` for the tokens.
             return_dict: False returns a tuple `(images, tokens, statistics)`.
             callback_on_step_end: called as `callback(pipe, pass_index, committed_tokens, tensors)` after each pass.
-                It may set `pipe.interrupt = True`; what it returns is ignored.
+                It may set `pipe.interrupt = True`, which stops this run alone; what it returns is ignored.
             callback_on_step_end_tensor_inputs: which of `canvas` (`[B, N]` tokens, drafts included), `committed`
                 (`[B]` counts) and `acceptance_map` (`[B, N]`, the pass that committed each token, -1 for none) it
-                receives.
+                receives, as copies.
             seeds: in place of a generator, the seed of each picture itself, as `statistics.seeds` records it: draws
                 these pictures again, alone or in any batch. A list with one for each, or an integer for one picture.
+            scheduler: decodes this call in the place of `pipe.scheduler`.
 
         Returns:
             `SJDPipelineOutput`, or a tuple.
@@ -180,111 +175,75 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         Raises:
             ValueError: bad input, before any work starts.
         """
+        scheduler = self.scheduler if scheduler is None else scheduler
         prompts = self.prepare_prompts(prompt)
-        tensor_inputs = self._callback_tensor_inputs
-        if callback_on_step_end_tensor_inputs is not None:
-            tensor_inputs = callback_on_step_end_tensor_inputs
-        defaults = self.sampling_defaults()
-        guidance_scale = defaults["guidance_scale"] if guidance_scale is None else guidance_scale
-        temperature = defaults["temperature"] if temperature is None else temperature
-        top_k = defaults["top_k"] if top_k is None else top_k
-        top_p = defaults["top_p"] if top_p is None else top_p
-        check_call(
-            prompts, negative_prompt, guidance_scale, temperature, top_k, top_p, num_images_per_prompt, output_type
-        )
+        sampling = self.prepare_sampling(guidance_scale, temperature, top_k, top_p)
+        check_call(prompts, negative_prompt, sampling, num_images_per_prompt, output_type)
         batch_size = len(prompts) * num_images_per_prompt
         check_generators(generator, batch_size)
         seeds = check_seeds(seeds, generator, batch_size)
-        unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
-        if unknown:
-            known = ", ".join(self._callback_tensor_inputs)
-            raise ValueError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)} not in {known}.")
+        tensor_inputs = check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         layout = self.image_layout(height, width)
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
-        used_negatives = negatives if guidance_scale > 1 else None
+        used_negatives = negatives if sampling.guided else None
         self.check_prompts(prompts, used_negatives, layout)
-        lacking = self.lacking(self.scheduler)
-        if lacking is not None:
-            raise ValueError(
-                f"{type(self.scheduler).__name__} needs a {lacking} and this pipeline has none; pass `{lacking}`, or "
-                "choose another scheduler."
-            )
-
+        self.check_scheduler(scheduler, layout)
         for remark in self.prompt_remarks(prompts + (used_negatives or [])):
             logger.warning(remark)
-        self._guidance_scale = guidance_scale
-        self._interrupt = False
-        device = self._execution_device
         seeds = self.prepare_seeds(generator, batch_size) if seeds is None else seeds
 
-        clock = [time.perf_counter()]
-        encoded = self.encode_prompt(prompts, negatives, guidance_scale > 1, num_images_per_prompt, layout)
-        memory = self.prefill(encoded, layout, guidance_scale)
-        clock.append(time.perf_counter())
-
-        if self.scheduler.needs_codebook:
-            self.scheduler.prepare_codebook(self.codebook_vectors())
-        state = self.scheduler.start(layout, batch_size, device)
-        noise = PositionNoise(seeds, device, state.canvas.shape[1])
-        forced = state.forced
-
-        def warp(logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:  # [B, Q, V] -> the law sampled from
-            if forced is not None:
-                logits = force(logits, forced[positions + 1], layout.codebook_size)
-            return probabilities(logits, temperature, top_k, top_p)
-
-        if self.scheduler.needs_drafter:
-            state.drafter = memory.drafter = RunningDrafter(
-                self.drafter,
-                memory.image_embeds,
-                lambda hidden, positions: warp(self.guided_logits(hidden, guidance_scale), positions),
-                length=layout.num_tokens + self.scheduler.margin(layout),
-                columns=layout.width,
-            )
-        if self.scheduler.needs_reviser:
-            state.reviser = memory.reviser = RunningReviser(
-                self.reviser,
-                memory.image_embeds,
-                warp,
-                guidance_scale,
-                columns=layout.width,
-                length=state.canvas.shape[1],
-            )
-        now = pass_clock(device)
-        with self.progress_bar(total=batch_size * layout.num_tokens) as bar:
-            while not state.finished and not self.interrupt:
-                begin = now()
-                query = self.scheduler.plan(state, noise)
-                law = warp(self.forward(query, memory), query.positions)
-                state = self.scheduler.step(law, query, state, noise)
-                state.synchronize()
-                state.seconds = now() - begin
-                bar.update(sum(state.advances))
-                if callback_on_step_end is not None:
-                    tensors = {
-                        "canvas": state.tokens,
-                        "committed": state.committed,
-                        "acceptance_map": state.acceptance_map,
-                    }
-                    chosen = {name: tensors[name] for name in tensor_inputs}
-                    callback_on_step_end(self, state.passes - 1, sum(state.counts), chosen)
-        clock.append(time.perf_counter())
-
-        tokens = layout.image_tokens(state.tokens)
-        images = tokens
-        if output_type != "latent":
-            pixels = self.decode_tokens(tokens, layout)
-            images = VaeImageProcessor().postprocess(pixels.float(), output_type=output_type)
-        clock.append(time.perf_counter())
-        self.maybe_free_model_hooks()
+        with running(self, sampling.guidance_scale) as run:
+            clock = [time.perf_counter()]
+            encoded = self.encode_prompt(prompts, negatives, sampling.guided, num_images_per_prompt, layout)
+            target = self.prepare_target(encoded, layout, sampling, scheduler.margin(layout))
+            clock.append(time.perf_counter())
+            state = self.decode(target, scheduler, seeds, run, callback_on_step_end, tensor_inputs)
+            clock.append(time.perf_counter())
+            tokens = layout.image_tokens(state.tokens)
+            images = tokens if output_type == "latent" else self.postprocess(tokens, layout, output_type)
+            clock.append(time.perf_counter())
+            self.maybe_free_model_hooks()
 
         seconds = dict(zip(("encode", "decode", "pixels"), (end - start for start, end in pairwise(clock))))
+        label = scheduler.label_at(sampling.temperature)
         statistics = DecodingStatistics.from_state(
-            state, type(self.scheduler).__name__, self.scheduler.label, seeds, seconds
+            state, type(scheduler).__name__, label, seeds, seconds, target.prompt_passes
         )
         if not return_dict:
             return images, tokens, statistics
         return SJDPipelineOutput(images=images, tokens=tokens, statistics=statistics)
+
+    def decode(
+        self,
+        target: PromptedTarget,
+        scheduler: DecodingScheduler,
+        seeds: list[int],
+        run: Run,
+        callback: Callable[..., Any] | None = None,
+        tensor_inputs: Sequence[str] = (),
+    ) -> DecodingState:
+        """Decode the tokens of one batch, with progress bar, callback and interruption; see `decoding.decode`."""
+        layout = target.layout
+        if scheduler.needs_codebook:
+            scheduler.prepare_codebook(self.codebook_vectors())
+        companions = self.prepare_companions(scheduler, target)
+        noise = PositionNoise(seeds, target.device, target.length)
+        with self.progress_bar(total=target.batch_size * layout.num_tokens) as bar:
+
+            def on_pass(state: DecodingState) -> bool:
+                bar.update(sum(state.advances))
+                if callback is not None:
+                    # Copies: what a callback does to them is its own affair.
+                    tensors = {name: getattr(state, CALLBACK_TENSORS[name]).clone() for name in tensor_inputs}
+                    with run.calling_back():
+                        callback(self, state.passes - 1, sum(state.counts), tensors)
+                return run.interrupted
+
+            return decode(target, scheduler, noise, companions, on_pass)
+
+    def postprocess(self, tokens: torch.Tensor, layout: ImageTokenLayout, output_type: str):
+        """`[B, rows * columns]` codebook ids -> pictures as `output_type` says."""
+        return VaeImageProcessor().postprocess(self.decode_tokens(tokens, layout).float(), output_type=output_type)
 
     def enable_vae_tiling(self, tile: int = 32, overlap: int = 8) -> None:
         """Decode a picture of more than `tile` x `tile` tokens in overlapping tiles, with the memory of one tile.
@@ -305,101 +264,63 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         """Decode every picture at once again."""
         self._tiling = None
 
-    def prepare_prompts(self, prompt: str | list[str]) -> list[str]:
-        """One text per row of the batch. Raises `ValueError` where a text asks for a picture to be read."""
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        check_text_only(prompts, self.image_placeholder)
-        return prompts
+    def prepare_sampling(
+        self,
+        guidance_scale: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Sampling:
+        """What is given, and the checkpoint's defaults for what is not."""
+        given = {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+        return Sampling(**self.sampling_defaults() | {name: one for name, one in given.items() if one is not None})
 
-    def check_prompts(self, prompts: list[str], negatives: list[str] | None, layout: ImageTokenLayout) -> None:
-        """Raise `ValueError` for a text that is too long for this model to read it and draw a picture."""
-        limit = self.text_tokenizer.model_max_length
-        room = self.model.config.get_text_config().max_position_embeddings - layout.num_tokens
-        if room > 0:  # else the model draws beyond the context that it states
-            limit = min(limit, room)
-        for text in prompts:
-            check_length(text, self.prompt_length(text, layout), limit)
-        for text in negatives or ():
-            check_length(text, self.prompt_length(text, layout, negative=True), limit)
+    def prepare_target(
+        self, prompt: EncodedPrompt, layout: ImageTokenLayout, sampling: Sampling, margin: int = 0
+    ) -> PromptedTarget:
+        """The model with the prompts of one batch behind it, ready to be decoded.
 
-    def prompt_remarks(self, texts: list[str]) -> list[str]:
-        """What is lost of some prompts, in words, a line each; a call logs the same. Empty if nothing is."""
-        return unknown_remarks(self.text_tokenizer, texts)
+        Args:
+            prompt: as `encode_prompt` returns it.
+            layout: of the image tokens.
+            sampling: how they are sampled; says whether there are unconditional rows.
+            margin: canvas positions behind the image, see `DecodingScheduler.margin`.
+        """
+        return PromptedTarget(self, prompt, layout, sampling, margin)
 
-    def prepare_seeds(self, generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> list[int]:
-        """One 63-bit seed per picture. The global random state is neither read nor moved."""
-        if generator is None:
-            return [secrets.randbits(63) for _ in range(batch_size)]
-        generators = generator if isinstance(generator, list) else [generator] * batch_size
-        return [
-            torch.randint(2**63 - 1, (), dtype=torch.int64, generator=source, device=source.device).item()
-            for source in generators
-        ]
-
-    def prefill(self, prompt: EncodedPrompt, layout: ImageTokenLayout, guidance_scale: float) -> PromptMemory:
-        """Write the keys and values of all prompt tokens but the last, which is the first query's first slot."""
-        rows, length, _ = prompt.embeds.shape
-        # Room for the whole image and for a query that reaches past its end.
-        cache = CanvasCache(length + layout.num_tokens + self.scheduler.margin(layout))
-        position_ids = prompt.position_ids
-        if length > 1:
-            slots = torch.arange(length - 1, device=prompt.embeds.device).expand(rows, -1)  # [R, P - 1]
-            cache.place(slots, length - 1)
-            causal = slots[:, :, None] >= slots[:, None, :]  # [R, P - 1, P - 1]
-            itself = slots[:, :, None] == slots[:, None, :]  # a padding token sees itself: no empty softmax
-            mask = attention_bias(causal & prompt.visible[:, None, :-1] | itself, prompt.embeds.dtype)
-            self.run_transformer(prompt.embeds[:, :-1], mask, position_ids[:, :-1], cache)
-        image_embeds = self.embed_image_tokens(torch.arange(layout.vocabulary_size, device=prompt.embeds.device))
-        return PromptMemory(
-            cache, image_embeds, prompt.embeds[:, -1:], prompt.visible, position_ids[:, -1:], guidance_scale
-        )
-
-    def forward(self, query: Query, memory: PromptMemory) -> torch.Tensor:
-        """Run the transformer on one query: `[B, Q]` tokens -> `[B, Q, V]` guided image logits."""
-        prompt_length, copies = memory.visible.shape[1], 2 if memory.guided else 1
-
-        def rows(values: torch.Tensor) -> torch.Tensor:  # [B, ...] -> [R, ...]
-            return torch.cat([values] * copies) if copies > 1 else values
-
-        positions = rows(query.positions)  # [R, Q]
-        embeds = rows(functional.embedding(query.token_ids, memory.image_embeds))  # [R, Q, D]
-        embeds = torch.where(positions[..., None] < 0, memory.last_embed, embeds)
-        prompt_visible = memory.visible[:, None].expand(-1, positions.shape[1], -1)  # [R, Q, P]
-        mask = attention_bias(torch.cat([prompt_visible, rows(query.visible)], -1), embeds.dtype)  # [R, 1, Q, P + S]
-        if query.moves is not None:
-            memory.cache.move(*(rows(slots) + prompt_length for slots in query.moves))
-        slots = positions if query.slots is None else rows(query.slots)
-        memory.cache.place(slots + prompt_length, mask.shape[-1])
-        hidden = self.run_transformer(embeds, mask, memory.last_position + 1 + positions, memory.cache)
-        logits = self.guided_logits(hidden, memory.guidance_scale)
-        if memory.drafter is not None:
-            memory.drafter.observe(query, hidden)
-        if memory.reviser is not None:
-            memory.reviser.observe(query, hidden, logits)
-        return logits
+    def prepare_companions(self, scheduler: DecodingScheduler, target: PromptedTarget) -> dict[str, Companion]:
+        """The networks that a scheduler needs beside the target, at work on its batch."""
+        return {name: COMPANIONS[name](getattr(self, name), target) for name in scheduler.companions}
 
     def guided_logits(self, hidden: torch.Tensor, guidance_scale: float) -> torch.Tensor:
-        """Final hidden states `[R, Q, D]` -> `[B, Q, V]` image logits, the target's as well as a drafter's."""
-        logits = self.image_logits(hidden)
-        if guidance_scale > 1:
-            conditional, unconditional = logits.float().chunk(2)
-            logits = guide(conditional, unconditional, guidance_scale)
-        return logits
+        """Final hidden states `[R, Q, D]` -> `[B, Q, V]` image logits; without guidance R is B, else 2 B."""
+        return guide_rows(self.image_logits(hidden), guidance_scale)
 
-    def lacking(self, scheduler: DecodingScheduler) -> str | None:
-        """The component that a scheduler needs and this pipeline does not have; None if nothing is missing."""
-        if scheduler.needs_drafter and self.drafter is None:
-            return "drafter"
-        if scheduler.needs_reviser and self.reviser is None:
-            return "reviser"
-        return None
+    def companions(self) -> list[str]:
+        """Names of the networks there are beside the target."""
+        return [name for name in COMPANIONS if getattr(self, name) is not None]
 
-    def onload(self, *components: torch.nn.Module) -> None:
-        """Bring offloaded components to the execution device; hooks fire on `forward` only, which is not called."""
-        for component in components:
-            hook = getattr(component, "_hf_hook", None)
-            if hook is not None:
-                hook.pre_forward(component)
+    def check_scheduler(self, scheduler: DecodingScheduler, layout: ImageTokenLayout | None = None) -> None:
+        """Raise `ValueError` with the reason if a scheduler can't decode this model."""
+        if not isinstance(scheduler, DecodingScheduler):
+            kind = type(scheduler).__name__
+            raise ValueError(f"scheduler must be one of this package's decoding schedulers, got {kind}.")
+        scheduler.check_target(self.image_layout(None, None) if layout is None else layout, self.companions())
+
+    def image_position_ids(
+        self, cells: torch.Tensor, last_position: torch.Tensor, layout: ImageTokenLayout
+    ) -> torch.Tensor:
+        """What `run_transformer` takes as the positions of image tokens.
+
+        Args:
+            cells: `[R, Q]` int64, where the tokens stand.
+            last_position: `[R, 1]` or `[R, 1, axes]`, the position of each row's last prompt token.
+            layout: of the cells.
+
+        Returns:
+            `[R, Q]` or `[R, Q, axes]` int64. By default cells are counted on from the prompt.
+        """
+        return last_position + 1 + cells
 
     @abstractmethod
     def sampling_defaults(self) -> dict[str, Any]:
@@ -418,20 +339,6 @@ class SJDAutoRegressivePipeline(DiffusionPipeline):
         config = self.model.config.get_text_config()
         head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return 2 * config.num_hidden_layers * config.num_key_value_heads * head_size
-
-    @property
-    def text_tokenizer(self) -> PreTrainedTokenizerBase:
-        """What reads the words of a prompt."""
-        return self.tokenizer
-
-    @abstractmethod
-    def prompt_length(self, text: str, layout: ImageTokenLayout, negative: bool = False) -> int:
-        """Tokens of a prompt with all that the family puts around it."""
-
-    @property
-    def image_placeholder(self) -> str | None:
-        """What stands for a picture in a prompt of this family's understanding mode, which is out of scope."""
-        return None
 
     def encode_prompt(
         self,

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+    from ..decoding import Sampling
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -19,24 +22,36 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 def check_call(
     prompts: list[str],
     negative_prompt: str | list[str] | None,
-    guidance_scale: float,
-    temperature: float,
-    top_k: int,
-    top_p: float,
+    sampling: Sampling,
     num_images_per_prompt: int,
     output_type: str,
 ) -> None:
     """Raise `ValueError` for the first argument that is out of range or of the wrong type."""
     _check_prompts(prompts, negative_prompt)
+    check_sampling(**asdict(sampling))
+    _check_integer("num_images_per_prompt", num_images_per_prompt, 1)
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}.")
+
+
+def check_sampling(guidance_scale: float = 1.0, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:
+    """Raise `ValueError` for the first number that is out of range or of the wrong type."""
     _check_number("guidance_scale", guidance_scale, 0)
     _check_number("temperature", temperature, 0)
     _check_integer("top_k", top_k, 0)
     _check_number("top_p", top_p, 0)
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], got {top_p}.")
-    _check_integer("num_images_per_prompt", num_images_per_prompt, 1)
-    if output_type not in OUTPUT_TYPES:
-        raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}.")
+
+
+def check_tensor_inputs(names: list[str] | None, known: list[str]) -> list[str]:
+    """What a callback is to receive, by default all; raises `ValueError` for a name that is not known."""
+    if names is None:
+        return known
+    unknown = set(names) - set(known)
+    if unknown:
+        raise ValueError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)} not in {', '.join(known)}.")
+    return names
 
 
 def check_generators(generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> None:

@@ -7,7 +7,7 @@ import PIL.Image
 import torch
 from diffusers.utils import BaseOutput
 
-from ..decoding.state import DecodingStatistics
+from ..decoding.statistics import DecodingStatistics
 
 
 @dataclass

@@ -36,8 +36,7 @@ class Recording:
     committed: list[torch.Tensor] = field(default_factory=list)
 
     def __call__(self, pipe: SJDAutoRegressivePipeline, pass_index: int, committed: int, tensors: dict[str, Any]):
-        # Copies: the pipeline goes on writing to its canvas.
-        self.canvases.append(tensors["canvas"].cpu().clone())
+        self.canvases.append(tensors["canvas"].cpu())
         self.committed.append(tensors["acceptance_map"].cpu() >= 0)
 
 

@@ -1,12 +1,8 @@
-"""The prompt as the transformer reads it, and what remains of it while image tokens are decoded."""
+"""The prompt as the transformer reads it."""
 
 from dataclasses import dataclass
 
 import torch
-
-from ..decoding import CanvasCache
-from .drafting import RunningDrafter
-from .revising import RunningReviser
 
 
 @dataclass
@@ -16,8 +12,8 @@ class EncodedPrompt:
     Attributes:
         embeds: `[R, P, D]`; the output behind the last one predicts the first image token.
         visible: `[R, P]` bool, False for padding.
-        position_ids: `[R, P]` int64; image token p stands p + 1 behind the last one. None counts the visible tokens
-            of each row from 0.
+        position_ids: `[R, P]` int64, or `[R, P, axes]` for a family with several; those of image tokens are made of
+            the last one, see `image_position_ids`. None counts the visible tokens of each row from 0.
     """
 
     embeds: torch.Tensor
@@ -35,29 +31,3 @@ class EncodedPrompt:
             return rows.unflatten(0, (-1, prompts)).repeat_interleave(images, 1).flatten(0, 1)
 
         return EncodedPrompt(repeated(self.embeds), repeated(self.visible), repeated(self.position_ids))
-
-
-@dataclass
-class PromptMemory:
-    """The prefilled prompt and what a window needs of it."""
-
-    cache: CanvasCache
-    image_embeds: torch.Tensor  # [V, D]: of every image token; looked up, not computed, in each pass
-    last_embed: torch.Tensor  # [R, 1, D]: last prompt token, fed as position -1
-    visible: torch.Tensor  # [R, P] bool
-    last_position: torch.Tensor  # [R, 1] int64
-    guidance_scale: float
-    drafter: RunningDrafter | None = None  # looks on, where the scheduler needs a draft model
-    reviser: RunningReviser | None = None  # the same
-
-    @property
-    def guided(self) -> bool:
-        return self.guidance_scale > 1
-
-
-def attention_bias(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What attention adds to its scores: `[R, Q, L]` bool -> `[R, 1, Q, L]`, 0 where visible and -inf elsewhere.
-
-    Made once per pass: a boolean mask would be converted again in every layer.
-    """
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)[:, None]

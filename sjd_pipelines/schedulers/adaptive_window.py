@@ -6,12 +6,9 @@ draft that is not yet committed, so that the choice biases nothing.
 """
 
 import math
-import time
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable
-
-import torch
 
 from .declaration import AUTO, settings_of
 
@@ -26,17 +23,7 @@ STALE = 500  # passes after which the cost of a window that is not in use is mea
 # as much as PRIOR passes, and the curve fitted to all windows as much as CURVE passes at each.
 GAIN, HALF, PRIOR, CURVE = 3.0, 16.0, 10.0, 200.0
 HALVES = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
-COARSE = 1e-4  # seconds: clocks that tick more slowly are not used
 DOUBT = 0.5  # spread of the tokens of a pass, relative to their mean
-
-
-def pass_clock(device: torch.device) -> Callable[[], float]:
-    """The clock to time passes on a device with: on a CPU without the time that other processes take.
-
-    This thread has a share in every operation of a pass, so that its own time is that of the pass.
-    """
-    fine = time.get_clock_info("thread_time").resolution < COARSE
-    return time.thread_time if device.type == "cpu" and fine else time.perf_counter
 
 
 def takes_auto(scheduler: type) -> bool:

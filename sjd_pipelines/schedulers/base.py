@@ -1,6 +1,7 @@
 """The contract between pipeline and scheduler: tensors in, tensors out, no model and no cache."""
 
 from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -8,7 +9,9 @@ from diffusers import ConfigMixin, SchedulerMixin
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
-from ..decoding.state import DecodingState, Query
+from ..decoding.query import Query
+from ..decoding.state import DecodingState
+from ..decoding.target import Companion
 from .declaration import Bound, Card, check_settings
 from .registry import SCHEDULERS
 
@@ -16,12 +19,17 @@ from .registry import SCHEDULERS
 class DecodingScheduler(SchedulerMixin, ConfigMixin):
     """Base of every scheduler. A run is `start`, then `plan`, forward pass and `step` until the image is complete.
 
-    A scheduler with `needs_codebook` is given the codebook by `prepare_codebook` before `start`. One with
-    `needs_drafter` finds a draft model at `state.drafter`, one with `needs_reviser` a reviser at
-    `state.reviser`.
+    A scheduler with `needs_codebook` is given the codebook by `prepare_codebook` before `start`. One with `companions`
+    finds these networks in `state.companions`.
 
     A subclass declares its settings in its constructor, each with a `Setting`, its words in a `Card` and, if it is
     approximate, its `bounds`; a line in `registry.py` makes it known to everything else.
+
+    Attributes:
+        label: `exact`, `lossless` or `approximate`.
+        paper: where it comes from.
+        companions: names of the networks beside the target that it needs.
+        raster_only: whether it decodes one grid in raster order only.
     """
 
     order = 1
@@ -29,6 +37,8 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     paper: ClassVar[str]
     card: ClassVar[Card]
     bounds: ClassVar[tuple[Bound, ...]] = ()
+    companions: ClassVar[tuple[str, ...]] = ()
+    raster_only: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -61,27 +71,43 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         """Whether `prepare_codebook` must be called before `start`."""
         return False
 
-    @property
-    def needs_drafter(self) -> bool:
-        """Whether `state.drafter` must be set before the first `plan`."""
-        return False
-
-    @property
-    def needs_reviser(self) -> bool:
-        """Whether `state.reviser` must be set before the first `plan`."""
-        return False
+    @classmethod
+    def label_at(cls, temperature: float) -> str:
+        """What it claims where tokens are sampled at a temperature."""
+        return cls.label
 
     def prepare_codebook(self, vectors: torch.Tensor) -> None:
         """Take the codebook `[V, E]` as the picture decoder uses it; only where `needs_codebook` says so."""
         raise NotImplementedError(f"{type(self).__name__} does not use the codebook.")
 
-    @abstractmethod
-    def margin(self, layout: ImageTokenLayout) -> int:
-        """How many positions behind the image a query may reach."""
+    def unsuited(self, layout: ImageTokenLayout, companions: Collection[str]) -> str | None:
+        """Why it can't decode a target with this layout and these companions; None if it can."""
+        for name in self.companions:
+            if name not in companions:
+                return f"needs a {name} and there is none"
+        if self.raster_only and not layout.is_raster:
+            return "decodes one grid in raster order, and this model makes its tokens otherwise"
+        return None
+
+    def check_target(self, layout: ImageTokenLayout, companions: Collection[str]) -> None:
+        """Raise `ValueError` with the reason if it can't decode such a target."""
+        reason = self.unsuited(layout, companions)
+        if reason is not None:
+            raise ValueError(f"{type(self).__name__} {reason}; choose another scheduler.")
 
     @abstractmethod
-    def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> DecodingState:
-        """An empty canvas."""
+    def margin(self, layout: ImageTokenLayout) -> int:
+        """How many positions behind the image the canvas has: as far as a query may reach."""
+
+    @abstractmethod
+    def start(
+        self,
+        layout: ImageTokenLayout,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        companions: Mapping[str, Companion] | None = None,
+    ) -> DecodingState:
+        """An empty canvas, with the `companions` at work on this run."""
 
     @abstractmethod
     def plan(self, state: DecodingState, noise: PositionNoise) -> Query:
@@ -94,7 +120,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         """Commit tokens and guess again.
 
         Args:
-            probabilities: `[B, Q, V]` float32, the law of the token behind each slot of the query.
+            probabilities: `[B, Q, V]` float32, the law of what each slot of the query predicts.
             query: what `plan` returned.
             state: the run, updated in place.
             noise: the noise that `plan` was given.

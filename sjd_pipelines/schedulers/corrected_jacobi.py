@@ -8,8 +8,8 @@ from diffusers.configuration_utils import register_to_config
 
 from ..decoding.drafter import Drafter, DraftQuery
 from ..decoding.noise import PositionNoise
+from ..decoding.query import Query
 from ..decoding.sampling import most_likely, race
-from ..decoding.state import Query
 from .declaration import LONGEST, Card, Setting, Window
 from .drafting import Initialise
 from .tree_jacobi import Branches, TreeJacobiScheduler, TreeState
@@ -59,12 +59,15 @@ class CorrectedState(TreeState):
     """Adds what correcting drafts needs.
 
     Attributes:
-        drafter: the draft model at work on this run; the pipeline sets it.
         seen: what the target saw at the places of the last window.
     """
 
-    drafter: Drafter | None = None
     seen: DraftQuery | None = None
+
+    @property
+    def drafter(self) -> Drafter:
+        """The draft model at work on this run."""
+        return self.companions["drafter"]
 
 
 class CorrectedJacobiScheduler(TreeJacobiScheduler):
@@ -96,6 +99,8 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         "decoders. With few layers, as in the bundled model, the draft model costs as much time as it saves.",
     )
     state_type = CorrectedState
+    companions = ("drafter",)
+    raster_only = True  # a drafter has rows and columns in its rotary positions
 
     @register_to_config
     def __init__(
@@ -109,10 +114,6 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
     ):
         pass
 
-    @property
-    def needs_drafter(self) -> bool:
-        return True
-
     def step(
         self, probabilities: torch.Tensor, query: Query, state: CorrectedState, noise: PositionNoise
     ) -> CorrectedState:
@@ -121,7 +122,7 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         # The first slot is a committed token, which the drafter has seen before.
         tokens = query.token_ids.gather(1, state.path[:, 1:])
         slot = torch.arange(max(state.counts) + state.window, device=tokens.device)
-        state.seen = DraftQuery(tokens, positions, slot <= positions[..., None], moves=state.moves)
+        state.seen = DraftQuery(tokens, positions, positions + 1, slot <= positions[..., None], moves=state.moves)
         return state
 
     def _branch_off(self, main: Query, state: CorrectedState) -> Branches:
@@ -147,12 +148,12 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         # The committed tokens are reviewed too: it is how the drafter gets to see them.
         seen = state.seen.first(max(state.advances) + count)
         state.drafter.review(seen)
-        positions, visible = main.positions[:, :count], main.visible[:, :count]
+        positions, predicts, visible = main.positions[:, :count], main.predicts[:, :count], main.visible[:, :count]
         # Behind what the target has seen the drafter goes on by itself, a token at a time.
         beyond = positions - state.seen.positions[:, -1:]  # [B, C]
-        exponential = state.shared_noise.read(positions + 1)
+        exponential = state.shared_noise.read(predicts)
         for spread in range(1, self.config.corrections + 1):
-            law = state.drafter.laws(DraftQuery(main.token_ids[:, :count], positions, visible))
+            law = state.drafter.laws(DraftQuery(main.token_ids[:, :count], positions, predicts, visible))
             scores = law / exponential
             guesses = torch.where(beyond <= spread, most_likely(scores), main.token_ids[:, 1 : count + 1])
             main.token_ids = torch.cat([main.token_ids[:, :1], guesses, main.token_ids[:, count + 1 :]], 1)
@@ -167,6 +168,7 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         for level in range(self.config.depth - 1):
             positions = branches.positions + level
             parents = branches.positions - 1 if level == 0 else scratch[..., level - 1]
-            query = DraftQuery(tokens[-1], positions, visible[:, :, level], slots=scratch[..., level], parents=parents)
-            tokens.append(race(state.drafter.laws(query), state.shared_noise.read(positions + 1)))  # [B, K]
+            predicts, slots = positions + 1, scratch[..., level]
+            query = DraftQuery(tokens[-1], positions, predicts, visible[:, :, level], slots=slots, parents=parents)
+            tokens.append(race(state.drafter.laws(query), state.shared_noise.read(predicts)))  # [B, K]
         return torch.stack(tokens, -1)

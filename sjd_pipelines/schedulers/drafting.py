@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from torch.nn.functional import embedding
 
 from ..decoding.sampling import race
 from ..decoding.state import DecodingState
@@ -40,13 +41,9 @@ class FreshSlots:
 
         Neighbours that are fresh themselves are replaced by the last token known (as in the SJD release).
         """
-        layout = self.state.layout
-        if direction == "left":
-            sources, exists = self.positions - 1, layout.column(self.positions) > 0
-        else:
-            sources, exists = self.positions - layout.width, layout.row(self.positions) > 0
-        sources = sources.minimum(self.frontier)
-        return sources.clamp(min=0), exists & (sources >= 0)
+        sources = embedding(self.positions, self.state.neighbours(direction)[:, None])[..., 0]
+        exists = (sources >= 0) & (self.frontier >= 0)
+        return sources.minimum(self.frontier).clamp(min=0), exists
 
 
 Initialiser = Callable[[FreshSlots], tuple[torch.Tensor, torch.Tensor | None]]

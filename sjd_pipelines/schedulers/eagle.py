@@ -1,5 +1,6 @@
 """Decoding with a draft model: a chain or a static tree of its guesses, verified in one forward pass."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,8 +10,10 @@ from diffusers.configuration_utils import register_to_config
 from ..decoding.drafter import Drafter, DraftQuery
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.query import Query
 from ..decoding.sampling import inverse_transform, race
-from ..decoding.state import DecodingState, Query
+from ..decoding.state import DecodingState
+from ..decoding.target import Companion
 from .base import DecodingScheduler
 from .declaration import Card, Setting
 from .draft_tree import DraftTree, draft_trees
@@ -50,7 +53,6 @@ class EagleState(DecodingState):
     """Adds the tree of the running pass.
 
     Attributes:
-        drafter: the draft model at work on this run; the pipeline sets it.
         trees: by number of levels, from none on.
         tree: that of this pass.
         draft_laws: `[B, M, V]` float32: what the children of each inner node were drawn from.
@@ -58,12 +60,16 @@ class EagleState(DecodingState):
         moves: pairs of canvas slots to copy before the next pass.
     """
 
-    drafter: Drafter | None = None
     trees: tuple[DraftTree, ...] = ()
     tree: DraftTree | None = None
     draft_laws: torch.Tensor | None = None
     encoded: torch.Tensor | None = None
     moves: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def drafter(self) -> Drafter:
+        """The draft model at work on this run."""
+        return self.companions["drafter"]
 
 
 @dataclass
@@ -72,7 +78,7 @@ class TreeSlots:
 
     Attributes:
         target: `[B, 1 + N, V]` float32, the model's law behind each node.
-        positions: `[B, 1 + N]` int64 raster indices of the tokens behind the nodes.
+        positions: `[B, 1 + N]` int64, what the nodes predict.
         siblings: `[B, M, K]` int64, the guesses behind each inner node.
         tree: their topology.
         state: the run before this pass is committed.
@@ -107,20 +113,24 @@ class EagleScheduler(DecodingScheduler):
         "Try it with a draft model trained for the very model; one that guesses badly costs time and changes nothing "
         "else.",
     )
+    companions = ("drafter",)
+    raster_only = True  # a drafter has rows and columns in its rotary positions
 
     @register_to_config
     def __init__(self, window: TreeWindow = 16, depth: Depth = 6, branches: Branching = 3):
         pass
 
-    @property
-    def needs_drafter(self) -> bool:
-        return True
-
     def margin(self, layout: ImageTokenLayout) -> int:
         return max(self.window, self.config.depth) + 2
 
-    def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> EagleState:
-        state = EagleState.empty(layout, batch_size, self.margin(layout), 0, device)
+    def start(
+        self,
+        layout: ImageTokenLayout,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        companions: Mapping[str, Companion] | None = None,
+    ) -> EagleState:
+        state = EagleState.empty(layout, batch_size, self.margin(layout), 0, device, companions)
         depth, branches = min(self.config.depth, layout.num_tokens), min(self.config.branches, layout.codebook_size)
         state.trees = draft_trees(self.window, depth, branches, state.canvas.device)
         state.encoded = torch.zeros_like(state.committed)
@@ -133,17 +143,18 @@ class EagleScheduler(DecodingScheduler):
         tree = state.tree = state.trees[min(useful, len(state.trees) - 1)]
         state.share_noise(noise, len(tree.levels) + 1, len(state.trees))
         state.window = tree.size - 1
-        root = state.committed[:, None] - 1
-        tokens = state.canvas.gather(1, root.clamp(min=0))
+        root = (state.committed[:, None] - 1).clamp(min=0)
+        tokens = state.canvas.gather(1, root)
         visible = self._visible(state)
         if tree.levels:
             tokens = self._draft(tokens, visible, state)
         nodes = torch.arange(tree.size, device=root.device)
-        return Query(tokens, root + tree.depth, visible, root + nodes, state.moves)
+        predicts = state.committed[:, None] + tree.depth
+        return Query(tokens, root + tree.depth, predicts, visible, root + nodes, state.moves, state.passes == 0)
 
     def step(self, probabilities: torch.Tensor, query: Query, state: EagleState, noise: PositionNoise) -> EagleState:
         tree, rows = state.tree, torch.arange(state.batch_size, device=query.token_ids.device)
-        positions = query.positions + 1
+        positions = query.predicts
         children = query.token_ids.index_select(1, tree.children.flatten())
         siblings = children.unflatten(1, tree.children.shape)  # [B, M * K] -> [B, M, K]
         slots = TreeSlots(probabilities, positions, siblings, tree, state, noise)
@@ -211,7 +222,7 @@ class EagleScheduler(DecodingScheduler):
         for level, (places, sight, slots, parents), exponential in zip(tree.levels, told, exponentials):
             if laws:
                 token_ids = tokens.index_select(1, level.inner)
-                query = DraftQuery(token_ids, places, sight, slots, parents=parents)
+                query = DraftQuery(token_ids, places, places + 1, sight, slots, parents=parents)
             else:
                 query = self._catch_up(state)
             law = state.drafter.laws(query)  # [B, M, V]
@@ -236,6 +247,7 @@ class EagleScheduler(DecodingScheduler):
         return DraftQuery(
             token_ids=state.canvas.gather(1, positions),
             positions=positions,
+            predicts=positions + 1,
             visible=extent <= positions[..., None],
             moves=state.moves,
             wanted=(state.committed - state.encoded - 1).clamp(min=0)[:, None],

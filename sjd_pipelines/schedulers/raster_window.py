@@ -5,6 +5,7 @@ and how the slots from the first rejection on are redrafted.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -13,8 +14,10 @@ import torch
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.query import Query
 from ..decoding.sampling import most_likely, race
-from ..decoding.state import DecodingState, Query
+from ..decoding.state import DecodingState
+from ..decoding.target import Companion
 from .adaptive_window import AUTO, WINDOWS, WindowPolicy
 from .base import DecodingScheduler
 from .drafting import INITIALISERS, FreshSlots, one_hot
@@ -28,7 +31,7 @@ class Slots:
     Attributes:
         target: `[B, W + 1, V]` float32, the model's law at each slot given the drafts before it.
         drafts: `[B, W]` int64.
-        positions: `[B, W + 1]` int64 raster indices.
+        positions: `[B, W + 1]` int64, what the slots predict.
         state: the run before this pass is committed.
         noise: position-addressed random numbers.
         keep: `[B, W]` bool, which drafts passed, once that is known. The first that did not is the front.
@@ -117,17 +120,23 @@ class RasterWindowScheduler(DecodingScheduler):
         return WindowPolicy()
 
     def margin(self, layout: ImageTokenLayout) -> int:
-        return min(self.window, layout.num_tokens)
+        return min(self.window, layout.num_tokens) + 1
 
-    def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> DecodingState:
+    def start(
+        self,
+        layout: ImageTokenLayout,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        companions: Mapping[str, Companion] | None = None,
+    ) -> DecodingState:
         window = min(self.window, layout.num_tokens)
         law_slots = 0
         if window and (self.stores_laws or self._initial.startswith(("sample", "law"))):
             # The window, as many slots again for the surplus of `_initialise`, and the neighbours it looks up.
-            law_slots = 2 * window + 2 + (layout.width if self._initial.endswith("above") else 0)
+            law_slots = 2 * window + 2 + layout.reach("above" if self._initial.endswith("above") else "left")
         if self._adapts:
             self.window_policy.start(layout.num_tokens, (batch_size, torch.device(device)))
-        return self.state_type.empty(layout, batch_size, self.margin(layout) + 1, law_slots, device)
+        return self.state_type.empty(layout, batch_size, self.margin(layout), law_slots, device, companions)
 
     def plan(self, state: DecodingState, noise: PositionNoise) -> Query:
         """Top up the window and say what the next forward pass computes.
@@ -148,12 +157,11 @@ class RasterWindowScheduler(DecodingScheduler):
         state.windows.append(window)
         state.reaches = [max(reach, count + window + 1) for count, reach in zip(state.counts, state.reaches)]
 
-        anchors = state.committed[:, None] - 1
-        positions = anchors + torch.arange(window + 1, device=anchors.device)  # [B, 1 + W]
-        token_ids = state.canvas.gather(1, positions.clamp(min=0))
+        predicts = state.committed[:, None] + torch.arange(window + 1, device=state.committed.device)  # [B, 1 + W]
+        positions = (predicts - 1).clamp(min=0)
         extent = max(state.counts) + window
-        visible = torch.arange(extent, device=anchors.device) <= positions[..., None]  # [B, 1 + W, S]
-        return Query(token_ids, positions, visible)
+        visible = torch.arange(extent, device=predicts.device) < predicts[..., None]  # [B, 1 + W, S]
+        return Query(state.canvas.gather(1, positions), positions, predicts, visible, prompt_end=state.passes == 0)
 
     def step(
         self, probabilities: torch.Tensor, query: Query, state: DecodingState, noise: PositionNoise
@@ -161,7 +169,7 @@ class RasterWindowScheduler(DecodingScheduler):
         """Verify the drafts, commit a prefix per row, redraft the rest.
 
         Args:
-            probabilities: `[B, 1 + W, V]` float32, the law of the token behind each slot of the query.
+            probabilities: `[B, 1 + W, V]` float32, the law of what each slot of the query predicts.
             query: what `plan` returned.
             state: the run, updated in place.
             noise: the noise that `plan` was given.
@@ -169,7 +177,7 @@ class RasterWindowScheduler(DecodingScheduler):
         Returns:
             `state`.
         """
-        slots = Slots(probabilities, query.token_ids[:, 1:], query.positions + 1, state, noise)
+        slots = Slots(probabilities, query.token_ids[:, 1:], query.predicts, state, noise)
         slots.keep = self.accept(slots)
         tokens = self.redraft(slots)
         passed = torch.arange(slots.drafts.shape[1], device=tokens.device) < slots.accepted[:, None]  # [B, W]

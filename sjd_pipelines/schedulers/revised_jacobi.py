@@ -7,9 +7,10 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from ..decoding.noise import PositionNoise
+from ..decoding.query import Query
 from ..decoding.reviser import Reviser
 from ..decoding.sampling import race
-from ..decoding.state import DecodingState, Query
+from ..decoding.state import DecodingState
 from .declaration import LONGEST, Card, Setting, WindowOrAuto
 from .drafting import Initialise
 from .jacobi import SeededJacobiScheduler
@@ -39,12 +40,15 @@ class RevisedState(DecodingState):
     """Adds what revising drafts needs.
 
     Attributes:
-        reviser: the network at work on this run; the pipeline sets it.
-        seen: `[B, 1]` int64: the last position that has gone through the target in this pass.
+        predicted: `[B, 1]` int64: the last position that the target predicts in this pass.
     """
 
-    reviser: Reviser | None = None
-    seen: torch.Tensor | None = None
+    predicted: torch.Tensor | None = None
+
+    @property
+    def reviser(self) -> Reviser:
+        """The network at work on this run."""
+        return self.companions["reviser"]
 
 
 class RevisedJacobiScheduler(SeededJacobiScheduler):
@@ -73,6 +77,8 @@ class RevisedJacobiScheduler(SeededJacobiScheduler):
         "it works on, as on a GPU with one picture at once, raise the window and reach to 32 and revisions to 3.",
     )
     state_type = RevisedState
+    companions = ("reviser",)
+    raster_only = True  # a reviser looks at rows and columns
 
     @register_to_config
     def __init__(
@@ -84,26 +90,21 @@ class RevisedJacobiScheduler(SeededJacobiScheduler):
     ):
         pass
 
-    @property
-    def needs_reviser(self) -> bool:
-        return True
-
     def plan(self, state: RevisedState, noise: PositionNoise) -> Query:
         query = super().plan(state, noise)
         count = min(self.config.reach, state.window)
-        if state.seen is not None and count:
-            query.token_ids[:, 1 : count + 1] = self._revise(query.positions[:, :count], state)
-        state.seen = query.positions[:, -1:]
+        if state.predicted is not None and count:
+            query.token_ids[:, 1 : count + 1] = self._revise(query.predicts[:, :count], state)
+        state.predicted = query.predicts[:, -1:]
         return query
 
     def _revise(self, positions: torch.Tensor, state: RevisedState) -> torch.Tensor:
-        """Revise the drafts behind `positions` `[B, C]`, on the canvas too; returns them."""
-        behind = positions + 1
-        drafts, laws = state.canvas.gather(1, behind), state.reviser.at(positions)
-        exponential = state.shared_noise.read(behind)
-        known = positions <= state.seen  # behind a token that the target has not seen there is nothing to revise
+        """Revise the drafts at `positions` `[B, C]`, on the canvas too; returns them."""
+        drafts, laws = state.canvas.gather(1, positions), state.reviser.at(positions)
+        exponential = state.shared_noise.read(positions)
+        known = positions <= state.predicted  # of what the target has not predicted there is nothing to revise
         for _ in range(self.config.revisions):
             guesses = race(laws(state.canvas), exponential)
             drafts = torch.where(known, guesses, drafts)
-            state.canvas.scatter_(1, behind, drafts)
+            state.canvas.scatter_(1, positions, drafts)
         return drafts

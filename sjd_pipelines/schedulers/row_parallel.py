@@ -7,7 +7,7 @@ How far each row has come is known to the host, which lays out the next pass: th
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,7 +15,9 @@ import torch
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
-from ..decoding.state import DecodingState, Query
+from ..decoding.query import Query
+from ..decoding.state import DecodingState
+from ..decoding.target import Companion
 from .base import DecodingScheduler
 
 ROW_SHARES = (1.0, 0.5, 0.25, 0.125)  # of a row, for the report's curves over `delay`
@@ -51,7 +53,7 @@ class RowSlot(NamedTuple):
         row: that it is in.
         offset: its number within the row.
         column: that it predicts; for the slot of a complete row, whose output is not used, there is no such column.
-        position: raster index of what it predicts.
+        position: what it predicts.
         open: whether it predicts anything; False for complete rows and for padding.
     """
 
@@ -90,9 +92,10 @@ class RowDecodingState(DecodingState):
         margin: int,
         law_slots: int = 0,
         device: torch.device | str = "cpu",
+        companions: Mapping[str, Companion] | None = None,
     ) -> "RowDecodingState":
         """Forced tokens alone are on the canvas."""
-        state = cls(**vars(DecodingState.empty(layout, batch_size, margin, law_slots, device)))
+        state = cls(**vars(DecodingState.empty(layout, batch_size, margin, law_slots, device, companions)))
         state.images = [[Row(number) for number in range(layout.rows)] for _ in range(batch_size)]
         state.first = [0] * batch_size
         if state.forced is not None:
@@ -139,6 +142,8 @@ class RowParallelScheduler(DecodingScheduler):
     first pass that lets other rows see it. A complete row therefore gets one more slot, for its last token.
     """
 
+    raster_only = True
+
     @abstractmethod
     def drafts(self, layout: ImageTokenLayout) -> int:
         """How many drafts a row may verify per pass."""
@@ -167,10 +172,17 @@ class RowParallelScheduler(DecodingScheduler):
 
     def margin(self, layout: ImageTokenLayout) -> int:
         # Padding slots stand behind the image, because no two slots of a pass may share a position.
-        return self.open_rows(layout) * (self.drafts(layout) + 2)
+        return self.open_rows(layout) * (self.drafts(layout) + 2) + 1
 
-    def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> RowDecodingState:
-        return RowDecodingState.empty(layout, batch_size, self.margin(layout) + 1, self.law_slots(layout), device)
+    def start(
+        self,
+        layout: ImageTokenLayout,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        companions: Mapping[str, Companion] | None = None,
+    ) -> RowDecodingState:
+        margin, law_slots = self.margin(layout), self.law_slots(layout)
+        return RowDecodingState.empty(layout, batch_size, margin, law_slots, device, companions)
 
     def plan(self, state: RowDecodingState, noise: PositionNoise) -> Query:
         """Returns a query of as many slots as the image with the most of them needs."""
@@ -181,27 +193,28 @@ class RowParallelScheduler(DecodingScheduler):
             self.initialise(state, noise)
         state.slots = _padded(slots, state)
         width, nowhere = layout.width, state.canvas.shape[1] - 1
-        positions, sources, own, state.targets = state.of_slots(
+        predicts, sources, own, state.targets = state.of_slots(
             lambda slot, first: (
-                slot.position - 1,
+                slot.position,
                 _source(slot, layout),
                 slot.row.number * width - 1,
                 slot.position if slot.open else nowhere,
             )
         )
         used = max(row[-1].row.number for row in slots if row) + 1  # rows from the top
-        canvas = torch.arange(used * width, device=positions.device)  # [S]
+        canvas = torch.arange(used * width, device=predicts.device)  # [S]
         final = state.accepted_at[:, None, : len(canvas)] >= 0  # [B, 1, S]
         if state.known is not None:
             final = final | state.known[: len(canvas)]  # a row end is fed when the next row opens
         # A row sees its own drafts, and what it was opened with: other rows do not.
-        visible = (canvas <= positions[..., None]) & (final | (canvas >= own[..., None]))
-        return Query(state.canvas.gather(1, sources), positions, visible)
+        visible = (canvas < predicts[..., None]) & (final | (canvas >= own[..., None]))
+        positions = (predicts - 1).clamp(min=0)
+        return Query(state.canvas.gather(1, sources), positions, predicts, visible, prompt_end=state.passes == 0)
 
     def step(
         self, probabilities: torch.Tensor, query: Query, state: RowDecodingState, noise: PositionNoise
     ) -> RowDecodingState:
-        tokens, state.gained = self.decide(probabilities, query.positions + 1, state, noise)
+        tokens, state.gained = self.decide(probabilities, query.predicts, state, noise)
         state.canvas.scatter_(1, state.targets, tokens)
         state.passes += 1
         return state

@@ -5,6 +5,7 @@ Proactive drafting is the tree, adaptive continuation the maximal coupling of re
 here the first sibling that passes is taken and the target shrinks with each that does not.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,8 +15,10 @@ from torch.nn.functional import pad
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.query import Query
 from ..decoding.sampling import race
-from ..decoding.state import DecodingState, Query
+from ..decoding.state import DecodingState
+from ..decoding.target import Companion
 from .declaration import Card, Setting, WindowOrAuto, shown
 from .drafting import Initialise
 from .sibling_verification import draw_siblings, verify_siblings
@@ -145,8 +148,14 @@ class SJDPACScheduler(SJDScheduler):
         tree = self._tree(layout)
         return super().margin(layout) + tree.scratch_nodes(tree.depth)
 
-    def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> SiblingState:
-        state = super().start(layout, batch_size, device)
+    def start(
+        self,
+        layout: ImageTokenLayout,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        companions: Mapping[str, Companion] | None = None,
+    ) -> SiblingState:
+        state = super().start(layout, batch_size, device, companions)
         state.tree = self._tree(layout, device)
         return state
 
@@ -181,9 +190,11 @@ class SJDPACScheduler(SJDScheduler):
         return Query(
             token_ids=torch.cat([main.token_ids, state.siblings[:, level, tree.sibling[:count]]], 1),
             positions=torch.cat([main.positions, front + level], 1),
+            predicts=torch.cat([main.predicts, front + level + 1], 1),
             visible=torch.cat([pad(main.visible, (0, count)), visible], 1),
             slots=torch.cat([main.positions, front + window + slots[:count]], 1),
             moves=state.moves,
+            prompt_end=main.prompt_end,
         )
 
     def step(
@@ -192,7 +203,7 @@ class SJDPACScheduler(SJDScheduler):
         tree, window, siblings = state.tree, state.window, state.siblings
         branches, depth = tree.branches, siblings.shape[1]
         rows = torch.arange(len(siblings), device=siblings.device)[:, None]
-        positions = query.positions[:, : window + 1] + 1  # [B, 1 + W]
+        positions = query.predicts[:, : window + 1]  # [B, 1 + W]
         # A number per position and sibling: of all the nodes that use it only one is on the path that is taken.
         uniforms = noise.uniforms(positions[:, :-1], Purpose.ACCEPT, state.passes * branches, branches)  # [B, W, K]
 

@@ -4,6 +4,7 @@ Under seeded exact-match verification any guess is allowed, so a tree needs no r
 whichever path agrees with the seeded choices is the path of sequential decoding.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -13,8 +14,10 @@ from torch.nn.functional import embedding
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
+from ..decoding.query import Query
 from ..decoding.sampling import most_likely
-from ..decoding.state import DecodingState, Query
+from ..decoding.state import DecodingState
+from ..decoding.target import Companion
 from .declaration import Card, Setting, Window
 from .drafting import Initialise
 from .jacobi import SeededJacobiScheduler
@@ -49,7 +52,7 @@ class Branches:
 
     Attributes:
         index: `[B, K]` int64: the window slot whose draft the branch replaces.
-        positions: `[B, K]` int64: that slot's raster index.
+        positions: `[B, K]` int64: that slot's position.
         tokens: `[B, K, D]` int64: the runner-up, then guesses for the positions behind it.
     """
 
@@ -121,8 +124,14 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
     def margin(self, layout: ImageTokenLayout) -> int:
         return super().margin(layout) + self.scratch
 
-    def start(self, layout: ImageTokenLayout, batch_size: int, device: torch.device | str = "cpu") -> TreeState:
-        state = super().start(layout, batch_size, device)
+    def start(
+        self,
+        layout: ImageTokenLayout,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        companions: Mapping[str, Companion] | None = None,
+    ) -> TreeState:
+        state = super().start(layout, batch_size, device, companions)
         state.runner_up = torch.full_like(state.canvas, NO_TOKEN)
         state.doubt = torch.full(state.canvas.shape, FRESH_DOUBT, device=device)
         return state
@@ -134,19 +143,21 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         branches = state.branches = replace(branches, tokens=self._follow(branches, scratch, visible, state))
         positions = branches.positions[..., None] + torch.arange(scratch.shape[-1], device=scratch.device)  # [B, K, D]
         slot = torch.arange(visible.shape[-1], device=scratch.device)
-        visible = torch.cat([slot <= main.positions[..., None], visible.flatten(1, 2)], 1)
+        visible = torch.cat([slot < main.predicts[..., None], visible.flatten(1, 2)], 1)
         return Query(
             token_ids=torch.cat([main.token_ids, branches.tokens.flatten(1)], 1),
             positions=torch.cat([main.positions, positions.flatten(1)], 1),
+            predicts=torch.cat([main.predicts, positions.flatten(1) + 1], 1),
             visible=visible,
             slots=torch.cat([main.positions, scratch.flatten(1)], 1),
             moves=state.moves,
+            prompt_end=main.prompt_end,
         )
 
     def step(self, probabilities: torch.Tensor, query: Query, state: TreeState, noise: PositionNoise) -> TreeState:
         window, branches = state.window, state.branches
         count, depth = branches.tokens.shape[1:]
-        scores = probabilities / state.shared_noise.read(query.positions + 1)  # [B, Q, V]
+        scores = probabilities / state.shared_noise.read(query.predicts)  # [B, Q, V]
         choices = most_likely(scores)
         best = at_drafts(scores, choices)
         scores.scatter_(-1, choices[..., None], -1.0)
@@ -170,7 +181,7 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         behind = index - accepted[:, None] - 1
         on_branch = hit[:, None] & (behind >= 0) & (behind < depth)
         state.path = path = torch.where(on_branch, window + 1 + chosen[:, None] * depth + behind, index)  # [B, 1 + W]
-        positions = query.positions[:, : window + 1] + 1
+        positions = query.predicts[:, : window + 1]
         state.canvas.scatter_(1, positions, choices.gather(1, path))
         state.runner_up.scatter_(1, positions, runner_up.gather(1, path))
         state.doubt.scatter_(1, positions, doubt.gather(1, path))

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from ..decoding import Query
+from ..decoding import Query, Sampling
 from ..emoji.captions import caption
 from ..emoji.codes import scene_tokens
 from ..emoji.scenes import Scene, place, sample_shading, scene_stream
@@ -50,13 +50,6 @@ class DrafterRecipe(HelperRecipe):
     feature_weight: float = 1.0
 
 
-class Recorder:
-    """Stands where a running drafter would and keeps the target's hidden states of the last pass."""
-
-    def observe(self, query: Query, hidden: torch.Tensor) -> None:
-        self.hidden = hidden
-
-
 @torch.no_grad()
 def teach(
     pipe: SJDAutoRegressivePipeline, captions: list[str], tokens: torch.Tensor, guidance_scale: float
@@ -75,12 +68,9 @@ def teach(
     """
     layout = pipe.image_layout(None, None)
     encoded = pipe.encode_prompt(captions, None, True, 1, layout)
-    memory = pipe.prefill(encoded, layout, guidance_scale)
-    memory.drafter = Recorder()
-    positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) - 1
-    visible = torch.arange(tokens.shape[1], device=tokens.device) <= positions[..., None]
-    logits = pipe.forward(Query(tokens.roll(1, 1), positions, visible), memory)  # slot -1 ignores its token
-    return memory.drafter.hidden.float(), logits.float()
+    target = pipe.prepare_target(encoded, layout, Sampling(guidance_scale))
+    taught = target.run(Query.teacher_forced(tokens))
+    return taught.hidden.float(), taught.logits.float()
 
 
 def roll_out_mask(length: int, step: int, device: torch.device | str = "cpu") -> torch.Tensor:

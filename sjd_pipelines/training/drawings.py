@@ -65,20 +65,17 @@ class Drawings:
         canvas, committed = [], []
 
         def record(pipe, index, count, tensors):
-            canvas.append(tensors["canvas"].clone())
-            committed.append(tensors["committed"].clone())
+            canvas.append(tensors["canvas"])
+            committed.append(tensors["committed"])
 
-        scheduler, self.pipe.scheduler = self.pipe.scheduler, SeededJacobiScheduler(window=WINDOW)
-        try:
-            self.pipe(
-                captions,
-                guidance_scale=guidance_scale,
-                temperature=1.0,
-                top_k=0,
-                generator=seeds,
-                output_type="latent",
-                callback_on_step_end=record,
-            )
-        finally:
-            self.pipe.scheduler = scheduler
+        self.pipe(
+            captions,
+            guidance_scale=guidance_scale,
+            temperature=1.0,
+            top_k=0,
+            generator=seeds,
+            output_type="latent",
+            callback_on_step_end=record,
+            scheduler=SeededJacobiScheduler(window=WINDOW),
+        )
         return Drawing(captions, guidance_scale, torch.stack(canvas), torch.stack(committed))

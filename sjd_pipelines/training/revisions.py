@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from ..decoding import PositionNoise, Query, force, probabilities
+from ..decoding import PositionNoise, Sampling, TargetPass, decode
 from ..emoji.captions import caption
 from ..emoji.scenes import scene_stream
 from ..models.reviser import neighbours
 from ..pipelines import SJDAutoRegressivePipeline
-from ..pipelines.revising import slots_around, tokens_at
+from ..pipelines.revising import CanvasMemory, places_around, tokens_at
 from ..schedulers import SeededJacobiScheduler
 from .batches import MIXED
 from .drawings import GUIDANCES
@@ -50,45 +50,42 @@ class Examples:
 
 
 class PassRecorder:
-    """Stands where a running reviser would, and keeps what each pass of the target shows about the one before it.
+    """Looks on at a run, and keeps what each pass of the target shows about the one before it.
 
     Args:
         columns: tokens per row of the picture, row ends included.
-        length: canvas slots per row.
+        batch_size: B.
+        length: canvas positions.
     """
 
-    def __init__(self, columns: int, length: int):
-        self.neighbours, self.length = neighbours(columns), length
+    def __init__(self, columns: int, batch_size: int, length: int):
+        self.neighbours, self.tokens = neighbours(columns), CanvasMemory(batch_size, length)
         self.kept: list[Examples] = []
-        self.before: tuple[Query, torch.Tensor] | None = None  # the last pass and the states it gave
-        self.canvas: torch.Tensor | None = None  # [B, 1 + length] int64, as that pass saw it, from position -1 on
+        self.before: TargetPass | None = None
 
-    def observe(self, query: Query, hidden: torch.Tensor, logits: torch.Tensor) -> None:
-        """See `RunningReviser`."""
-        canvas = self.canvas
-        if canvas is None:
-            canvas = query.token_ids.new_zeros(len(query.token_ids), 1 + self.length)
-        now = canvas.scatter(1, query.positions.clamp(min=0) + 1, query.token_ids)
+    def observe(self, seen: TargetPass) -> None:
+        """See `Companion`."""
+        earlier = self.tokens.seen.clone()
+        self.tokens.observe(seen.query)
         if self.before is not None:
-            self.kept.append(self._compare(query, hidden, now))
-        self.before, self.canvas = (query, hidden), now
+            self.kept.append(self._compare(seen, earlier))
+        self.before = seen
 
-    def _compare(self, query: Query, hidden: torch.Tensor, now: torch.Tensor) -> Examples:
-        old_query, old_hidden = self.before
-        old, new = old_query.positions, query.positions
+    def _compare(self, now: TargetPass, earlier: torch.Tensor) -> Examples:
+        old, new = self.before.query.predicts, now.query.predicts
         distance = new - new[:, :1]
-        around = slots_around(new, self.neighbours)
-        seen, tokens = (tokens_at(canvas, around) for canvas in (self.canvas, now))
+        around = places_around(new, self.neighbours)
+        seen, tokens = (tokens_at(canvas, around) for canvas in (earlier, self.tokens.seen))
         moved = new[:, :1] > old[:, :1]  # a complete row stands still
         row, slot = ((seen != tokens).any(-1) & (new <= old[:, -1:]) & (distance < NEAR) & moved).nonzero(
             as_tuple=True
         )
         before = new[row, slot] - old[row, 0]
         pair = torch.stack([before, before - 1], -1)  # [M, 2]
-        earlier, later = (states.unflatten(0, (-1, len(new))) for states in (old_hidden, hidden))
+        before_hidden, hidden = (one.hidden.unflatten(0, (-1, len(new))) for one in (self.before, now))
         return Examples(
-            earlier[:, row[:, None], pair].half(),
-            later[:, row, slot].half(),
+            before_hidden[:, row[:, None], pair].half(),
+            hidden[:, row, slot].half(),
             seen[row, slot],
             tokens[row, slot],
             distance[row, slot],
@@ -116,23 +113,11 @@ def draw(
         guidance_scale: more than 1.
         top_p: the nucleus that tokens are drawn from.
     """
-    scheduler = SeededJacobiScheduler(window=WINDOW)
-    before, pipe.scheduler = pipe.scheduler, scheduler  # says how much room there has to be behind the picture
-    try:
-        layout = pipe.image_layout(None, None)
-        memory = pipe.prefill(pipe.encode_prompt(captions, None, True, 1, layout), layout, guidance_scale)
-    finally:
-        pipe.scheduler = before
-    state = scheduler.start(layout, len(captions))
-    noise = PositionNoise(seeds, num_positions=state.canvas.shape[1])
-    memory.reviser = recorder = PassRecorder(layout.width, state.canvas.shape[1])
-    while not state.finished:
-        query = scheduler.plan(state, noise)
-        logits = pipe.forward(query, memory)
-        if state.forced is not None:
-            logits = force(logits, state.forced[query.positions + 1], layout.codebook_size)
-        state = scheduler.step(probabilities(logits, top_p=top_p), query, state, noise)
-        state.synchronize()
+    scheduler, layout = SeededJacobiScheduler(window=WINDOW), pipe.image_layout(None, None)
+    encoded = pipe.encode_prompt(captions, None, True, 1, layout)
+    target = pipe.prepare_target(encoded, layout, Sampling(guidance_scale, top_p=top_p), scheduler.margin(layout))
+    recorder = PassRecorder(layout.width, len(captions), target.length)
+    decode(target, scheduler, PositionNoise(seeds, num_positions=target.length), {"recorder": recorder})
     parts = [[getattr(kept, field.name) for kept in recorder.kept] for field in fields(Examples)]
     joined = [torch.cat(part, 0 if part[0].dtype == torch.int64 else 1) for part in parts]
     return Drawn(Examples(*joined), guidance_scale)

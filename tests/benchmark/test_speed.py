@@ -7,6 +7,7 @@ import torch
 
 from sjd_pipelines import (
     AutoregressiveScheduler,
+    EagleScheduler,
     RevisedJacobiScheduler,
     SeededJacobiScheduler,
     SJDScheduler,
@@ -15,7 +16,8 @@ from sjd_pipelines.benchmark.contenders import Contender
 from sjd_pipelines.benchmark.drawing import benchmark_scenes
 from sjd_pipelines.benchmark.journal import Journal
 from sjd_pipelines.benchmark.library import library_tokens
-from sjd_pipelines.benchmark.speed import SpeedConfig, measure_speed, network_seconds
+from sjd_pipelines.benchmark.loop_seconds import measure_loop
+from sjd_pipelines.benchmark.speed import SpeedConfig, measure_speed
 
 TOKENS = 16
 SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
@@ -80,27 +82,21 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(pipe):
         measure_speed(pipe, other, journal=Journal(saved))
 
 
-def test_transformer_calls_are_timed_on_this_pipeline_and_only_for_a_while(pipe):
-    pipe.scheduler = AutoregressiveScheduler()
-    before = set(vars(pipe))
-    with network_seconds(pipe) as seconds:
-        timed = pipe("a red dog", generator=torch.Generator().manual_seed(0), output_type="latent")
-    assert set(vars(pipe)) == before
-    assert len(seconds.transformer) == 2 * TOKENS  # layers and head of every pass; the prefill is not among them
+def test_transformer_calls_are_timed(pipe):
+    seconds = measure_loop(pipe, AutoregressiveScheduler(), ["a red dog"], 0, {})
+    assert len(seconds.transformer) == 2 * TOKENS  # layers and head of every pass; the prompt's is not among them
     assert seconds.drafting == []
-    assert 0 < sum(seconds.transformer) < timed.statistics.seconds["decode"]
+    assert 0 < sum(seconds.transformer) < seconds.loop
+    pipe.scheduler = AutoregressiveScheduler()
     plain = pipe("a red dog", generator=torch.Generator().manual_seed(0), output_type="latent")
-    assert torch.equal(timed.tokens, plain.tokens)
+    assert torch.equal(seconds.tokens, plain.tokens)
 
 
-def test_a_network_that_drafts_is_timed_apart(pipe):
-    before = set(vars(pipe.reviser))
-    pipe.scheduler = RevisedJacobiScheduler(window=4)
-    with network_seconds(pipe) as seconds:
-        timed = pipe("a red dog", generator=torch.Generator().manual_seed(0), output_type="latent").statistics
-    assert set(vars(pipe.reviser)) == before
-    assert len(seconds.transformer) == 2 * timed.forward_passes[0]
-    assert 0 < sum(seconds.drafting) < timed.seconds["decode"] - sum(seconds.transformer)
+@pytest.mark.parametrize("scheduler", [RevisedJacobiScheduler(window=4), EagleScheduler(window=4)])
+def test_a_network_that_drafts_is_timed_apart(pipe, scheduler):
+    seconds = measure_loop(pipe, scheduler, ["a red dog"], 0, {})
+    assert len(seconds.transformer) >= 2 * seconds.passes  # a draft model's head is the target's
+    assert 0 < sum(seconds.drafting) < seconds.loop - sum(seconds.transformer)
 
 
 def test_the_library_draws_the_same_law_and_leaves_the_global_generator_alone(pipe):

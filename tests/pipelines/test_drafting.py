@@ -2,7 +2,7 @@
 
 import torch
 
-from sjd_pipelines.decoding import probabilities
+from sjd_pipelines.decoding import Query, Sampling, TargetPass, probabilities
 from sjd_pipelines.decoding.drafter import DraftQuery
 from sjd_pipelines.pipelines.drafting import RunningDrafter
 from sjd_pipelines.training.drafter import roll_out, teach
@@ -10,7 +10,7 @@ from sjd_pipelines.training.drafter import roll_out, teach
 
 def query(tokens, positions, parents=None, wanted=None):
     visible = torch.arange(int(positions.max()) + 1) <= positions[..., None]
-    return DraftQuery(tokens.gather(1, positions.clamp(min=0)), positions, visible, parents=parents, wanted=wanted)
+    return DraftQuery(tokens.gather(1, positions), positions, positions + 1, visible, parents=parents, wanted=wanted)
 
 
 @torch.no_grad()
@@ -22,14 +22,10 @@ def test_a_drafter_sees_in_decoding_what_it_saw_in_training(pipe):
     guesses = roll_out(pipe.drafter, hidden[:, :-1], embeds, columns=4, steps=3)
     expected = [probabilities(pipe.guided_logits(guess, 2.0)) for guess in guesses]  # three of [2, 15, 16]
 
-    drafter = RunningDrafter(
-        pipe.drafter,
-        pipe.embed_image_tokens(torch.arange(16)),
-        lambda hidden, positions: probabilities(pipe.guided_logits(hidden, 2.0)),
-        length=20,
-        columns=4,
-    )
-    drafter.observe(query(tokens, torch.arange(-1, 15).expand(2, -1)), hidden)
+    layout = pipe.image_layout(None, None)
+    encoded = pipe.encode_prompt(["a red dog", "car"], None, True, 1)
+    drafter = RunningDrafter(pipe.drafter, pipe.prepare_target(encoded, layout, Sampling(2.0), margin=4))
+    drafter.observe(TargetPass(Query.teacher_forced(tokens), hidden, hidden))
     root, rows = torch.tensor([[5], [8]]), torch.arange(2)[:, None]
     laws = drafter.laws(query(tokens, torch.arange(9).expand(2, -1), wanted=root))
     assert torch.allclose(laws, expected[0][rows, root], atol=1e-5)

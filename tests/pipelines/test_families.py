@@ -17,7 +17,7 @@ from sjd_pipelines import (
     SJDScheduler,
 )
 from sjd_pipelines.benchmark.exactness import sampling_noise, total_variation
-from sjd_pipelines.decoding import force, probabilities
+from sjd_pipelines.decoding import Sampling, force, probabilities
 from sjd_pipelines.schedulers import SCHEDULERS
 
 from .tiny import MEMBERS
@@ -67,7 +67,7 @@ def test_tokens_stay_in_the_codebook_and_forced_ones_in_place(member):
         prompts,
         generator=generators(1, 2, 3),
         output_type="latent",
-        callback_on_step_end=lambda pipe, step, committed, tensors: canvases.append(tensors["canvas"].clone()),
+        callback_on_step_end=lambda pipe, step, committed, tensors: canvases.append(tensors["canvas"]),
     )
     layout = pipe.image_layout(None, None)
     forced = layout.forced_tokens()
@@ -85,10 +85,8 @@ def picture_law(pipe, prompt, guidance_scale, top_k):
     tokens = forced.repeat(len(codes), 1)
     tokens[:, forced < 0] = codes
     encoded = pipe.encode_prompt(pipe.prepare_prompts(prompt), None, True, len(codes), layout)
-    memory = pipe.prefill(encoded, layout, guidance_scale)
-    positions = torch.arange(layout.num_tokens).expand_as(tokens) - 1
-    visible = torch.arange(layout.num_tokens) <= positions[..., None]
-    logits = pipe.forward(Query(tokens.roll(1, 1), positions, visible), memory)
+    target = pipe.prepare_target(encoded, layout, Sampling(guidance_scale))
+    logits = target.run(Query.teacher_forced(tokens)).logits
     law = probabilities(force(logits, forced.expand_as(tokens), layout.codebook_size), top_k=top_k)
     return law.double().gather(-1, tokens[..., None])[..., 0].prod(-1)
 
@@ -99,7 +97,7 @@ def sampling_schedulers(every):
         return [SJDScheduler(window=3), CoupledSJDScheduler(window=3), SeededJacobiScheduler(window=3)]
     classes = [cls for cls in SCHEDULERS.values() if cls.label != "approximate" and cls is not JacobiScheduler]
     schedulers = [cls(window=3) if "window" in cls().config else cls() for cls in classes]
-    return [scheduler for scheduler in schedulers if not scheduler.needs_drafter]
+    return [scheduler for scheduler in schedulers if "drafter" not in scheduler.companions]
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import ChameleonConfig
 
-from sjd_pipelines import SJDAutoRegressivePipeline, SJDLlamaGenPipeline
+from sjd_pipelines import CanvasCache, SJDAutoRegressivePipeline, SJDLlamaGenPipeline
 from sjd_pipelines.models import published_llamagen_weights, published_vq_weights, read_published_file
 from sjd_pipelines.pipelines.convert import convert_model, export_published
 from sjd_pipelines.pipelines.info import format_info, inspect_model
@@ -26,12 +26,11 @@ def test_told_canvas_is_the_canvas(name, request, tmp_path):
     layout = pipe.image_layout(None, None)
     encoded = pipe.encode_prompt(pipe.prepare_prompts(MEMBERS[name].prompts[0]), None, True, 1, layout)
     with torch.no_grad():
-        memory = pipe.prefill(encoded, layout, 2.0)
-        memory.cache.place(torch.zeros(2, 1, dtype=torch.int64), 1)
+        cache = CanvasCache(layout.num_tokens)
+        cache.place(torch.zeros(2, 1, dtype=torch.int64), 1)
         mask = torch.ones(2, 1, 1, 1, dtype=torch.bool)
-        pipe.run_transformer(encoded.embeds[:, -1:], mask, encoded.position_ids[:, -1:], memory.cache)
-    slots = memory.cache.length
-    assert memory.cache.nbytes == slots * info.prompt_token_bytes
+        pipe.run_transformer(encoded.embeds[:, -1:], mask, encoded.position_ids[:, -1:], cache)
+    assert cache.nbytes == layout.num_tokens * info.prompt_token_bytes
     first = info.sizes[0]
     assert (first.height, first.width) == pipe.image_sizes()[0]
     assert first.tokens == layout.num_tokens

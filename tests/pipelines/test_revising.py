@@ -6,7 +6,7 @@ import torch
 from sjd_pipelines import (
     DraftReviser,
 )
-from sjd_pipelines.decoding import Query
+from sjd_pipelines.decoding import ImageTokenLayout, Query, Sampling, TargetPass
 from sjd_pipelines.models.reviser import neighbours
 from sjd_pipelines.pipelines.revising import RunningReviser
 
@@ -24,6 +24,18 @@ def network():
         return DraftReviser(8, 16, code_size=4, intermediate_size=12, rank=6).eval()
 
 
+class Lender:
+    """What a reviser borrows of its target: pictures of 6 x 5 tokens."""
+
+    layout, batch_size, length, device = ImageTokenLayout(6, 5, 16), 2, 30, torch.device("cpu")
+
+    def __init__(self, image_embeds, guidance_scale):
+        self.image_embeds, self.sampling = image_embeds, Sampling(guidance_scale)
+
+    def law(self, logits, predicts):
+        return logits.softmax(-1)
+
+
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 @torch.no_grad()
 def test_what_it_looks_at(network, guidance_scale):
@@ -31,22 +43,22 @@ def test_what_it_looks_at(network, guidance_scale):
     copies = 2 if guidance_scale > 1 else 1
     generator = torch.Generator().manual_seed(0)
     canvas = torch.randint(16, (2, 30), generator=generator)
-    starts, size = torch.tensor([[-1], [9]]), 12
+    starts, size = torch.tensor([[1], [9]]), 12
     positions = starts + torch.arange(size)  # [2, 12]
-    query = Query(canvas.gather(1, positions.clamp(min=0)), positions, torch.ones(2, size, 30, dtype=torch.bool))
+    visible = torch.ones(2, size, 30, dtype=torch.bool)
+    query = Query(canvas.gather(1, positions), positions, positions + 1, visible)
     hidden = torch.randn(copies * 2, size, 8, generator=generator)
     logits = torch.randn(2, size, 16, generator=generator)
     embeds = torch.randn(16, 8, generator=generator)
-    running = RunningReviser(
-        network, embeds, lambda logits, positions: logits.softmax(-1), guidance_scale, columns=5, length=30
-    )
+    running = RunningReviser(network, Lender(embeds, guidance_scale))
     everything = torch.arange(30).expand(2, -1)
-    running.observe(Query(canvas, everything, everything[..., None] >= 0), hidden, logits)  # of earlier passes
-    running.observe(query, hidden, logits)
+    earlier = Query(canvas, everything, everything + 1, everything[..., None] >= 0)
+    running.observe(TargetPass(earlier, hidden, logits))
+    running.observe(TargetPass(query, hidden, logits))
     now = canvas.clone()
     now[0, 4], now[1, 12] = (canvas[0, 4] + 1) % 16, (canvas[1, 12] + 3) % 16
     asked = positions[:, 1:]
-    laws = running.at(asked)(now)
+    laws = running.at(asked + 1)(now)
 
     codes = network.code(embeds)
     touched = []

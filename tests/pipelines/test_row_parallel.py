@@ -1,5 +1,7 @@
 """Row-parallel decoding of real families: row ends in place, and every token drawn from the context it should have."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from sjd_pipelines import (
     Query,
     ZipARScheduler,
 )
-from sjd_pipelines.decoding import force, probabilities, race
+from sjd_pipelines.decoding import Sampling, race
 
 TEXTS = ["a red dog", "two blue cat on a red house"]
 SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "output_type": "latent"}
@@ -40,23 +42,22 @@ def test_zipar_draws_from_one_masked_forward_pass(request, name, delay):
     output = pipe(
         TEXTS,
         generator=generators(),
-        callback_on_step_end=lambda pipe, index, committed, tensors: captured.append(tensors["canvas"].clone()),
+        callback_on_step_end=lambda pipe, index, committed, tensors: captured.append(tensors["canvas"]),
         **SAMPLING,
     )
     canvas = captured[-1]
 
     # A token is fed, and seen, from the pass after the one that drew it; a row end when it opens the next row.
     positions = torch.arange(layout.num_tokens)
-    row, column = layout.row(positions), layout.column(positions)
+    row, column = positions // layout.width, positions % layout.width
     fed = torch.where(column < layout.columns, row * delay + column + 1, (row + 1) * delay)
     times = torch.cat([torch.zeros(1, dtype=torch.int64), fed[:-1]])
     visible = (positions <= positions[:, None] - 1) & (fed <= times[:, None])  # [N, N]
     encoded = pipe.encode_prompt(TEXTS, None, True, 1)
-    memory = pipe.prefill(encoded, layout, 3.0)
-    query = Query(canvas.roll(1, 1), (positions - 1).expand_as(canvas), visible.expand(2, -1, -1))
+    query = replace(Query.teacher_forced(canvas), visible=visible.expand(2, -1, -1))
     with torch.no_grad():
-        logits = pipe.forward(query, memory)
-    law = probabilities(force(logits, layout.forced_tokens().expand_as(canvas), layout.codebook_size))
+        target = pipe.prepare_target(encoded, layout, Sampling(3.0))
+        law = target.law(target.run(query).logits, query.predicts)
     seeds = output.statistics.seeds
     exponential = PositionNoise(seeds).exponential(positions.expand_as(canvas), Purpose.SAMPLE, law.shape[-1])
     pipe.scheduler = before

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sjd_pipelines import AutoregressiveScheduler, CorrectedJacobiScheduler, ImageTokenLayout, PositionNoise
-from sjd_pipelines.decoding import probabilities
+from sjd_pipelines.decoding import TargetPass, decode, probabilities
 from sjd_pipelines.decoding.drafter import DraftQuery
 from sjd_pipelines.schedulers.drafting import one_hot
 
@@ -62,6 +62,9 @@ class TableDrafter:
     def __init__(self, table):
         self.table, self.reviewed = table, []
 
+    def observe(self, seen):
+        """It knows the target."""
+
     def review(self, query):
         self.reviewed.append(query.positions.clone())
 
@@ -70,22 +73,20 @@ class TableDrafter:
 
 
 @pytest.mark.parametrize("window", [1, 5])
-def test_a_perfect_drafter_makes_every_draft_right(window):
-    layout = ImageTokenLayout(4, 4, 8)
+def test_a_perfect_drafter_makes_every_draft_right(table_target, window):
     table = torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).softmax(-1)
     scheduler = CorrectedJacobiScheduler(window=window, corrections=window)
-    noise = PositionNoise([3, 4, 5])
-    state = scheduler.start(layout, 3)
-    state.drafter = TableDrafter(table)
-    counts = [0]
-    while not state.finished:
-        query = scheduler.plan(state, noise)
-        state = scheduler.step(table[query.token_ids], query, state, noise)
-        state.synchronize()
-        counts.append(min(state.counts))
+    drafter, counts = TableDrafter(table), [0]
+    decode(
+        table_target(table, ImageTokenLayout(4, 4, 8), 3),
+        scheduler,
+        PositionNoise([3, 4, 5]),
+        {"drafter": drafter},
+        lambda state: counts.append(min(state.counts)),
+    )
     gains = [new - old for old, new in pairwise(counts)]
     assert gains[1:-1] == [window + 1] * (len(gains) - 2)  # the first pass has no drafter, the last less room
-    assert all((positions >= 0).all() for positions in state.drafter.reviewed)
+    assert all((positions >= 0).all() for positions in drafter.reviewed)
 
 
 @torch.no_grad()
@@ -98,9 +99,10 @@ def test_what_has_not_changed_keeps_the_choice_of_the_target(pipe):
         def step(self, laws, query, state, noise):
             if state.passes == 1:
                 chain = slice(1, state.window + 1)
-                ask = DraftQuery(query.token_ids[:, chain], query.positions[:, chain], query.visible[:, chain])
+                asked = (query.token_ids, query.positions, query.predicts, query.visible)
+                ask = DraftQuery(*(values[:, chain] for values in asked))
                 own = state.drafter.laws(ask)
-                state.drafter.observe(query, hidden_states[-1])  # what `laws` wrote over
+                state.drafter.observe(TargetPass(query, hidden_states[-1], laws))  # what `laws` wrote over
                 state.drafter.review(ask)
                 seen.append((own, state.drafter.laws(ask), laws[:, chain]))
             return super().step(laws, query, state, noise)

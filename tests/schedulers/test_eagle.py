@@ -12,7 +12,7 @@ from sjd_pipelines import (
     SeededEagleScheduler,
 )
 from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
-from sjd_pipelines.decoding import race
+from sjd_pipelines.decoding import decode, race
 from sjd_pipelines.schedulers.sibling_verification import verify_siblings
 from sjd_pipelines.schedulers.verification import residual, speculative_accept
 
@@ -189,6 +189,9 @@ class TableDrafter:
     def __init__(self, table):
         self.table, self.calls = table, 0
 
+    def observe(self, seen):
+        """It knows the target."""
+
     def laws(self, query):
         self.calls += 1
         tokens = query.token_ids if query.wanted is None else query.token_ids.gather(1, query.wanted)
@@ -196,19 +199,13 @@ class TableDrafter:
 
 
 @pytest.mark.parametrize("cls", [EagleScheduler, SeededEagleScheduler])
-def test_a_perfect_drafter_is_always_believed(cls):
-    layout = ImageTokenLayout(4, 4, 8)
+def test_a_perfect_drafter_is_always_believed(table_target, cls):
     table = torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    drafter, target = TableDrafter(table), table_target(table, ImageTokenLayout(4, 4, 8), 3)
     scheduler = cls(window=5, depth=5, branches=1)
-    noise = PositionNoise([3, 4, 5])
-    state = scheduler.start(layout, 3)
-    state.drafter = TableDrafter(table)
-    while not state.finished:
-        query = scheduler.plan(state, noise)
-        state = scheduler.step(table[query.token_ids], query, state, noise)
-        state.synchronize()
+    state = decode(target, scheduler, PositionNoise([3, 4, 5]), {"drafter": drafter})
     assert state.passes == 4  # one without drafts, then six tokens each: 1 + 6 + 6 + 3
-    assert state.drafter.calls == 5 + 5 + 3
+    assert drafter.calls == 5 + 5 + 3
 
 
 def test_no_drafter_no_work(pipe):
@@ -217,7 +214,7 @@ def test_no_drafter_no_work(pipe):
     try:
         for cls in (EagleScheduler, SeededEagleScheduler, LanternEagleScheduler):
             pipe.scheduler = cls()
-            with pytest.raises(ValueError, match=rf"{cls.__name__} needs a drafter and this pipeline has none"):
+            with pytest.raises(ValueError, match=rf"{cls.__name__} needs a drafter and there is none"):
                 pipe("a red dog")
     finally:
         pipe.register_modules(drafter=drafter)

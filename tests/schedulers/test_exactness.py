@@ -79,7 +79,7 @@ class StaleLaw(CoupledSJDScheduler):
     """Keeps the old law beside a kept draft, as a public release of coupled decoding does."""
 
     def step(self, probabilities, query, state, noise):
-        slots = Slots(probabilities, query.token_ids[:, 1:], query.positions + 1, state, noise)
+        slots = Slots(probabilities, query.token_ids[:, 1:], query.predicts, state, noise)
         keep, positions = self.accept(slots), slots.positions[:, :-1]
         old = state.laws.read(positions)
         state = super().step(probabilities, query, state, noise)
@@ -107,7 +107,7 @@ class BatchMinimum(SJDScheduler):
     """Cuts every row to the batch minimum; accepted drafts behind the cut stay, with their old law."""
 
     def step(self, probabilities, query, state, noise):
-        slots = Slots(probabilities, query.token_ids[:, 1:], query.positions + 1, state, noise)
+        slots = Slots(probabilities, query.token_ids[:, 1:], query.predicts, state, noise)
         keep, positions = super().accept(slots), slots.positions[:, :-1]
         old = state.laws.read(positions)
         self.kept = torch.arange(keep.shape[1]) < leading(keep)[:, None]

@@ -12,6 +12,7 @@ from sjd_pipelines import (
     RevisedJacobiScheduler,
     SeededJacobiScheduler,
 )
+from sjd_pipelines.decoding import decode
 from sjd_pipelines.schedulers.adaptive_window import WINDOWS
 from sjd_pipelines.schedulers.drafting import one_hot
 
@@ -72,24 +73,26 @@ class TableReviser:
     def __init__(self, table):
         self.table, self.asked = table, []
 
-    def at(self, positions):
-        self.asked.append(positions.clone())
-        return lambda canvas: self.table[canvas.gather(1, positions)]
+    def observe(self, seen):
+        """It knows the target."""
+
+    def at(self, predicts):
+        self.asked.append(predicts.clone())
+        return lambda canvas: self.table[canvas.gather(1, predicts - 1)]
 
 
-def run(scheduler, table, reviser, seeds=(3, 4, 5)):
-    """Drafts of each pass `[B, W]` and what is committed behind it, and the final state."""
-    layout, noise = ImageTokenLayout(4, 4, table.shape[-1]), PositionNoise(list(seeds))
-    state = scheduler.start(layout, len(seeds))
-    state.reviser = reviser
-    counts, queries = [0], []
-    while not state.finished:
-        query = scheduler.plan(state, noise)
-        queries.append(query)
-        state = scheduler.step(table[query.token_ids], query, state, noise)
-        state.synchronize()
-        counts.append(min(state.counts))
-    return [new - old for old, new in pairwise(counts)], queries, state
+@pytest.fixture
+def run(table_target, table):
+    """Decodes three pictures: tokens gained in each pass, its query, and the final state."""
+
+    def run(scheduler, reviser, seeds=(3, 4, 5)):
+        target, counts = table_target(table, ImageTokenLayout(4, 4, table.shape[-1]), len(seeds)), [0]
+        companions = {} if reviser is None else {"reviser": reviser}
+        noise = PositionNoise(list(seeds))
+        state = decode(target, scheduler, noise, companions, lambda state: counts.append(min(state.counts)))
+        return [new - old for old, new in pairwise(counts)], target.queries, state
+
+    return run
 
 
 @pytest.fixture
@@ -98,36 +101,36 @@ def table():
 
 
 @pytest.mark.parametrize("window", [1, 5, 16])
-def test_each_revision_makes_one_more_draft_right(table, window):
+def test_each_revision_makes_one_more_draft_right(run, table, window):
     """A perfect reviser, over all drafts, as often as there are drafts."""
     perfect = RevisedJacobiScheduler(window=window, reach=window, revisions=window)
-    gains, _, state = run(perfect, table, TableReviser(table))
-    _, _, reference = run(SeededJacobiScheduler(window=window), table, None)
+    gains, _, state = run(perfect, TableReviser(table))
+    _, _, reference = run(SeededJacobiScheduler(window=window), None)
     assert torch.equal(state.tokens, reference.tokens)
     # The target saw `window` drafts, and has chosen a token behind each but for those that entered since.
     assert all(gain >= min(2, window) for gain in gains[1:-1])
-    once, _, _ = run(RevisedJacobiScheduler(window=window, reach=window, revisions=1), table, TableReviser(table))
-    never, _, _ = run(SeededJacobiScheduler(window=window), table, None)
+    once, _, _ = run(RevisedJacobiScheduler(window=window, reach=window, revisions=1), TableReviser(table))
+    never, _, _ = run(SeededJacobiScheduler(window=window), None)
     assert len(gains) <= len(once) <= len(never)
     assert len(gains) < len(never) or window == 1
 
 
-def test_only_drafts_within_reach_that_the_target_has_seen_are_revised(table):
+def test_only_drafts_within_reach_that_the_target_has_seen_are_revised(run, table):
     reviser = TableReviser(table)
     scheduler = RevisedJacobiScheduler(window=6, reach=4, revisions=2)
-    _, queries, _ = run(scheduler, table, reviser)
+    _, queries, _ = run(scheduler, reviser)
     assert len(reviser.asked) == len(queries) - 1  # in the first pass the target has seen nothing
     for query, asked in zip(queries[1:], reviser.asked):
-        assert torch.equal(asked, query.positions[:, : min(4, query.positions.shape[1] - 1)])
+        assert torch.equal(asked, query.predicts[:, : min(4, query.predicts.shape[1] - 1)])
 
     class Stubborn(TableReviser):
         """Wants token 7 everywhere."""
 
-        def at(self, positions):
-            return lambda canvas: torch.eye(8)[torch.full_like(positions, 7)]
+        def at(self, predicts):
+            return lambda canvas: torch.eye(8)[torch.full_like(predicts, 7)]
 
-    _, queries, state = run(scheduler, table, Stubborn(table))
-    _, _, reference = run(SeededJacobiScheduler(window=6), table, None)
+    _, queries, state = run(scheduler, Stubborn(table))
+    _, _, reference = run(SeededJacobiScheduler(window=6), None)
     assert torch.equal(state.tokens, reference.tokens)
     for before, query in pairwise(queries):
         drafts, positions = query.token_ids[:, 1:5], query.positions[:, :4]
@@ -151,7 +154,7 @@ def test_no_reviser_no_work(pipe):
     pipe.register_modules(reviser=None)
     pipe.scheduler = RevisedJacobiScheduler()
     try:
-        with pytest.raises(ValueError, match=r"RevisedJacobiScheduler needs a reviser and this pipeline has none"):
+        with pytest.raises(ValueError, match=r"RevisedJacobiScheduler needs a reviser and there is none"):
             pipe("a red dog")
     finally:
         pipe.register_modules(reviser=reviser)

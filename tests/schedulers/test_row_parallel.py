@@ -13,7 +13,7 @@ from sjd_pipelines import (
     ZipARScheduler,
 )
 from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
-from sjd_pipelines.decoding import FREE
+from sjd_pipelines.decoding import TargetPass, decode, force
 
 PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
 SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "output_type": "latent"}
@@ -35,28 +35,35 @@ def generators(*seeds):
 class Run:
     """A finished run on random laws: per pass, the query and what was committed before it."""
 
-    state: object
+    state: object = None
     queries: list = field(default_factory=list)
     committed: list = field(default_factory=list)
 
 
+class RandomTarget:
+    """Another random law in every slot of every pass; forced tokens are certain."""
+
+    def __init__(self, layout, batch_size, length):
+        self.layout, self.batch_size, self.device = layout, batch_size, torch.device("cpu")
+        self.forced, self.generator = layout.forced_tokens(length=length), torch.Generator().manual_seed(0)
+        self.queries = []
+
+    def run(self, query):
+        self.queries.append(query)
+        logits = torch.randn(*query.positions.shape, self.layout.vocabulary_size, generator=self.generator)
+        return TargetPass(query, logits[..., :0], logits)
+
+    def law(self, logits, predicts):
+        return force(logits, self.forced[predicts], self.layout.codebook_size).softmax(-1)
+
+
 def run(scheduler, layout, batch_size=1):
+    target = RandomTarget(layout, batch_size, layout.num_tokens + scheduler.margin(layout))
+    result = Run(queries=target.queries, committed=[torch.zeros(batch_size, layout.num_tokens, dtype=torch.bool)])
     noise = PositionNoise(list(range(batch_size)))
-    generator = torch.Generator().manual_seed(0)
-    state = scheduler.start(layout, batch_size)
-    result = Run(state)
-    forced = torch.cat([layout.forced_tokens(), torch.full((scheduler.margin(layout) + 1,), FREE)])
-    while not state.finished:
-        query = scheduler.plan(state, noise)
-        result.queries.append(query)
-        result.committed.append(state.acceptance_map >= 0)
-        law = torch.randn(*query.positions.shape, layout.vocabulary_size, generator=generator).softmax(-1)
-        law[..., layout.codebook_size :] = 0
-        certain = forced[query.positions + 1]
-        one_hot = torch.nn.functional.one_hot(certain.clamp(min=0), layout.vocabulary_size).float()
-        law = torch.where((certain >= 0)[..., None], one_hot, law)
-        state = scheduler.step(law, query, state, noise)
-        state.synchronize()
+    result.state = decode(
+        target, scheduler, noise, on_pass=lambda state: result.committed.append(state.acceptance_map >= 0)
+    )
     return result
 
 
@@ -90,10 +97,13 @@ def test_only_final_tokens_are_seen_by_other_rows_and_their_keys_are_true(name, 
     scheduler = SCHEDULERS[name](delay=delay)
     result = run(scheduler, layout, batch_size=3)
     final = result.state.canvas
-    written = torch.full((3, layout.num_tokens + scheduler.margin(layout) + 1), -1)
+    length = layout.num_tokens + scheduler.margin(layout)
+    written, forced = torch.full((3, length), -1), layout.forced_tokens()
     for query, committed in zip(result.queries, result.committed):
-        positions = query.positions
-        assert positions.max() < layout.num_tokens + scheduler.margin(layout)
+        positions = query.predicts - 1  # the slot that feeds the end of the prompt stands at -1
+        assert query.prompt_end == (query is result.queries[0])
+        assert torch.equal(query.positions, positions.clamp(min=0))
+        assert query.predicts.max() < length
         assert all(len(set(row.tolist())) == len(row) for row in positions)
         used = (positions >= 0) & (positions < layout.num_tokens)
         for image in range(3):
@@ -106,13 +116,12 @@ def test_only_final_tokens_are_seen_by_other_rows_and_their_keys_are_true(name, 
                 row = (position + 1) // layout.width  # the row that the slot predicts, or the one below a complete row
                 own = (seen >= row * layout.width - 1) | (seen // layout.width == position // layout.width)
                 assert (true | own).all()
-                known = committed[image, seen] | (layout.forced_tokens()[seen] >= 0)
+                known = committed[image, seen] | (forced[seen] >= 0)
                 assert (known | own).all()
                 earlier = committed[image].clone()
                 earlier[position:] = False
                 assert torch.isin(earlier.nonzero()[:, 0], seen).all()  # nothing final is withheld
     assert (result.state.acceptance_map >= 0).all()
-    forced = layout.forced_tokens()
     assert (final[:, : layout.num_tokens][:, forced >= 0] == forced[forced >= 0]).all()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sjd_pipelines import AutoregressiveScheduler, SJDJanusPipeline
-from sjd_pipelines.decoding import Query
+from sjd_pipelines.decoding import Query, TargetPass
 from sjd_pipelines.training.__main__ import build_parser
 from sjd_pipelines.training.export import build_processor
 from sjd_pipelines.training.helper_run import run_files
@@ -37,17 +37,17 @@ def target(tiny_model):
 
 def test_examples_are_places_whose_neighbours_have_changed():
     """Two passes over a picture four tokens wide, in two rows that move on by different steps."""
-    recorder = PassRecorder(columns=4, length=20)
+    recorder = PassRecorder(columns=4, batch_size=2, length=20)
     visible = torch.ones(2, 7, 20, dtype=torch.bool)
-    first = Query(torch.zeros(2, 7, dtype=torch.int64), torch.arange(2, 9).expand(2, -1), visible)
-    then = Query(
-        torch.zeros(2, 7, dtype=torch.int64), torch.stack([torch.arange(4, 11), torch.arange(3, 10)]), visible
-    )
+    earlier = torch.arange(2, 9).expand(2, -1)
+    later = torch.stack([torch.arange(4, 11), torch.arange(3, 10)])
+    first = Query(torch.zeros(2, 7, dtype=torch.int64), earlier, earlier + 1, visible)
+    then = Query(torch.zeros(2, 7, dtype=torch.int64), later, later + 1, visible)
     then.token_ids[0, 0] = 5  # position 4 of the first row
     then.token_ids[1, 2] = 6  # position 5 of the second row
     hidden = torch.arange(4 * 7, dtype=torch.float32).view(4, 7, 1).expand(-1, -1, 4)
-    recorder.observe(first, hidden, None)
-    recorder.observe(then, 100 + hidden, None)
+    recorder.observe(TargetPass(first, hidden, hidden))
+    recorder.observe(TargetPass(then, 100 + hidden, hidden))
     (examples,) = recorder.kept
     # What looks at position 4: 4, 5, 6 on its right, then 6, 7, 8 below it, as far as the first pass saw.
     assert examples.distance.tolist() == [0, 1, 2, 3, 4, 2, 3, 4, 5]

@@ -1,0 +1,61 @@
+"""The decode loop: plan, run, step, until every image is complete. There is no other."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from .noise import PositionNoise
+from .state import DecodingState
+from .target import Companion, Scheduler, Target
+
+COARSE = 1e-4  # seconds: clocks that tick more slowly are not used
+
+
+def decode(
+    target: Target,
+    scheduler: Scheduler,
+    noise: PositionNoise,
+    companions: Mapping[str, Companion] | None = None,
+    on_pass: Callable[[DecodingState], bool | None] | None = None,
+) -> DecodingState:
+    """Decode one batch of images.
+
+    Args:
+        target: the model, its prompts behind it.
+        scheduler: says which tokens to draft, verify and commit.
+        noise: the random numbers of each image.
+        companions: who looks on at every pass; those that `scheduler.companions` names, by name, and others.
+        on_pass: called after each pass; the run ends where it returns True.
+
+    Returns:
+        The state after the last pass.
+
+    Raises:
+        ValueError: the scheduler can't decode this target.
+    """
+    companions = companions or {}
+    scheduler.check_target(target.layout, companions)
+    state = scheduler.start(target.layout, target.batch_size, target.device, companions)
+    now = pass_clock(target.device)
+    while not state.finished:
+        begin = now()
+        query = scheduler.plan(state, noise)
+        seen = target.run(query)
+        for companion in companions.values():
+            companion.observe(seen)
+        state = scheduler.step(target.law(seen.logits, query.predicts), query, state, noise)
+        state.synchronize()
+        state.seconds = now() - begin
+        if on_pass is not None and on_pass(state):
+            break
+    return state
+
+
+def pass_clock(device: torch.device) -> Callable[[], float]:
+    """The clock to time passes on a device with: on a CPU without the time that other processes take.
+
+    This thread has a share in every operation of a pass, so that its own time is that of the pass.
+    """
+    fine = time.get_clock_info("thread_time").resolution < COARSE
+    return time.thread_time if device.type == "cpu" and fine else time.perf_counter

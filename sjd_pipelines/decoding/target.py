@@ -1,0 +1,80 @@
+"""The contracts of the decode loop: what it asks of a model, of a scheduler and of networks that look on."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from .layout import ImageTokenLayout
+from .noise import PositionNoise
+from .query import Query
+
+if TYPE_CHECKING:  # a state holds companions
+    from .state import DecodingState
+
+
+@dataclass
+class TargetPass:
+    """What one forward pass of the target gave.
+
+    Attributes:
+        query: what it was asked.
+        hidden: `[R, Q, D]` final hidden states, unconditional rows last.
+        logits: `[B, Q, V]`, guided.
+    """
+
+    query: Query
+    hidden: torch.Tensor
+    logits: torch.Tensor
+
+
+class Target(Protocol):
+    """A model with one batch of prompts behind it.
+
+    Attributes:
+        layout: of the tokens it makes.
+        batch_size: B.
+        device: where it runs.
+    """
+
+    layout: ImageTokenLayout
+    batch_size: int
+    device: torch.device
+
+    def run(self, query: Query) -> TargetPass:
+        """One forward pass."""
+
+    def law(self, logits: torch.Tensor, predicts: torch.Tensor) -> torch.Tensor:
+        """The law that is sampled: guided logits `[B, Q, V]` at positions `[B, Q]` -> `[B, Q, V]` float32."""
+
+
+class Companion(Protocol):
+    """A network beside the target that helps its scheduler to guess, or anyone else who wants to see all passes."""
+
+    def observe(self, seen: TargetPass) -> None:
+        """Called after each pass of the target, before the scheduler's step."""
+
+
+class Scheduler(Protocol):
+    """Which tokens to draft, verify and commit, see `DecodingScheduler`."""
+
+    def check_target(self, layout: ImageTokenLayout, companions: Collection[str]) -> None:
+        """Raise `ValueError` with the reason if it can't decode such a target with these companions."""
+
+    def start(
+        self,
+        layout: ImageTokenLayout,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        companions: Mapping[str, Companion] | None = None,
+    ) -> "DecodingState":
+        """An empty canvas."""
+
+    def plan(self, state: "DecodingState", noise: PositionNoise) -> Query:
+        """Say what the next forward pass computes."""
+
+    def step(
+        self, probabilities: torch.Tensor, query: Query, state: "DecodingState", noise: PositionNoise
+    ) -> "DecodingState":
+        """Commit tokens and guess again."""
