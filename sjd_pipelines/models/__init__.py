@@ -10,8 +10,8 @@ from .published import (
     write_published_file,
 )
 from .reviser import DraftReviser
-from .tiling import Tiling, decode_tiled
-from .vq import decode_codes, published_vq_weights, vq_model_from_published
+from .tiling import Tiling, render_tiled
+from .vq import published_vq_weights, render_codes, render_janus_codes, vq_model_from_published
 
 __all__ = [
     "LLAMAGEN_SIZES",
@@ -19,13 +19,14 @@ __all__ = [
     "EagleDrafter",
     "LlamaGenTransformer",
     "Tiling",
-    "decode_codes",
-    "decode_tiled",
     "image_size_of",
     "llamagen_from_published",
     "published_llamagen_weights",
     "published_vq_weights",
     "read_published_file",
+    "render_codes",
+    "render_janus_codes",
+    "render_tiled",
     "vq_model_from_published",
     "write_published_file",
 ]

@@ -30,24 +30,24 @@ class Tiling:
             raise ValueError(f"overlap must be an integer in [1, tile / 2 = {self.tile // 2}], got {self.overlap!r}.")
 
 
-def decode_tiled(decode: Callable[[torch.Tensor], torch.Tensor], grid: torch.Tensor, tiling: Tiling) -> torch.Tensor:
-    """Decode a grid that may be larger than a tile.
+def render_tiled(render: Callable[[torch.Tensor], torch.Tensor], grid: torch.Tensor, tiling: Tiling) -> torch.Tensor:
+    """Render a grid that may be larger than a tile.
 
     Args:
-        decode: `[B, r, c]` codebook ids -> `[B, 3, r * scale, c * scale]` pixels, for any r and c.
+        render: `[B, r, c]` codebook ids -> `[B, 3, r * scale, c * scale]` pixels, for any r and c.
         grid: `[B, rows, columns]` int64.
-        tiling: a grid that fits into one tile is decoded as it is.
+        tiling: a grid that fits into one tile is rendered as it is.
 
     Returns:
         `[B, 3, rows * scale, columns * scale]`.
     """
     if max(grid.shape[1:]) <= tiling.tile:
-        return decode(grid)
+        return render(grid)
     (high, tops), (wide, lefts) = (_cut(size, tiling) for size in grid.shape[1:])
     picture = None
     for row, top in enumerate(tops):
         for column, left in enumerate(lefts):
-            pixels = decode(grid[:, top : top + high, left : left + wide])
+            pixels = render(grid[:, top : top + high, left : left + wide])
             if picture is None:
                 scale = pixels.shape[-1] // wide
                 shape = (*pixels.shape[:2], grid.shape[1] * scale, grid.shape[2] * scale)

@@ -15,10 +15,16 @@ DIALECTS = ("llamagen", "taming")
 _CODES_USED = 65536  # length of the usage statistics in a LlamaGen file, which nothing reads at inference
 
 
-def decode_codes(vq_model: VQModel, grid: torch.Tensor) -> torch.Tensor:
+def render_codes(vq_model: VQModel, grid: torch.Tensor) -> torch.Tensor:
     """`[B, rows, columns]` codebook ids -> `[B, 3, H, W]` pixels in about [-1, 1]."""
     shape = (*grid.shape, vq_model.quantize.embedding.embedding_dim)
     return vq_model.decode(grid.flatten(), force_not_quantize=True, shape=shape).sample
+
+
+def render_janus_codes(vq_model: nn.Module, grid: torch.Tensor) -> torch.Tensor:
+    """`render_codes` for transformers' `JanusVQVAE`, whose own `decode_image_tokens` takes whole pictures only."""
+    codes = nn.functional.normalize(vq_model.quantize.embedding(grid), dim=-1)  # [B, r, c, E]
+    return vq_model.decoder(vq_model.post_quant_conv(codes.permute(0, 3, 1, 2)))
 
 
 def vq_dialect(weights: Weights) -> str:

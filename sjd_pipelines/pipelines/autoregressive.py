@@ -24,7 +24,7 @@ from ..decoding import (
     decode,
     guide_rows,
 )
-from ..models import DraftReviser, Tiling, decode_tiled
+from ..models import DraftReviser, Tiling, render_tiled
 from ..schedulers import DecodingScheduler, RevisedJacobiScheduler, SeededJacobiScheduler
 from .base import SJDPipeline
 from .drafting import RunningDrafter
@@ -52,7 +52,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
 
     `SJDAutoRegressivePipeline.from_pretrained(...)` finds the model family and returns its subclass. A family defines
     `embed_prompt`, `prompt_length` (or `check_prompts`), `image_layout`, `image_sizes`, `embed_image_tokens`,
-    `run_transformer`, `image_logits`, `codebook_vectors`, `decode_grid` and `sampling_defaults`; everything else is
+    `run_transformer`, `image_logits`, `codebook_vectors`, `render_grid` and `sampling_defaults`; everything else is
     here.
     """
 
@@ -392,9 +392,9 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
         """
         grids = tokens.unflatten(1, (layout.rows, layout.columns)).split(1)  # each [1, rows, columns]
         if self._tiling is None:
-            return torch.cat([self.decode_grid(grid) for grid in grids])
-        return torch.cat([decode_tiled(self.decode_grid, grid, self._tiling) for grid in grids])
+            return torch.cat([self.render_grid(grid) for grid in grids])
+        return torch.cat([render_tiled(self.render_grid, grid, self._tiling) for grid in grids])
 
     @abstractmethod
-    def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
+    def render_grid(self, grid: torch.Tensor) -> torch.Tensor:
         """`[B, r, c]` codebook ids, a picture or a tile of one -> `[B, 3, H, W]` in about [-1, 1]."""

@@ -13,7 +13,7 @@ from diffusers import VQModel
 from transformers import AutoTokenizer, ChameleonForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..decoding import CanvasCache, ImageTokenLayout
-from ..models import decode_codes
+from ..models import render_codes
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .chameleon_recipes import IMAGE_END, IMAGE_PLACEHOLDER, RECIPES, ROW_END, image_vocabulary_ids, recipe_of_folder
@@ -148,8 +148,8 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
     def codebook_vectors(self) -> torch.Tensor:
         return self.vq_model.quantize.embedding.weight.detach().to(self._execution_device)
 
-    def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
-        return decode_codes(self.vq_model, grid)
+    def render_grid(self, grid: torch.Tensor) -> torch.Tensor:
+        return render_codes(self.vq_model, grid)
 
     @cached_property
     def _vocabulary(self) -> ImageVocabulary:

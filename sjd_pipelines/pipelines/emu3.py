@@ -125,7 +125,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
     def codebook_vectors(self) -> torch.Tensor:
         return self.model.model.vqmodel.quantize.embedding.weight.detach().to(self._execution_device)
 
-    def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
+    def render_grid(self, grid: torch.Tensor) -> torch.Tensor:
         return self.model.model.vqmodel.decode(grid)
 
     def _framed(self, text: str, layout: ImageTokenLayout) -> str:

@@ -7,6 +7,7 @@ import torch
 from transformers import JanusForConditionalGeneration, JanusProcessor, PreTrainedTokenizerBase
 
 from ..decoding import CanvasCache, ImageTokenLayout
+from ..models import render_janus_codes
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .helpers import with_helpers
@@ -104,11 +105,8 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         codebook = self.model.model.vqmodel.quantize.embedding.weight.detach()
         return torch.nn.functional.normalize(codebook.to(self._execution_device), dim=-1)
 
-    def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
-        # What the model's `decode_image_tokens` does for a whole picture, for a tile of any size.
-        vq_model = self.model.model.vqmodel
-        codes = torch.nn.functional.normalize(vq_model.quantize.embedding(grid), dim=-1)  # [B, r, c, E]
-        return vq_model.decoder(vq_model.post_quant_conv(codes.permute(0, 3, 1, 2)))
+    def render_grid(self, grid: torch.Tensor) -> torch.Tensor:
+        return render_janus_codes(self.model.model.vqmodel, grid)
 
     @property
     def _pixels_per_token(self) -> int:

@@ -10,12 +10,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import (
     LlamaGenTransformer,
-    decode_codes,
     image_size_of,
     llamagen_from_published,
     published_llamagen_weights,
     published_vq_weights,
     read_published_file,
+    render_codes,
     vq_model_from_published,
     write_published_file,
 )
@@ -194,8 +194,8 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
     def codebook_vectors(self) -> torch.Tensor:
         return self.vq_model.quantize.embedding.weight.detach().to(self._execution_device)
 
-    def decode_grid(self, grid: torch.Tensor) -> torch.Tensor:
-        return decode_codes(self.vq_model, grid)
+    def render_grid(self, grid: torch.Tensor) -> torch.Tensor:
+        return render_codes(self.vq_model, grid)
 
     @property
     def _pixels_per_token(self) -> int:

@@ -20,6 +20,7 @@ from transformers import JanusForConditionalGeneration
 from ..emoji.codes import BACKGROUND_CODES, scene_tokens
 from ..emoji.glyphs import CELL, GRID
 from ..emoji.scenes import place, render, sample_shading, scene_stream
+from ..models import render_janus_codes
 from .architecture import build_config, build_model
 from .optimization import Optimizer, rate_factor, update_average
 from .transformer import write_atomically
@@ -82,12 +83,6 @@ def crop_batch(
         cut_tokens.append(grid[row : row + cells, column : column + cells])
         cut_pixels.append(picture[:, row * CELL : (row + cells) * CELL, column * CELL : (column + cells) * CELL])
     return torch.stack(cut_tokens), torch.stack(cut_pixels)
-
-
-def decode_cells(vqmodel: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """`vqmodel.decode` for token grids of any size: `[B, h, w]` to `[B, 3, 8 h, 8 w]`."""
-    codes = F.normalize(vqmodel.quantize.embedding(tokens), dim=-1).permute(0, 3, 1, 2)
-    return vqmodel.decoder(vqmodel.post_quant_conv(codes))
 
 
 def reconstruction_loss(output: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
@@ -156,7 +151,7 @@ def train_pixels(recipe: PixelRecipe, model: JanusForConditionalGeneration | Non
         tokens, pixels = crop_batch(rng, *picture_batch(rng, recipe.batch_size * recipe.crop**2 // crop**2), crop)
         if recipe.side == "decoder":
             with torch.autocast("cpu", torch.bfloat16):
-                output = decode_cells(vqmodel, tokens)
+                output = render_janus_codes(vqmodel, tokens)
             loss = reconstruction_loss(output.float(), pixels)
             figure = -10 * float((output.detach().float() - pixels).div(2).square().mean().log10())
         else:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import VQModel
 
-from sjd_pipelines.models import Tiling, decode_codes, decode_tiled
+from sjd_pipelines.models import Tiling, render_codes, render_tiled
 from sjd_pipelines.models.tiling import _shares
 
 
@@ -44,11 +44,11 @@ def tokens(*shape):
 def test_a_local_decoder_is_reproduced(decoder):
     """A cut-off quarter of the overlap covers the receptive field: 13 tokens (1 + 4 + 4 below, 7 / 2 above)."""
     grid = tokens(1, 70, 150)
-    whole = decode_codes(decoder, grid)
-    tiled = decode_tiled(lambda part: decode_codes(decoder, part), grid, Tiling(104, 52))
+    whole = render_codes(decoder, grid)
+    tiled = render_tiled(lambda part: render_codes(decoder, part), grid, Tiling(104, 52))
     assert whole.shape == tiled.shape == (1, 3, 140, 300)
     assert torch.allclose(tiled, whole, atol=1e-5)
-    narrow = decode_tiled(lambda part: decode_codes(decoder, part), grid, Tiling(104, 1))
+    narrow = render_tiled(lambda part: render_codes(decoder, part), grid, Tiling(104, 1))
     assert (narrow - whole).abs().max() > 1e-3  # without their surroundings, edges differ
 
 
@@ -56,22 +56,22 @@ def test_a_local_decoder_is_reproduced(decoder):
 def test_no_tile_is_larger_than_it_may_be(decoder):
     shapes = []
 
-    def decode(part):
+    def render(part):
         shapes.append(tuple(part.shape))
-        return decode_codes(decoder, part)
+        return render_codes(decoder, part)
 
-    assert decode_tiled(decode, tokens(1, 7, 20), Tiling(8, 3)).shape == (1, 3, 14, 40)
+    assert render_tiled(render, tokens(1, 7, 20), Tiling(8, 3)).shape == (1, 3, 14, 40)
     assert shapes == [(1, 7, 8)] * 4  # at columns 0, 5, 10, 12
     shapes.clear()
-    assert decode_tiled(decode, tokens(2, 9, 9), Tiling(8, 4)).shape == (2, 3, 18, 18)
+    assert render_tiled(render, tokens(2, 9, 9), Tiling(8, 4)).shape == (2, 3, 18, 18)
     assert shapes == [(2, 8, 8)] * 4
 
 
 @torch.no_grad()
-def test_a_picture_that_fits_is_decoded_as_it_is(decoder):
+def test_a_picture_that_fits_is_rendered_as_it_is(decoder):
     grid = tokens(1, 8, 5)
     assert torch.equal(
-        decode_tiled(lambda part: decode_codes(decoder, part), grid, Tiling(8, 4)), decode_codes(decoder, grid)
+        render_tiled(lambda part: render_codes(decoder, part), grid, Tiling(8, 4)), render_codes(decoder, grid)
     )
 
 
@@ -87,7 +87,7 @@ def test_shares_add_up_to_one_and_leave_the_cut_edges_out(size, tile, overlap):
         if start > 0:
             assert (share[start * 8 : start * 8 + 2 * overlap] == 0).all()  # a quarter of the overlap, in pixels
     grid = torch.zeros(1, size, size, dtype=torch.int64)
-    picture = decode_tiled(lambda part: torch.full((1, 3, *part.shape[1:]), 0.5), grid, Tiling(tile, overlap))
+    picture = render_tiled(lambda part: torch.full((1, 3, *part.shape[1:]), 0.5), grid, Tiling(tile, overlap))
     assert torch.allclose(picture, torch.full((1, 3, size, size), 0.5))
 
 

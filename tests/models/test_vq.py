@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import VQModel
 
-from sjd_pipelines.models import decode_codes, published_vq_weights, vq_model_from_published
+from sjd_pipelines.models import published_vq_weights, render_codes, vq_model_from_published
 from sjd_pipelines.models.vq import vq_dialect
 
 
@@ -41,9 +41,9 @@ def test_both_ways(dialect, attention):
     back = vq_model_from_published(published | {"loss.logvar": torch.zeros(())})
     assert settings(back) == settings(model)
     grid = torch.randint(16, (2, 3, 4), generator=torch.Generator().manual_seed(0))
-    pixels = decode_codes(model, grid)
+    pixels = render_codes(model, grid)
     assert pixels.shape == (2, 3, 12, 16)
-    assert torch.allclose(decode_codes(back, grid), pixels, atol=1e-5)
+    assert torch.allclose(render_codes(back, grid), pixels, atol=1e-5)
 
 
 def test_llamagen_codebook_is_normalised():

@@ -42,7 +42,7 @@ def test_seams_of_a_trained_decoder_do_not_show():
     whole = pipe.decode_tokens(tokens, layout)
     side = layout.rows // 2
     rows = tokens.unflatten(1, (layout.rows, layout.columns)).split(side, 1)
-    quarters = torch.cat([torch.cat([pipe.decode_grid(part) for part in row.split(side, 2)], 3) for row in rows], 2)
+    quarters = torch.cat([torch.cat([pipe.render_grid(part) for part in row.split(side, 2)], 3) for row in rows], 2)
     pipe.enable_vae_tiling(tile=3 * side // 2, overlap=side // 2)
     tiled = pipe.decode_tokens(tokens, layout)
     assert (tiled - whole).square().mean().sqrt() < 2 * 8 / 255
