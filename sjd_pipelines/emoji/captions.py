@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -164,6 +166,21 @@ def encode_caption(text: str) -> list[int]:
     Equals what `JanusProcessor` makes of the templated caption; training uses this direct way because it is faster.
     """
     return [BOS, USER, *(VOCABULARY.get(word, UNK) for word in text.split()), ASSISTANT, BOI]
+
+
+def second_noun(scene: Scene, prompt: Sequence[int]) -> int:
+    """Where in the prompt of a relation's caption the noun of the second object is, by whatever word it is called.
+
+    Raises:
+        ValueError: the prompt does not name it.
+    """
+    name = scene.objects[1]
+    words = {name, SYNONYMS.get(name, name)}
+    ids = {VOCABULARY[form] for word in words for form in (word, plural(word))}
+    for index, token in enumerate(prompt):
+        if token in ids:
+            return index
+    raise ValueError(f"The prompt does not name {name!r}.")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

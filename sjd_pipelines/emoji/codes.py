@@ -106,6 +106,13 @@ def scene_tokens(scene: Scene, placements: list[Placement], shading: np.ndarray)
     return tokens.reshape(GRID * GRID)
 
 
+def first_token(placement: Placement) -> int:
+    """The raster index of the first token that a placed glyph has."""
+    inked = glyph_codes(placement.cells)[placement.glyph] >= 0  # [cells, cells]
+    row, column = divmod(int(inked.argmax()), placement.cells)
+    return (placement.row + row) * GRID + placement.column + column
+
+
 def code_patches() -> np.ndarray:
     """What each code stands for: `[2048, 256]` float32, the mean RGBA patch of its cells (alpha 0 for background)."""
     sums = np.zeros((CODEBOOK, CELL * CELL * 4), dtype=np.float32)

@@ -12,6 +12,7 @@ from .glyphs import CELL, GRID, LARGE, OBJECTS, SMALL, load_glyphs
 
 KINDS = ("single", "count", "relation")
 RELATIONS = ("left", "right", "above", "below")
+OPPOSITES = {"left": "right", "right": "left", "above": "below", "below": "above"}
 LEVELS = 5  # brightness steps of a background colour
 LEVEL_STEP = 9 / 255  # how far apart two steps are, in each RGB channel
 NOISE = 0.22  # cell noise of the shading in levels; it is what makes the next background token uncertain

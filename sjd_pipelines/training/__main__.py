@@ -36,13 +36,15 @@ from .transformer import TransformerRecipe, train_transformer, write_atomically
 
 
 def add_recipe(parser: argparse.ArgumentParser, recipe: type) -> None:
-    """One option per field of a recipe, with the recipe's default."""
+    """One option per field of a recipe, with the recipe's default; options not given are left to the recipe."""
     for field in fields(recipe):
         option = "--" + field.name.replace("_", "-")
         if field.name == "folder":
             parser.add_argument(option, type=Path, required=True, help="the run's folder")
         elif field.name != "side":
-            parser.add_argument(option, type=type(field.default), default=field.default, help="default: %(default)s")
+            parser.add_argument(
+                option, type=type(field.default), default=argparse.SUPPRESS, help=f"default: {field.default!r}"
+            )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,16 +88,21 @@ def build_parser() -> argparse.ArgumentParser:
     everything = commands.add_parser("all")
     everything.add_argument("--folder", type=Path, required=True, help="the run's folder")
     everything.add_argument("--target", type=Path, default=BUNDLED)
-    everything.add_argument("--processes", type=int, default=2, help="for the transformer; default: %(default)s")
-    everything.add_argument("--minutes", type=float, default=110, help="for the transformer; default: %(default)s")
+    everything.add_argument("--processes", type=int, default=1, help="for the transformer; default: %(default)s")
+    everything.add_argument("--device", default="cpu", help="for the transformer; default: %(default)s")
     everything.add_argument("--pixel-minutes", type=float, default=30, help="for each side; default: %(default)s")
     return parser
 
 
-def run_all(folder: Path, target: Path, processes: int, minutes: float, pixel_minutes: float) -> None:
-    """The whole recipe; the transformer trains in `processes` single-threaded processes."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    train = ["-m", "sjd_pipelines.training", "transformer", "--folder", str(folder), "--minutes", str(minutes)]
+def run_all(folder: Path, target: Path, processes: int, device: str, pixel_minutes: float) -> None:
+    """The whole recipe; the transformer trains in `processes` single-threaded processes.
+
+    Interrupted, the same command goes on where the transformer was; see `phases` for how long it takes.
+    """
+    launch = [sys.executable, "-m"]
+    if processes > 1:
+        launch += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+    train = ["sjd_pipelines.training", "transformer", "--folder", str(folder), "--device", device]
     subprocess.run([*launch, *train], check=True)
     for side in ("decoder", "encoder"):
         train_pixels(
@@ -111,7 +118,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(make_sheet(options["font"]))
         print(build_table())
     elif command == "transformer":
-        train_transformer(TransformerRecipe(**options))
+        if not train_transformer(TransformerRecipe.on(options.pop("device", "cpu"), **options)):
+            sys.exit("Stopped before the last phase was over; the same command goes on.")
     elif command == "pixels":
         train_pixels(PixelRecipe(**options))
     elif command == "evaluate":

@@ -88,21 +88,28 @@ def unconditional_prompt(prompt: torch.Tensor) -> torch.Tensor:
     return torch.where(keep, prompt, PAD)
 
 
-def image_logits(
-    model: JanusForConditionalGeneration, prompt: torch.Tensor, tokens: torch.Tensor, lead: int = 0
-) -> torch.Tensor:
-    """Teacher-forced codebook logits for every image token, along the model's own generation path.
+def hidden_states(
+    model: JanusForConditionalGeneration, prompt: torch.Tensor, tokens: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Teacher-forced states along the model's own generation path.
 
     Args:
         prompt: `[B, P]` int64 ids ending in BOI, all rows of one length (no padding mask).
         tokens: `[B, N]` int64 codebook ids.
-        lead: also read the head at this many prompt tokens before BOI.
 
     Returns:
-        `[B, lead + N, codebook]`; entry lead + n is the law of token n given the prompt and the tokens before it.
+        `[B, P + N - 1, D]` each: what goes in, then the states behind every layer, the last ones normalised.
     """
     words = model.get_input_embeddings()(prompt)
     pictures = model.prepare_embeddings_for_image_generation(tokens[:, :-1])
     inputs = torch.cat([words, pictures.to(words.dtype)], dim=1)  # [B, P + N - 1, D]
-    hidden = model.model.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-    return model.model.generation_head(hidden[:, prompt.shape[1] - 1 - lead :])
+    return model.model.language_model(inputs_embeds=inputs, use_cache=False, output_hidden_states=True).hidden_states
+
+
+def image_logits(model: JanusForConditionalGeneration, prompt: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Teacher-forced codebook logits for every image token, see `hidden_states`.
+
+    Returns:
+        `[B, N, codebook]`; entry n is the law of token n given the prompt and the tokens before it.
+    """
+    return model.model.generation_head(hidden_states(model, prompt, tokens)[-1][:, prompt.shape[1] - 1 :])

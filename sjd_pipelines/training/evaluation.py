@@ -82,7 +82,8 @@ def evaluate(
     return {
         "scores": scores,
         "sampling": sampling | {"seed": seed},
-        "training": {"images": last["images"], "steps": last["step"], "seconds": last["seconds"]},
+        "training": {"images": last["images"], "steps": last["step"], "seconds": last["seconds"]}
+        | ({"machine": last["machine"]} if "machine" in last else {}),
         "encoder_accuracy": encoder_accuracy(pipe.model) if encoder_trained else None,
     }
 

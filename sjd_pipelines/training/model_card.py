@@ -60,7 +60,9 @@ Default sampling (`generation_config.json`): {sampling}.
   stands. The codebook vectors and the Janus pixel decoder were then trained to turn tokens into pixels (L1, L2 and
   edge differences).
 - **Transformer**: a six-layer Llama of width 256, trained along the model's own image generation path (10 % of the
-  captions dropped in the layout Janus uses for guidance), Muon and AdamW, bf16 autocast, averaged weights.
+  captions dropped in the layout Janus uses for guidance), Muon and AdamW, bf16 autocast, averaged weights. In training
+  only, inner states also had to say where the second of two nouns stands, and how many objects have begun and are to
+  come. `sjd_pipelines/training/phases.py` declares the course.
 - **Draft model** (`drafter/`, with a card of its own): one layer that guesses the transformer's next hidden state,
   trained on rendered scenes and on pictures that the model drew itself.
 - **Draft reviser** (`reviser/`, likewise): a gated layer that says how the transformer's logits change with the
@@ -88,7 +90,7 @@ def model_card(results: dict, parameters: int, sampling: dict) -> str:
     if training:
         lines.append(
             f"Transformer: {training['images']:,} pictures in {training['steps']:,} steps, "
-            f"{training['seconds'] / 60:.0f} minutes on two CPU cores."
+            f"{training['seconds'] / 60:.0f} minutes on {training.get('machine', 'two CPU threads')}."
         )
     rows = results.get("scores", {})
     if rows:

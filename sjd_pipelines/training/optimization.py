@@ -49,7 +49,7 @@ class Optimizer:
         self.adam.load_state_dict(state["adam"])
 
 
-_OUTPUTS_AND_TABLES = ("embed", "vision_head", "generation_aligner.fc1", "conv_out", "embedding")
+_OUTPUTS_AND_TABLES = ("embed", "vision_head", "generation_aligner.fc1", "conv_out", "embedding", "scene_heads")
 
 
 def is_hidden_matrix(name: str, parameter: torch.Tensor) -> bool:

@@ -1,33 +1,39 @@
-"""Trains the autoregressive transformer on endless scenes, on one process or several (torchrun, gloo).
+"""Trains the autoregressive transformer through the phases, on one process or several (torchrun).
 
-The run is timed, not counted: warmup, plateau, then linear decay over the last `decay_minutes`. A saved run resumes
-and can be given more minutes.
+The run is counted in pictures. It may be stopped at any moment, and goes on exactly where it was saved; a run that was
+restored from an exported checkpoint goes on with a new optimizer.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from transformers import JanusForConditionalGeneration
 
-from ..emoji.captions import PAD
-from ..emoji.codes import BACKGROUND_CODES
-from .architecture import build_config, build_model, image_logits
-from .batches import MIXED, SINGLES_ONLY, BatchStream, probe
-from .objective import position_weights, token_law
-from .optimization import Optimizer, rate_factor, update_average
+from . import attention
+from .architecture import build_config, build_model
+from .auxiliary import SceneHeads
+from .batches import Batch, Batches
+from .objective import LOSSES, training_losses
+from .optimization import Optimizer, update_average
+from .phases import PHASES, Phase, phase_at, scaled, total_pictures
+from .probes import PROBES, probe, run_probes
 
 TRAINED = (
     "model.language_model.",
@@ -35,30 +41,61 @@ TRAINED = (
     "model.generation_aligner.",
     "model.generation_head.",
 )
+_BROKEN_OPTIONS = {"triton.mix_order_reduction"}
 AVERAGE_FILE, STATE_FILE, LOG_FILE = "transformer.safetensors", "transformer_state.pt", "transformer.jsonl"
 
 
 @dataclass
 class TransformerRecipe:
-    """How to train; times in minutes, sizes per process."""
+    """How to train; sizes per process.
+
+    Attributes:
+        folder: of the run.
+        scale: factor on the pictures of every phase; larger steps need more of them.
+        batch_size: rows of one caption length.
+        batches: of one step.
+        device: where to train.
+        workers: processes that draw batches ahead; 0 draws them in between.
+        minutes: stop after so many, to go on another time; 0 goes on to the end of the phases.
+        warmup: steps over which a new optimizer comes to its rates.
+        max_steps: stop after so many; 0 is no limit.
+    """
 
     folder: Path
-    minutes: float = 120.0
-    decay_minutes: float = 30.0
+    scale: float = 1.0
     batch_size: int = 8
+    batches: int = 2
+    device: str = "cpu"
     threads: int = 1
+    workers: int = 0
+    minutes: float = 0.0
     muon_rate: float = 2.5e-3
     adam_rate: float = 1.5e-3
     warmup: int = 60
     average_decay: float = 0.998
-    caption_weight: float = 0.05
-    singles_first: int = 18_000  # images before counts and relations join
     log_every: int = 25
-    probe_every: int = 200
-    probe_rows: int = 64
-    save_minutes: float = 5.0
-    max_steps: int = 0  # 0: until the time is up
+    probe_every: int = 250
+    probe_rows: int = 24
+    save_minutes: float = 4.0
+    max_steps: int = 0
     seed: int = 0
+
+    @classmethod
+    def on(cls, device: str, **options: Any) -> TransformerRecipe:
+        """The recipe for a device: as declared on a CPU, in large steps (`ON_CUDA`) on a GPU, but for `options`."""
+        return cls(device=device, **(ON_CUDA if torch.device(device).type == "cuda" else {}) | options)
+
+
+# An H200 takes 8,900 pictures a second: five minutes for all of them. Larger steps need more pictures, not more steps.
+ON_CUDA = {
+    "scale": 5.866,
+    "batch_size": 256,
+    "workers": 15,
+    "muon_rate": 3.5e-3,
+    "adam_rate": 2e-3,
+    "log_every": 50,
+    "probe_every": 500,
+}
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -88,49 +125,10 @@ def save_run(
     optimizer: Optimizer,
     progress: dict,
 ) -> None:
-    """Write the averaged weights, and what a run needs to go on."""
+    """Write the averaged weights (as many of the named ones as there are averages), and what a run needs to go on."""
     write_atomically(average_file, lambda path: save_file(dict(zip(named, average)), path))
     state = {"weights": {k: p.detach() for k, p in named.items()}, "optimizer": optimizer.state_dict()}
     write_atomically(state_file, lambda path: torch.save(state | {"progress": progress}, path))
-
-
-def token_loss(model: JanusForConditionalGeneration, prompt: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of every image token: `[B, 256]` float32 nats."""
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = image_logits(model, prompt, tokens)
-    return F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
-
-
-def training_loss(
-    model: JanusForConditionalGeneration,
-    prompt: torch.Tensor,
-    tokens: torch.Tensor,
-    light: torch.Tensor,
-    caption_weight: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted token loss plus caption loss, and the plain token loss for the log.
-
-    Words are worth a few of the picture's hundred nats, at a handful of its tokens: too faint a signal to learn them
-    from. Three things make it loud, none of which changes the law that is learned: soft background targets
-    (`token_law`), larger weights where words matter (`position_weights`), and the caption loss, in which the last word
-    before the image predicts the histogram of glyph tokens.
-
-    Returns:
-        The loss to descend and the mean negative log-likelihood of the tokens (detached), both scalar float32 nats.
-    """
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = image_logits(model, prompt, tokens, lead=1)
-    logits = logits.float()
-    choices, law = token_law(tokens, light)
-    log_law = torch.log_softmax(logits[:, 1:], dim=-1)  # [B, N, V]
-    soft = -(law * log_law.gather(-1, choices)).sum(-1)  # [B, N]
-    weights = position_weights(tokens)
-    plain = -log_law.detach().gather(-1, tokens[..., None]).mean()
-    glyphs = (tokens >= BACKGROUND_CODES).float()  # [B, N]
-    histogram = torch.zeros_like(logits[:, 0]).scatter_add_(1, tokens, glyphs / glyphs.sum(1, keepdim=True))
-    captioned = (prompt[:, 1] != PAD).float()
-    caption = F.cross_entropy(logits[:, 0], histogram, reduction="none")
-    return (weights * soft).sum() / weights.sum() + caption_weight * (caption * captioned).mean(), plain
 
 
 @contextmanager
@@ -145,142 +143,225 @@ def averaged_weights(parameters: list[nn.Parameter], average: list[torch.Tensor]
             torch._foreach_copy_(parameters, current)
 
 
-@torch.no_grad()
-def run_probes(
-    model: JanusForConditionalGeneration, probes: dict[str, dict], rank: int, world: int
-) -> dict[str, float]:
-    """Validation loss per kind (nats per token) and caption gaps (nats per image, wrong minus right caption)."""
-    sums: dict[str, float] = {}
-    for kind, rows in probes.items():
-        share = {name: tensor[rank::world] for name, tensor in rows.items()}
-        losses = {
-            name: token_loss(model, prompt, share["tokens"]).sum(1)
-            for name, prompt in share.items()
-            if name != "tokens"
-        }
-        right = losses.pop("right")
-        sums[f"{kind}_loss"] = float(right.sum()) / rows["tokens"].numel()
-        for name, wrong in losses.items():
-            sums[f"{name}_gap"] = float((wrong - right).sum()) / len(rows["tokens"])
-    values = torch.tensor(list(sums.values()), dtype=torch.float64)
-    if world > 1:
-        dist.all_reduce(values)
-    return dict(zip(sums, values.tolist()))
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Within the block, SIGINT and SIGTERM set an event instead of ending the process (in the main thread only)."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Gradients:
-    """One flat buffer for all gradients, so that processes average them (and their clocks) in a single message."""
+    """One flat buffer for all gradients, so that processes average them, and what they report, in a single message.
 
-    def __init__(self, parameters: list[nn.Parameter], world: int) -> None:
-        self.parameters, self.world = parameters, world
-        self.buffer = torch.zeros(sum(p.numel() for p in parameters) + 2)
+    Args:
+        parameters: get their `grad` here.
+        reported: how many numbers a process reports per step.
+        world: processes.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], reported: int, world: int) -> None:
+        self.world, self.reported = world, reported
+        self.buffer = torch.zeros(sum(p.numel() for p in parameters) + reported, device=parameters[0].device)
         start = 0
         for p in parameters:
             p.grad = self.buffer[start : start + p.numel()].view_as(p)
             start += p.numel()
 
-    def average(self, loss: float, seconds: float) -> tuple[float, float]:
-        """Average gradients over processes and clip them to norm 1; returns the mean loss and the mean clock."""
-        self.buffer[-2:] = torch.tensor([loss, seconds])
+    def average(self, report: torch.Tensor) -> list[float]:
+        """Average gradients over processes and clip them to norm 1; returns the average report."""
+        self.buffer[-self.reported :] = report
         if self.world > 1:
             dist.all_reduce(self.buffer)
             self.buffer /= self.world
-        loss, seconds = self.buffer[-2:].tolist()
-        gradients = self.buffer[:-2]
-        gradients *= min(1.0, 1.0 / (float(gradients.norm()) + 1e-6))
-        return loss, seconds
+        gradients = self.buffer[: -self.reported]
+        gradients *= (1 / (gradients.norm() + 1e-6)).clamp(max=1)
+        return self.buffer[-self.reported :].tolist()
 
     def clear(self) -> None:
         self.buffer.zero_()
 
 
-def train_transformer(recipe: TransformerRecipe, model: JanusForConditionalGeneration | None = None) -> dict:
-    """Train (or go on training) until the time is up; returns the last log entry.
+def compiled(losses: Callable) -> Callable:
+    """`losses` compiled for a GPU, where launches would take most of the time.
 
-    Under torchrun every process draws its own scenes and gradients are averaged. Writes the averaged weights, a
-    resumable state and a JSON-lines log into `recipe.folder`.
+    One reduction of torch 2.11's inductor computes a wrong size when caption lengths vary; it is left out.
+    """
+    options = dict.fromkeys(_BROKEN_OPTIONS.intersection(torch._inductor.list_options()), False)
+    return torch.compile(losses, options=options)
+
+
+class Run:
+    """A run of the transformer in one process: what is trained, its averages, its optimizer and how far it is.
+
+    Attributes:
+        progress: `step`, `images` and `seconds` so far; `started`, the step that the optimizer began at.
+    """
+
+    def __init__(self, recipe: TransformerRecipe, model: JanusForConditionalGeneration, phases: Sequence[Phase]):
+        self.world, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        self.recipe, self.phases = recipe, phases
+        self.folder, self.device = Path(recipe.folder), torch.device(recipe.device)
+        self.model = model.to(self.device).train()
+        self.model.model.vqmodel.requires_grad_(False)
+        self.model.model.language_model.set_attn_implementation(attention.NAME)
+        self.heads = SceneHeads(model.config.text_config.hidden_size).to(self.device)
+        averaged = trained_parameters(model)
+        self.named = averaged | {f"scene_heads.{name}": p for name, p in self.heads.named_parameters()}
+        self.averaged = list(averaged.values())
+        self.average = [p.detach().clone() for p in self.averaged]
+        self.optimizer = Optimizer(self.named, recipe.muon_rate, recipe.adam_rate)
+        self.gradients = Gradients(list(self.named.values()), len(LOSSES) + 1, self.world)
+        self.losses = training_losses if self.device.type == "cpu" else compiled(training_losses)
+        self.progress = {"step": 0, "images": 0, "seconds": 0.0, "started": 0}
+        self._resume()
+
+    def _resume(self) -> None:
+        if not (self.folder / AVERAGE_FILE).exists():
+            return
+        saved = load_file(self.folder / AVERAGE_FILE, device=str(self.device))
+        weights = saved
+        if (self.folder / STATE_FILE).exists():
+            state = torch.load(self.folder / STATE_FILE, map_location=self.device, weights_only=True)
+            self.optimizer.load_state_dict(state["optimizer"])
+            weights, self.progress = state["weights"], state["progress"]
+        else:  # restored from an exported checkpoint
+            last = json.loads((self.folder / LOG_FILE).read_text().splitlines()[-1])
+            self.progress = {name: last[name] for name in ("step", "images", "seconds")} | {"started": last["step"]}
+        with torch.no_grad():
+            torch._foreach_copy_(self.average, [saved[name] for name, _ in zip(self.named, self.average)])
+            for name, tensor in weights.items():
+                self.named[name].copy_(tensor)
+
+    @property
+    def machine(self) -> str:
+        """What trains, in words for the model card."""
+        if self.device.type == "cuda":
+            return f"one {torch.cuda.get_device_name(self.device)}"
+        return f"{self.world * self.recipe.threads} CPU thread{'s' * (self.world * self.recipe.threads > 1)}"
+
+    @property
+    def finished(self) -> bool:
+        return self.progress["images"] >= total_pictures(self.phases)
+
+    def batches(self) -> Iterator[Batch]:
+        """This process's batches from here on, without an end."""
+        first = self.progress["images"] // self.recipe.batch_size + self.rank
+        loader = DataLoader(
+            Batches(self.phases, self.recipe.batch_size, self.recipe.seed),
+            batch_size=None,
+            sampler=itertools.count(first, self.world),
+            num_workers=self.recipe.workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # spares the global one
+        )
+        return (batch.to(self.device) for batch in loader)
+
+    def step(self, batches: Iterator[Batch], stop: bool) -> tuple[list[float], bool]:
+        """Take one step; returns the losses, see `LOSSES`, and whether any process wants to stop.
+
+        Raises:
+            RuntimeError: the loss is not finite.
+        """
+        recipe, progress = self.recipe, self.progress
+        phase, rate = phase_at(self.phases, progress["images"])
+        weights = torch.tensor(phase.weights, device=self.device) / recipe.batches
+        reports = []
+        for _ in range(recipe.batches):
+            losses, report = self.losses(self.model, self.heads, next(batches))
+            (losses @ weights).backward()
+            reports.append(report)
+        report = torch.stack(reports).nanmean(0)
+        *losses, stops = self.gradients.average(torch.cat([report, report.new_tensor([float(stop)])]))
+        if not math.isfinite(losses[0]):
+            raise RuntimeError(f"The loss is {losses[0]} at step {progress['step']}; lower the learning rates.")
+        self.optimizer.step(rate * min(1.0, (progress["step"] - progress["started"] + 1) / recipe.warmup))
+        self.gradients.clear()
+        update_average(self.average, self.averaged, progress["step"], recipe.average_decay)
+        progress["step"] += 1
+        progress["images"] += recipe.batch_size * recipe.batches * self.world
+        return losses, stops > 0
+
+    def probe(self, probes: dict[str, dict[str, torch.Tensor]]) -> dict[str, float]:
+        """What the averaged weights make of the probes."""
+        with averaged_weights(self.averaged, self.average):
+            return run_probes(self.model, probes)
+
+    def save(self) -> None:
+        if self.rank == 0:
+            save_run(
+                self.folder / AVERAGE_FILE,
+                self.folder / STATE_FILE,
+                self.named,
+                self.average,
+                self.optimizer,
+                self.progress,
+            )
+
+    def log(self, entry: dict) -> None:
+        if self.rank == 0:
+            append_log(self.folder / LOG_FILE, entry)
+
+
+def train_transformer(
+    recipe: TransformerRecipe,
+    model: JanusForConditionalGeneration | None = None,
+    phases: Sequence[Phase] = PHASES,
+) -> bool:
+    """Train, or go on training, through the phases; returns whether their end was reached.
+
+    Stops before it after `recipe.minutes`, and on SIGINT or SIGTERM. Under torchrun every process draws its own
+    scenes and gradients are averaged. Writes the averaged weights, a resumable state and a JSON-lines log into
+    `recipe.folder`.
 
     Raises:
         RuntimeError: the loss is not finite.
     """
-    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     torch.set_num_threads(recipe.threads)
-    if world > 1 and not dist.is_initialized():
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("gloo")
-    folder = Path(recipe.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(recipe.folder).mkdir(parents=True, exist_ok=True)
     model = model if model is not None else build_model(build_config(), recipe.seed)
-    model.train()
-    model.model.vqmodel.requires_grad_(False)
-    named = trained_parameters(model)
-    parameters = list(named.values())
-    optimizer = Optimizer(named, recipe.muon_rate, recipe.adam_rate)
-    average = [p.detach().clone() for p in parameters]
-    progress = {"step": 0, "images": 0, "seconds": 0.0}
-    if (folder / STATE_FILE).exists():
-        state = torch.load(folder / STATE_FILE, weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
-        with torch.no_grad():
-            torch._foreach_copy_(parameters, [state["weights"][name] for name in named])
-        saved = load_file(folder / AVERAGE_FILE)
-        average = [saved[name] for name in named]
-        progress = state["progress"]
-
-    elif (folder / AVERAGE_FILE).exists():  # restored from an exported checkpoint
-        saved = load_file(folder / AVERAGE_FILE)
-        average = [saved[name] for name in named]
-        with torch.no_grad():
-            torch._foreach_copy_(parameters, average)
-        last = json.loads((folder / LOG_FILE).read_text().splitlines()[-1])
-        progress = {name: last[name] for name in progress}
-
-    def save() -> None:
-        if rank == 0:
-            save_run(folder / AVERAGE_FILE, folder / STATE_FILE, named, average, optimizer, progress)
-
-    def log(entry: dict) -> None:
-        if rank == 0:
-            append_log(folder / LOG_FILE, entry)
-
-    gradients = Gradients(parameters, world)
-    stream = BatchStream(recipe.batch_size, seed=recipe.seed + 1000 * progress["step"] + rank + 1)
+    run = Run(recipe, model, scaled(phases, recipe.scale))
+    if run.finished:
+        return True
     probes = {
-        kind: probe(kind, rows, seed=7)
-        for kind, rows in (
-            ("single", recipe.probe_rows),
-            ("count", recipe.probe_rows // 2),
-            ("relation", recipe.probe_rows // 2),
-        )
+        name: {column: rows.to(run.device) for column, rows in probe(name, recipe.probe_rows).items()}
+        for name in PROBES
     }
-    start, before, first_step = time.monotonic(), progress["seconds"], progress["step"]
-    seconds, last_save, window, entry = 0.0, 0.0, [], {}
-    while seconds < recipe.minutes * 60 and not 0 < recipe.max_steps <= progress["step"] - first_step:
-        mix = SINGLES_ONLY if progress["images"] < recipe.singles_first else MIXED
-        loss, token = training_loss(model, *stream.next(mix), recipe.caption_weight)
-        loss.backward()
-        mean_loss, seconds = gradients.average(float(token), time.monotonic() - start)
-        if not math.isfinite(mean_loss):
-            raise RuntimeError(f"The loss is {mean_loss} at step {progress['step']}; lower the learning rates.")
-        left = recipe.minutes * 60 - seconds
-        factor = rate_factor(progress["step"] - first_step, recipe.warmup, left, recipe.decay_minutes * 60)
-        optimizer.step(factor)
-        gradients.clear()
-        update_average(average, parameters, progress["step"], recipe.average_decay)
-        window.append(mean_loss)
-        images = progress["images"] + recipe.batch_size * world
-        progress.update(step=progress["step"] + 1, images=images, seconds=before + seconds)
+    with stop_signals() as stop:
+        _train(run, probes, stop)
+        run.save()
+        ending = run.probe(probes) if run.finished else {}
+        run.log(run.progress | {"machine": run.machine} | ending)
+    return run.finished
+
+
+def _train(run: Run, probes: dict[str, dict[str, torch.Tensor]], stop: threading.Event) -> None:
+    recipe, progress = run.recipe, run.progress
+    batches, window, steps, stopping = run.batches(), [], 0, False
+    start = last_save = time.monotonic()
+    before = progress["seconds"]
+    while not (run.finished or stopping or 0 < recipe.max_steps <= steps):
+        over = 0 < recipe.minutes * 60 <= time.monotonic() - start
+        losses, stopping = run.step(batches, stop.is_set() or over)
+        window.append(losses)
+        steps += 1
+        progress["seconds"] = before + time.monotonic() - start
         if progress["step"] % recipe.log_every == 0:
-            entry = progress | {"loss": sum(window) / len(window), "rate": factor}
+            means = torch.tensor(window).nanmean(0).tolist()
+            entry = progress | dict(zip(LOSSES, means)) | {"rate": phase_at(run.phases, progress["images"])[1]}
             window = []
             if progress["step"] % recipe.probe_every == 0:
-                with averaged_weights(parameters, average):
-                    entry |= run_probes(model, probes, rank, world)
-            log(entry)
-        if seconds - last_save > recipe.save_minutes * 60:
-            save()
-            last_save = seconds
-    with averaged_weights(parameters, average):
-        entry = progress | run_probes(model, probes, rank, world)
-    log(entry)
-    save()
-    return entry
+                entry |= run.probe(probes)
+            run.log(entry)
+        if time.monotonic() - last_save > recipe.save_minutes * 60:
+            run.save()
+            last_save = time.monotonic()

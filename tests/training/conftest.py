@@ -10,11 +10,16 @@ from sjd_pipelines.training.helper_run import run_files
 
 
 @pytest.fixture
-def tiny_model():
+def tiny_config():
     config = build_config(hidden=32, layers=1, heads=2, feed_forward=32)
     config.vq_config.base_channels = 32
     config.vq_config.channel_multiplier = [1, 1, 1, 1]
-    return build_model(config)
+    return config
+
+
+@pytest.fixture
+def tiny_model(tiny_config):
+    return build_model(tiny_config)
 
 
 def exported(export, run, name):

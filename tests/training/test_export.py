@@ -15,6 +15,7 @@ from sjd_pipelines.training.model_card import model_card
 from sjd_pipelines.training.pixels import PixelRecipe, picture_batch, reconstruction_loss, train_pixels
 from sjd_pipelines.training.transformer import (
     AVERAGE_FILE,
+    LOG_FILE,
     TransformerRecipe,
     train_transformer,
     trained_parameters,
@@ -106,10 +107,12 @@ def test_a_run_restored_from_an_export_trains_on(exported, tmp_path, tiny_model)
         assert torch.allclose(saved[name], parameter, atol=1e-3), name
     with pytest.raises(FileExistsError, match="already holds a run"):
         exporting.restore(folder, exported)
-    recipe = TransformerRecipe(folder, minutes=5, decay_minutes=0, batch_size=2, probe_rows=4, max_steps=2)
-    entry = train_transformer(recipe, tiny_model)
+    recipe = TransformerRecipe(folder, batch_size=2, probe_rows=2, max_steps=2)
+    assert not train_transformer(recipe, tiny_model)
+    entry = json.loads((folder / LOG_FILE).read_text().splitlines()[-1])
     assert entry["step"] == 5 + 2
-    assert entry["images"] == 10 + 4
+    assert entry["images"] == 10 + 8
+    assert entry["started"] == 5  # a new optimizer
     decoder = load_file(folder / "pixel_decoder.safetensors")
     assert torch.allclose(
         decoder["decoder.conv_in.weight"], tiny_model.model.vqmodel.decoder.conv_in.weight, atol=1e-3

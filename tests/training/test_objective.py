@@ -5,7 +5,7 @@ import torch
 
 from sjd_pipelines.emoji.codes import BACKGROUND_CODES
 from sjd_pipelines.emoji.scenes import LEVELS, sample_light, sample_shading
-from sjd_pipelines.training.batches import MIXED, BatchStream
+from sjd_pipelines.training.batches import MIXED, draw_batch
 from sjd_pipelines.training.objective import FIRST_WEIGHT, OPEN_WEIGHT, position_weights, token_law
 
 
@@ -21,7 +21,7 @@ def test_law_is_the_frequency_of_the_drawn_levels():
 
 
 def test_glyph_tokens_are_certain():
-    _, tokens, light = BatchStream(4, seed=0).next(MIXED)
+    _, tokens, light, *_ = draw_batch(np.random.default_rng(0), MIXED, 4)
     choices, law = token_law(tokens, light)
     assert torch.allclose(law.sum(-1), torch.ones(tokens.shape))
     glyph = tokens >= BACKGROUND_CODES
@@ -31,7 +31,7 @@ def test_glyph_tokens_are_certain():
 
 
 def test_weights_depend_on_earlier_tokens_only():
-    _, tokens, _ = BatchStream(4, seed=1).next(MIXED)
+    _, tokens, *_ = draw_batch(np.random.default_rng(1), MIXED, 4)
     weights = position_weights(tokens)
     assert (weights[:, 0] == FIRST_WEIGHT).all()
     assert set(weights[:, 1:].unique().tolist()) == {1.0, OPEN_WEIGHT}
