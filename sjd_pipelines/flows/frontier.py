@@ -15,17 +15,21 @@ from .base import (
 )
 from .state import BlockState
 
+# Share of the tolerance up to which a moving token may settle before its picture is done: keys and values of settled
+# tokens are one pass old, and what they are off by adds up along the tokens.
+SETTLED = 0.5
+
 
 class FrontierFlowSolver(FlowSolver):
     """Each pass recomputes what lies behind the settled prefix of the slowest picture, or a window of it.
 
-    A token is settled when it and all tokens before it changed by no more than the tolerance in one pass; the one
-    behind them was then computed from settled tokens alone, so that every pass settles one at least. A picture whose
-    tokens are all settled leaves the batch.
+    A token is settled when it and all tokens before it changed by no more than half the tolerance in one pass; the one
+    after them was then computed from settled tokens alone, so that every pass settles one at least. A picture leaves
+    the batch when none of its tokens changes by more than the tolerance.
 
     Args:
-        tolerance: largest change of a settled token, in units of the root mean square of the picture's latents. A
-            change is not an error: the result is usually off by a few times as much.
+        tolerance: change of a token (root mean square) at which it counts as solved, in units of the root mean square
+            of the picture's latents. A change is not an error; how large that is, calibration measures.
         window: inputs of a pass, at most; None is all there are.
         start: first iterate, `latents` or `zeros`.
     """
@@ -53,8 +57,8 @@ class FrontierFlowSolver(FlowSolver):
         if min(state.fronts) != max(state.fronts):  # rows that are ahead keep what they have settled
             tokens = torch.arange(state.start + 1, state.stop + 1, device=window.device)
             proposal = torch.where((tokens <= state.front[:, None])[..., None], window, proposal)
-        change = (proposal - window).abs().amax(-1) / state.scale  # [A, Q]
-        moved = ~(change <= self.config.tolerance)  # a change that is not a number counts as one
+        change = state.change(proposal, window)  # [A, Q]
+        moved = ~(change <= SETTLED * self.config.tolerance)  # a change that is not a number counts as one
         # The first token that moved was computed from settled ones: it is settled, but not yet its key and value.
         arrived = torch.where(moved.any(1), moved.int().argmax(1), moved.shape[1] - 1)  # [A]
         looked_at = torch.stack([arrived.to(change.dtype), change.amax(1)]).tolist()  # the one look of a pass
@@ -72,7 +76,13 @@ class FrontierFlowSolver(FlowSolver):
         for row, front, value in zip(state.numbers, state.fronts, largest):
             state.residual[row] = value
             state.solved[row] = front + 1
-        state.finish([front == last for front in state.fronts])
+        complete = state.stop == last
+        state.finish(
+            [
+                front == last or (complete and value <= self.config.tolerance)
+                for front, value in zip(state.fronts, largest)
+            ]
+        )
         if not state.done:
             state.front = torch.tensor(state.fronts, device=state.rows.device)
             state.start = min(state.fronts)

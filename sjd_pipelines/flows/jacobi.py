@@ -21,7 +21,7 @@ class JacobiFlowSolver(FlowSolver):
     """All tokens of a block in every pass, until none of a picture's changes: at most T - 1 passes.
 
     Args:
-        tolerance: largest change of a token, in units of the root mean square of the picture's latents, at which a
+        tolerance: largest change of a token (root mean square), in units of that of the picture's latents, at which a
             picture is done.
         max_iterations: passes per block, at most; None is T - 1, which are enough for any flow.
         start: first iterate, `latents` or `zeros`.
@@ -63,8 +63,7 @@ class GaussSeidelJacobiFlowSolver(FlowSolver):
             `6-8-32-10` or `0/7-256/8-1/13-6`; blocks are counted from the picture.
         starts: first iterate of each block in the order of sampling, 0 for the latents and 1 for zeros, as published;
             None is 0 for all.
-        tolerance: a segment is left early where no token changes more, in units of the root mean square of the
-            picture's latents.
+        tolerance: a segment is left early where no token changes more; measured as for `JacobiFlowSolver`.
     """
 
     name = "gauss-seidel-jacobi"
@@ -118,7 +117,7 @@ def sweep(log_scale: torch.Tensor, shift: torch.Tensor, state: BlockState) -> li
     proposal = state.proposal(log_scale, shift)
     window = state.sample[:, state.start + 1 : state.stop + 1]
     state.iteration += 1
-    changes = ((proposal - window).abs().amax((1, 2)) / state.scale[:, 0]).tolist()  # the one look of a pass
+    changes = state.change(proposal, window).amax(1).tolist()  # the one look of a pass
     if not all(change < float("inf") for change in changes):
         if not proposal[:, : state.iteration].isfinite().all():
             raise_overflow()

@@ -81,6 +81,10 @@ class BlockState:
         self.token_passes += shift.shape[0] * shift.shape[1]
         return torch.addcmul(shift, self.latents[:, self.start + 1 : self.stop + 1], log_scale.exp())
 
+    def change(self, proposal: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """How far each token has moved, its root mean square in units of `scale`: `[A, Q]`; not finite on overflow."""
+        return (proposal - before).square().mean(-1).sqrt() / self.scale
+
     def finish(self, solved: list[bool]) -> None:
         """Take out the rows that are solved, and end the block with the last of them."""
         gone = [index for index, is_solved in enumerate(solved) if is_solved]

@@ -38,7 +38,7 @@ class FlowTarget:
         if condition is not None and self.branches == 2:
             condition = torch.cat([condition, self.model.condition(block, None, self.batch_size)])
         self.condition = condition
-        if self.cache is None or len(self.cache.keys[0]) != rows:  # rows have left, or it is the first block
+        if self.cache is None or self.cache.rows != rows:  # rows have left, or it is the first block
             self.cache = FlowCache(
                 config.layers_per_block,
                 rows,
@@ -56,7 +56,7 @@ class FlowTarget:
     def keep(self, rows: torch.Tensor) -> None:
         """Let all pictures but these `[A]` of the present ones go, until the next block."""
         if self.branches == 2:
-            present = len(self.cache.keys[0]) // 2
+            present = self.cache.rows // 2
             rows = torch.cat([rows, rows + present])
         self.cache.keep(rows)
         if self.condition is not None:

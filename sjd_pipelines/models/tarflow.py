@@ -51,25 +51,24 @@ class FlowCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ):
-        shape = (rows, heads, length, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        shape = (2, rows, heads, length, head_dim)  # keys, values
+        self.layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         hidden = torch.full((length, length), float("-inf"), dtype=dtype, device=device)
         self.bias = hidden.triu(1)  # [length, length]: 0 where an input may be seen
 
-    def update(
-        self, layer: int, key: torch.Tensor, value: torch.Tensor, start: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write `[R, heads, Q, d]` at inputs `start` to `start + Q - 1`; returns all up to there."""
-        stop = start + key.shape[2]
-        self.keys[layer][:, :, start:stop] = key
-        self.values[layer][:, :, start:stop] = value
-        return self.keys[layer][:, :, :stop], self.values[layer][:, :, :stop]
+    @property
+    def rows(self) -> int:
+        return self.layers[0].shape[1]
+
+    def update(self, layer: int, keys_values: torch.Tensor, start: int) -> torch.Tensor:
+        """Write `[2, R, heads, Q, d]` at inputs `start` to `start + Q - 1`; returns all up to there."""
+        stop = start + keys_values.shape[3]
+        self.layers[layer][..., start:stop, :] = keys_values
+        return self.layers[layer][..., :stop, :]
 
     def keep(self, rows: torch.Tensor) -> None:
         """Let all rows but these `[R']` go."""
-        self.keys = [keys[rows] for keys in self.keys]
-        self.values = [values[rows] for values in self.values]
+        self.layers = [keys_values[:, rows] for keys_values in self.layers]
 
 
 class TarFlowTransformer2DModel(ModelMixin, ConfigMixin):
@@ -325,11 +324,13 @@ class TarFlowAttention(nn.Module):
         cache: FlowCache | None,
         sharpness: torch.Tensor | None,
     ) -> torch.Tensor:
-        # [R, Q, 3 C] -> three of [R, heads, Q, d]
-        query, key, value = self.qkv(self.norm(hidden)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        count = query.shape[2]
+        count = hidden.shape[1]
+        # [R, Q, 3 C] -> [3, R, heads, Q, d]
+        projected = self.qkv(self.norm(hidden)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, keys_values = projected[0], projected[1:]
         if cache is not None:
-            key, value = cache.update(layer, key, value, start)
+            keys_values = cache.update(layer, keys_values, start)
+        key, value = keys_values.unbind()
         if sharpness is not None:
             query = query * sharpness
         bias = None

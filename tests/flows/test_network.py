@@ -53,10 +53,11 @@ def test_cached_windows_equal_the_full_pass(flow, block):
 
 
 def test_cache_rows_leave():
-    cache = FlowCache(1, 3, 1, 2, 1)
-    cache.update(0, torch.arange(3.0).view(3, 1, 1, 1), torch.arange(3.0).view(3, 1, 1, 1), 0)
+    cache = FlowCache(layers=1, rows=3, heads=1, length=2, head_dim=1)
+    cache.update(0, torch.arange(6.0).view(2, 3, 1, 1, 1), 1)
     cache.keep(torch.tensor([0, 2]))
-    assert cache.keys[0][:, 0, 0, 0].tolist() == cache.values[0][:, 0, 0, 0].tolist() == [0, 2]
+    assert cache.rows == 2
+    assert cache.layers[0][:, :, 0, :, 0].tolist() == [[[0, 0], [0, 2]], [[0, 3], [0, 5]]]
 
 
 def test_log_det_is_that_of_the_jacobian(wide_flow):
