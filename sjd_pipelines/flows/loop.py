@@ -18,7 +18,7 @@ class FlowRun:
         sample: `[B, T, D]` in raster order: what is left of the noise after the blocks done so far.
         outputs: `[B, T, D]` of every block done, in its own order, first the one next to the noise.
         blocks: what each has cost.
-        interrupted: set to True, for instance by `on_pass`, to stop after the present pass.
+        interrupted: whether `on_pass` has stopped it.
         state: the block in work.
         block: its index, 0 next to the picture.
     """
@@ -30,12 +30,18 @@ class FlowRun:
     state: BlockState | None = None
     block: int = -1
 
+    @property
+    def solved(self) -> list[int]:
+        """Settled tokens of each picture, over all blocks."""
+        before = len(self.blocks) * self.state.num_tokens
+        return [before + count for count in self.state.solved]
+
 
 def invert(
     target: FlowTarget,
     solver: FlowSolver,
     latents: torch.Tensor,
-    on_pass: Callable[[FlowRun], None] | None = None,
+    on_pass: Callable[[FlowRun], bool] | None = None,
 ) -> FlowRun:
     """Noise to pictures.
 
@@ -43,7 +49,7 @@ def invert(
         target: the flow, with classes and guidance.
         solver: how a block is solved.
         latents: `[B, T, D]` in raster order.
-        on_pass: called after each pass.
+        on_pass: called after each pass; what is true stops the run.
 
     Raises:
         ValueError: the solver's settings do not fit the flow.
@@ -75,7 +81,7 @@ def invert(
 
 
 def solve_block(
-    target: FlowTarget, solver: FlowSolver, run: FlowRun, on_pass: Callable[[FlowRun], None] | None = None
+    target: FlowTarget, solver: FlowSolver, run: FlowRun, on_pass: Callable[[FlowRun], bool] | None = None
 ) -> None:
     """Take the block of `run` to its end."""
     target.begin(run.block)
@@ -86,5 +92,5 @@ def solve_block(
         if state.remaining is not None and not state.done:
             target.keep(state.remaining)
             state.remaining = None
-        if on_pass is not None:
-            on_pass(run)
+        if on_pass is not None and on_pass(run):
+            run.interrupted = True

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -10,7 +10,6 @@ from typing import Any, Optional
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 
@@ -31,9 +30,13 @@ from ..flows import (
 from ..models import read_published_file
 from ..models.tarflow import TarFlowTransformer2DModel
 from ..models.tarflow_published import PUBLISHED_TARFLOWS, noise_std_of, tarflow_from_published
-from ..schedulers.base import check_count, check_number
+from .base import SJDPipeline
+from .classes import class_index
+from .inputs import OUTPUT_TYPES, check_generators, check_seeds, check_tensor_inputs
+from .inputs import _check_integer as check_integer
+from .inputs import _check_number as check_number
 from .loading import local_file, local_folder
-from .tarflow_inputs import check_output, class_index, seeds_of
+from .runs import Run, running
 
 DEFAULTS: dict[str, Any] = {
     "guidance_scale": 0.0,
@@ -60,7 +63,7 @@ class TarFlowPipelineOutput(BaseOutput):
     statistics: FlowStatistics
 
 
-class TarFlowPipeline(DiffusionPipeline):
+class TarFlowPipeline(SJDPipeline):
     """Class name to picture with a normalizing flow.
 
     Args:
@@ -153,15 +156,6 @@ class TarFlowPipeline(DiffusionPipeline):
         torch.nn.Module.to(transformer, dtype)
         return cls(transformer, scheduler or FrontierFlowSolver(), id2label, known.sampling if known else None)
 
-    @property
-    def interrupt(self) -> bool:
-        """Set to True, for instance by a callback, to stop the run after the current pass."""
-        return self._interrupt
-
-    @interrupt.setter
-    def interrupt(self, value: bool) -> None:
-        self._interrupt = value
-
     def sampling_defaults(self) -> dict[str, Any]:
         """What a call uses where it is not told otherwise."""
         return DEFAULTS | dict(self.config.sampling)
@@ -188,6 +182,7 @@ class TarFlowPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict | None] | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
+        scheduler: FlowSolver | None = None,
     ) -> TarFlowPipelineOutput | tuple:
         """Draw pictures.
 
@@ -211,9 +206,10 @@ class TarFlowPipeline(DiffusionPipeline):
             output_type: `pil`, `np`, `pt`, or `latent` for the patches before the noise is taken off.
             return_dict: False returns a tuple `(images, statistics)`.
             callback_on_step_end: called as `callback(pipe, pass_index, solved_tokens, tensors)` after each pass. It
-                may set `pipe.interrupt = True`; what it returns is ignored.
+                may set `pipe.interrupt = True`, which stops this run alone; what it returns is ignored.
             callback_on_step_end_tensor_inputs: which of `sample` (`[B, T, D]`, the patches as they are now, in raster
                 order) and `solved` (`[B]`, settled tokens over all blocks) it receives, copies both.
+            scheduler: solves this call in the place of `pipe.scheduler`.
 
         Returns:
             `TarFlowPipelineOutput`, or a tuple.
@@ -222,43 +218,70 @@ class TarFlowPipeline(DiffusionPipeline):
             ValueError: bad input, before any work starts.
             FlowOverflowError: the flow leaves the range of numbers.
         """
-        wanted = self._callback_tensor_inputs
-        if callback_on_step_end_tensor_inputs is not None:
-            wanted = callback_on_step_end_tensor_inputs
+        solver = self.scheduler if scheduler is None else scheduler
         labels = self.prepare_labels(prompt, num_images_per_prompt)
         guidance = self.prepare_guidance(guidance_scale, annealed_guidance, guide_what, attention_temperature)
         strength = self.sampling_defaults()["denoise_strength"] if denoise_strength is None else denoise_strength
-        self.check_size(height, width)
         check_number("denoise_strength", strength, 0)
-        check_output(output_type, wanted, self._callback_tensor_inputs)
-        seeds = seeds_of(seeds, generator, len(labels))
-        self.scheduler.check(len(self.transformer.blocks), self.transformer.num_tokens)
+        self.check_size(height, width)
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}.")
+        wanted = check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        check_generators(generator, len(labels))
+        given = check_seeds(seeds, generator, len(labels))
+        solver.check(len(self.transformer.blocks), self.transformer.num_tokens)
+        seeds = self.prepare_seeds(generator, len(labels)) if given is None else given
 
-        self._interrupt = False
-        begin = time.perf_counter()
-        target = self.target(labels, guidance)
-        with self.progress_bar(total=len(labels) * target.num_blocks * target.num_tokens) as bar:
-            watch = _Watch(self, bar, target, callback_on_step_end, wanted)
-            run = invert(target, self.scheduler, self.prepare_latents(seeds), watch)
-        solved = time.perf_counter()
-        images = run.sample
-        if output_type != "latent":
-            pixels = self.decode_latents(run.sample, target.labels, 0.0 if run.interrupted else strength)
-            images = VaeImageProcessor().postprocess(pixels.float(), output_type=output_type)
-        seconds = {"solve": solved - begin, "pixels": time.perf_counter() - solved}
-        self.maybe_free_model_hooks()
+        with running(self, guidance.scale) as run:
+            begin = time.perf_counter()
+            target = self.target(labels, guidance)
+            solved = self.solve(target, solver, seeds, run, callback_on_step_end, wanted)
+            middle = time.perf_counter()
+            images = solved.sample
+            if output_type != "latent":
+                pixels = self.decode_latents(images, target.labels, 0.0 if solved.interrupted else strength)
+                images = VaeImageProcessor().postprocess(pixels.float(), output_type=output_type)
+            self.maybe_free_model_hooks()
         statistics = FlowStatistics(
-            type(self.scheduler).__name__,
-            self.scheduler.label,
-            seeds,
-            run.blocks,
-            seconds,
-            self.scheduler.error,
-            run.interrupted,
+            solver=type(solver).__name__,
+            label=solver.label,
+            seeds=seeds,
+            blocks=solved.blocks,
+            seconds={"solve": middle - begin, "pixels": time.perf_counter() - middle},
+            error=solver.error,
+            interrupted=solved.interrupted,
         )
         if not return_dict:
             return images, statistics
         return TarFlowPipelineOutput(images=images, statistics=statistics)
+
+    def solve(
+        self,
+        target: FlowTarget,
+        solver: FlowSolver,
+        seeds: list[int],
+        run: Run,
+        callback: Callable[..., Any] | None = None,
+        tensor_inputs: Sequence[str] = (),
+    ) -> FlowRun:
+        """Solve one batch, with progress bar, callback and interruption; see `flows.invert`."""
+        counts = {"passes": 0, "solved": 0}
+        with self.progress_bar(total=len(seeds) * target.num_blocks * target.num_tokens) as bar:
+
+            def on_pass(flow: FlowRun) -> bool:
+                bar.update(sum(flow.solved) - counts["solved"])
+                counts.update(passes=counts["passes"] + 1, solved=sum(flow.solved))
+                if callback is not None:
+                    makers = {
+                        "sample": lambda: target.order(flow.block, flow.state.current()),
+                        "solved": lambda: torch.tensor(flow.solved),
+                    }
+                    with run.calling_back():
+                        tensors = {name: makers[name]() for name in tensor_inputs}
+                        callback(self, counts["passes"] - 1, counts["solved"], tensors)
+                return run.interrupted
+
+            return invert(target, solver, self.prepare_latents(seeds), on_pass)
 
     def calibrate(
         self,
@@ -287,8 +310,8 @@ class TarFlowPipeline(DiffusionPipeline):
             ValueError: bad input.
             FlowOverflowError: the flow leaves the range of numbers.
         """
-        check_count("batch_size", batch_size)
-        check_count("references", references)
+        check_integer("batch_size", batch_size, 1)
+        check_integer("references", references, 1)
         guidance = self.prepare_guidance(guidance_scale, None, None, None)
         classes = self.transformer.config.num_classes
         known = list(range(classes)) if prompt is None and classes else self.prepare_labels(prompt, 1)
@@ -311,7 +334,7 @@ class TarFlowPipeline(DiffusionPipeline):
         self, prompt: str | int | list[str] | list[int] | None, num_images_per_prompt: int
     ) -> list[int]:
         """Classes by index, -1 for none, one per picture. Raises `ValueError` for a class that the model lacks."""
-        check_count("num_images_per_prompt", num_images_per_prompt)
+        check_integer("num_images_per_prompt", num_images_per_prompt, 1)
         prompts = prompt if isinstance(prompt, list) else [prompt]
         if not prompts:
             raise ValueError("prompt is an empty list; pass at least one class.")
@@ -353,9 +376,7 @@ class TarFlowPipeline(DiffusionPipeline):
 
     def target(self, labels: list[int], guidance: FlowGuidance) -> FlowTarget:
         """The flow for these classes, on its device."""
-        hook = getattr(self.transformer, "_hf_hook", None)
-        if hook is not None:  # brings an offloaded flow back; hooks fire on `forward` only, which is not called
-            hook.pre_forward(self.transformer)
+        self.onload(self.transformer)
         return FlowTarget(self.transformer, torch.tensor(labels, device=self._execution_device), len(labels), guidance)
 
     def decode_latents(self, latents: torch.Tensor, labels: torch.Tensor, denoise_strength: float) -> torch.Tensor:
@@ -369,32 +390,3 @@ class TarFlowPipeline(DiffusionPipeline):
                 "guidance_scale."
             )
         return pixels.clamp(-1, 1)
-
-
-class _Watch:
-    """What happens after each pass: the bar, the caller's function, the wish to stop."""
-
-    def __init__(
-        self,
-        pipe: TarFlowPipeline,
-        bar: Any,
-        target: FlowTarget,
-        callback: Callable[..., dict | None] | None,
-        wanted: list[str],
-    ):
-        self.pipe, self.bar, self.target, self.callback, self.wanted = pipe, bar, target, callback, wanted
-        self.passes = self.total = 0
-
-    def __call__(self, run: FlowRun) -> None:
-        before = len(run.blocks) * self.target.num_tokens
-        solved = [before + count for count in run.state.solved]
-        self.bar.update(sum(solved) - self.total)
-        self.total, self.passes = sum(solved), self.passes + 1
-        if self.callback is None:
-            return
-        makers = {
-            "sample": lambda: self.target.order(run.block, run.state.current()),
-            "solved": lambda: torch.tensor(solved),
-        }
-        self.callback(self.pipe, self.passes - 1, self.total, {name: makers[name]() for name in self.wanted})
-        run.interrupted = self.pipe.interrupt

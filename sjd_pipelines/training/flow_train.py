@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -253,8 +253,3 @@ def load_trained(folder: str | Path) -> TarFlowTransformer2DModel:
 def training_facts(folder: str | Path) -> dict:
     """How far a run has come, from the last line of its log."""
     return json.loads((Path(folder) / LOG_FILE).read_text().splitlines()[-1])
-
-
-def recipe_facts(recipe: FlowRecipe) -> dict:
-    """The phases as plain data, for the model card."""
-    return {"phases": [asdict(phase) for phase in recipe.phases], "architecture": recipe.architecture}

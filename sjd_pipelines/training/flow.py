@@ -1,0 +1,65 @@
+"""`python -m sjd_pipelines.training.flow`: what makes the bundled flow.
+
+train      train it, or train on; a run stops after --minutes and goes on with the same command
+evaluate   draw pictures and judge them
+export     write the bundled folder
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .flow_export import evaluate_flow, export_flow
+from .flow_train import FlowRecipe, train_flow
+from .transformer import write_atomically
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sjd_pipelines.training.flow",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train")
+    training.add_argument("--minutes", type=float, default=0.0, help="0 is to the end of the phases; default")
+    training.add_argument("--threads", type=int, default=1, help="of a CPU; default: %(default)s")
+    training.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
+    training.add_argument("--save-minutes", type=float, default=5.0, help="default: %(default)s")
+    training.add_argument("--seed", type=int, default=0)
+    scoring = commands.add_parser("evaluate")
+    scoring.add_argument("--count", type=int, default=200, help="pictures; default: %(default)s")
+    scoring.add_argument("--guidance-scale", type=float, help="default: that of the exported model")
+    scoring.add_argument("--seed", type=int, default=0, help="of the first picture")
+    scoring.add_argument("--threads", type=int, default=1)
+    scoring.add_argument("--sequential", action="store_true", help="draw one token after the other")
+    scoring.add_argument("--sheet", type=Path, help="write the first picture of every class here")
+    scoring.add_argument("--results", type=Path, help="write the scores here, for `export`")
+    writing = commands.add_parser("export")
+    writing.add_argument("--target", type=Path, help="default: the bundled folder")
+    writing.add_argument("--results", type=Path, help="scores written by `evaluate`; default: those already in target")
+    for command in (training, scoring, writing):
+        command.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = vars(build_parser().parse_args(arguments))
+    command = options.pop("command")
+    if command == "train":
+        train_flow(FlowRecipe(**options))
+        return
+    path = options.pop("results")
+    if command == "evaluate":
+        results = evaluate_flow(**options)
+        if path is not None:
+            write_atomically(path, lambda temporary: temporary.write_text(json.dumps(results, indent=2) + "\n"))
+        print(json.dumps(results, indent=2))
+    else:
+        print(export_flow(results=json.loads(path.read_text()) if path else None, **options))
+
+
+if __name__ == "__main__":
+    main()
