@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from sjd_pipelines.emoji.captions import BOI, BOS, UNK, VOCABULARY, build_tokenizer, caption, encode_caption
+from sjd_pipelines.emoji.captions import (
+    BOI,
+    BOS,
+    UNK,
+    VOCABULARY,
+    build_tokenizer,
+    caption,
+    encode_caption,
+    second_noun,
+)
 from sjd_pipelines.emoji.glyphs import OBJECTS
 from sjd_pipelines.emoji.scenes import KINDS, Scene, sample_scene
 from sjd_pipelines.training.export import build_processor
@@ -68,3 +77,47 @@ def test_batches_are_padded_on_the_left(processor):
 
 def test_objects_are_single_words():
     assert all(" " not in name for name in OBJECTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "scene", "noun"),
+    [
+        ("a dog left of a car on a green background", Scene(("dog", "car"), "green", "left"), "car"),
+        ("a dog to the left of a red car on green", Scene(("dog", "car"), "green", "left"), "car"),
+        ("an orange fox on top of the puppy", Scene(("fox", "dog"), "pink", "above"), "puppy"),
+        ("draw 1 football under one cute sunflower", Scene(("ball", "flower"), "red", "below"), "sunflower"),
+        ("two cats <unk> beneath <unk> grapes", Scene(("cat", "grapes"), "red", "below"), "grapes"),
+        ("show me a fish right of bunnies", Scene(("fish", "rabbit"), "blue", "right"), "bunnies"),
+    ],
+)
+def test_second_noun_in_every_phrasing(text, scene, noun):
+    prompt = encode_caption(text)
+    assert prompt[second_noun(scene, prompt)] == VOCABULARY[noun]
+
+
+def test_second_noun_stands_behind_the_relation():
+    """Read backwards from the noun, the first relation word belongs to the relation's phrases."""
+    words_of = {
+        "left": {"left"},
+        "right": {"right"},
+        "above": {"above", "over", "top"},
+        "below": {"below", "under", "beneath"},
+    }
+    rng = np.random.default_rng(5)
+    relation_words = set().union(*words_of.values())
+    unknown = 0
+    for _ in range(600):
+        scene = sample_scene(rng, "relation")
+        text = caption(scene, rng)
+        words = ["<bos>", "<|user|>", *text.split()]
+        index = second_noun(scene, encode_caption(text))
+        found = [word for word in words[:index] if word in relation_words]
+        assert found[-1] in words_of[scene.relation]
+        assert not relation_words & set(words[index:])
+        unknown += UNK in encode_caption(text)
+    assert unknown > 10
+
+
+def test_a_prompt_without_the_noun_is_refused():
+    with pytest.raises(ValueError, match="'car'"):
+        second_noun(Scene(("dog", "car"), "green", "left"), encode_caption("a dog left of a cat"))
