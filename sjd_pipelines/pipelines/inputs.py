@@ -29,17 +29,17 @@ def check_call(
     """Raise `ValueError` for the first argument that is out of range or of the wrong type."""
     _check_prompts(prompts, negative_prompt)
     check_sampling(**asdict(sampling))
-    _check_integer("num_images_per_prompt", num_images_per_prompt, 1)
+    check_integer("num_images_per_prompt", num_images_per_prompt, 1)
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}.")
 
 
 def check_sampling(guidance_scale: float = 1.0, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:
     """Raise `ValueError` for the first number that is out of range or of the wrong type."""
-    _check_number("guidance_scale", guidance_scale, 0)
-    _check_number("temperature", temperature, 0)
-    _check_integer("top_k", top_k, 0)
-    _check_number("top_p", top_p, 0)
+    check_number("guidance_scale", guidance_scale, 0)
+    check_number("temperature", temperature, 0)
+    check_integer("top_k", top_k, 0)
+    check_number("top_p", top_p, 0)
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], got {top_p}.")
 
@@ -115,11 +115,13 @@ def _check_prompts(prompts: list[str], negative_prompt: str | list[str] | None) 
         )
 
 
-def _check_number(name: str, value: float, minimum: float) -> None:
+def check_number(name: str, value: float, minimum: float) -> None:
+    """Raise `ValueError` unless `value` is a finite number of at least `minimum`."""
     if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < minimum:
         raise ValueError(f"{name} must be a number of at least {minimum}, got {value!r}.")
 
 
-def _check_integer(name: str, value: int, minimum: int) -> None:
+def check_integer(name: str, value: int, minimum: int) -> None:
+    """Raise `ValueError` unless `value` is an integer of at least `minimum`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")

@@ -32,9 +32,7 @@ from ..models.tarflow import TarFlowTransformer2DModel
 from ..models.tarflow_published import PUBLISHED_TARFLOWS, noise_std_of, tarflow_from_published
 from .base import SJDPipeline
 from .classes import class_index
-from .inputs import OUTPUT_TYPES, check_generators, check_seeds, check_tensor_inputs
-from .inputs import _check_integer as check_integer
-from .inputs import _check_number as check_number
+from .inputs import OUTPUT_TYPES, check_generators, check_integer, check_number, check_seeds, check_tensor_inputs
 from .loading import local_file, local_folder
 from .runs import Run, running
 
