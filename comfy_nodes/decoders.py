@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from sjd_pipelines import SCHEDULERS, DecodingScheduler
 from sjd_pipelines.schedulers.declaration import Setting, settings_of
 
-from .labels import LABELS
+from .labels import promise
 from .types import Decoder, DecoderType
 
 # Stands for None in the number fields of settings that may be left out; no such setting takes it as a value.
@@ -24,18 +24,18 @@ class DecoderNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         scheduler = SCHEDULERS[cls.scheduler]
-        card, promise = scheduler.card, LABELS[scheduler.label]
+        card, words = scheduler.card, promise(scheduler)
         return io.Schema(
             node_id=node_id(scheduler),
             display_name=f"SJD Decoder: {card.title}",
             category="SJD/decoders",
-            description=f"{card.summary} {promise} ({scheduler.paper})",
+            description=f"{card.summary} {words} ({scheduler.paper})",
             inputs=[_input(name, setting) for name, setting in settings_of(scheduler).items()],
             outputs=[
                 DecoderType.Output(
                     "DECODER",
                     display_name="decoder",
-                    tooltip=f"For the decoder input of SJD Sampler. {promise}",
+                    tooltip=f"For the decoder input of SJD Sampler. {words}",
                 )
             ],
         )

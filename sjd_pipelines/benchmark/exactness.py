@@ -9,7 +9,7 @@ import torch
 
 from ..decoding import ImageTokenLayout, Query, Sampling
 from ..pipelines import SJDAutoRegressivePipeline
-from ..schedulers import SCHEDULERS, AutoregressiveScheduler, DecodingScheduler, JacobiScheduler
+from ..schedulers import SCHEDULERS, AutoregressiveScheduler, DecodingScheduler
 from ..schedulers.adaptive_window import AUTO, takes_auto
 from .toy import toy_pipeline
 
@@ -25,6 +25,7 @@ class Verdict:
     Attributes:
         scheduler: class name.
         label: `exact`, `lossless` or `approximate`.
+        temperature: of the call.
         window: drafts per pass (0: sequential), or "auto".
         total_variation: between the sampled images and the enumerated law.
         noise_floor: total variation expected of that many samples of the law itself.
@@ -37,6 +38,7 @@ class Verdict:
 
     scheduler: str
     label: str
+    temperature: float
     window: int | str
     total_variation: float
     noise_floor: float
@@ -52,14 +54,15 @@ def verify(
     samples: int = 20_000,
     seed: int = 0,
 ) -> list[dict]:
-    """Measure the schedulers called `names` (default all): one dict per scheduler and window, as in `Verdict`."""
+    """Measure the schedulers called `names` (default all): a dict per scheduler, window and claim, as in `Verdict`."""
     pipe = enumerable_pipeline(seed)
     verdicts = []
     for name in names or list(SCHEDULERS):
         cls = SCHEDULERS[name]
         for window in windows_of(cls, windows) or (None,):
             scheduler = cls() if window is None else cls(window=window)
-            verdicts.append(asdict(judge(pipe, scheduler, samples, seed)))
+            for temperature in (1.0, 0.0) if cls.greedy_label else (1.0,):
+                verdicts.append(asdict(judge(pipe, scheduler, samples, seed, temperature)))
     return verdicts
 
 
@@ -77,10 +80,11 @@ def windows_of(cls: type[DecodingScheduler], windows: Iterable[int | str]) -> li
     return [window for window in windows if window != AUTO or takes_auto(cls)]
 
 
-def judge(pipe: SJDAutoRegressivePipeline, scheduler: DecodingScheduler, samples: int, seed: int) -> Verdict:
+def judge(
+    pipe: SJDAutoRegressivePipeline, scheduler: DecodingScheduler, samples: int, seed: int, temperature: float = 1.0
+) -> Verdict:
     """Draw `samples` images in one ragged batch and compare them with the law and with sequential decoding."""
-    greedy = type(scheduler) is JacobiScheduler
-    sampling = SAMPLING | {"temperature": 0.0} if greedy else SAMPLING
+    sampling, label = SAMPLING | {"temperature": temperature}, scheduler.label_at(temperature)
     law = image_law(pipe, **sampling)
     reference, _ = draw(pipe, AutoregressiveScheduler(), samples, seed, **sampling)
     images, passes = draw(pipe, scheduler, samples, seed, **sampling)
@@ -90,14 +94,15 @@ def judge(pipe: SJDAutoRegressivePipeline, scheduler: DecodingScheduler, samples
     passed = {"exact": identical == 1 and distance <= limit, "lossless": distance <= limit, "approximate": True}
     return Verdict(
         scheduler=type(scheduler).__name__,
-        label=scheduler.label,
+        label=label,
+        temperature=temperature,
         window=scheduler.config.get("window", scheduler.window),
         total_variation=distance,
         noise_floor=floor,
         limit=limit,
         identical=identical,
         passes=passes,
-        passed=passed[scheduler.label],
+        passed=passed[label],
     )
 
 

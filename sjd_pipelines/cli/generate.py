@@ -293,6 +293,7 @@ def records(
             "label": statistics.label,
             "tokens": sum(committed),
             "forward_passes": passes,
+            "prompt_passes": statistics.prompt_passes,
             "seconds": seconds,
             "committed_per_pass": committed,
             "windows": statistics.windows[:passes],

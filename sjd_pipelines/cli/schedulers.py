@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from .settings import defaults
 
     entries = [
-        {"name": name, "class": cls.__name__, "label": cls.label, "paper": cls.paper, "settings": defaults(cls)}
+        {"name": name, "class": cls.__name__, "label": cls.claim(), "paper": cls.paper, "settings": defaults(cls)}
         for name, cls in SCHEDULERS.items()
     ]
     if arguments.json:

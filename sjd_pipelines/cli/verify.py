@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         (
             verdict["scheduler"],
             verdict["label"],
+            f"{verdict['temperature']:g}",
             str(verdict["window"]),
             f"{verdict['total_variation']:.4f}",
             f"{verdict['noise_floor']:.4f}",
@@ -50,5 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
         for verdict in verdicts
     ]
-    print(table(("scheduler", "label", "window", "total variation", "noise floor", "limit", "verdict"), rows, left=2))
+    headers = ("scheduler", "label", "temperature", "window", "total variation", "noise floor", "limit", "verdict")
+    print(table(headers, rows, left=2))
     return 0 if all(verdict["passed"] for verdict in verdicts) else 1

@@ -26,7 +26,8 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     approximate, its `bounds`; a line in `registry.py` makes it known to everything else.
 
     Attributes:
-        label: `exact`, `lossless` or `approximate`.
+        label: `exact`, `lossless` or `approximate`: what it claims at any temperature above 0.
+        greedy_label: what it claims at temperature 0, where it claims more there; None: the same.
         paper: where it comes from.
         companions: names of the networks beside the target that it needs.
         raster_only: whether it decodes one grid in raster order only.
@@ -34,6 +35,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
 
     order = 1
     label: ClassVar[str]
+    greedy_label: ClassVar[str | None] = None
     paper: ClassVar[str]
     card: ClassVar[Card]
     bounds: ClassVar[tuple[Bound, ...]] = ()
@@ -73,8 +75,13 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def label_at(cls, temperature: float) -> str:
-        """What it claims where tokens are sampled at a temperature."""
-        return cls.label
+        """What it claims of a call at this temperature."""
+        return cls.greedy_label if cls.greedy_label and temperature == 0 else cls.label
+
+    @classmethod
+    def claim(cls) -> str:
+        """Its label in words, for tables."""
+        return f"{cls.greedy_label} at temperature 0, else {cls.label}" if cls.greedy_label else cls.label
 
     def prepare_codebook(self, vectors: torch.Tensor) -> None:
         """Take the codebook `[V, E]` as the picture decoder uses it; only where `needs_codebook` says so."""

@@ -12,14 +12,16 @@ from .verification import exact_match
 class JacobiScheduler(RasterWindowScheduler):
     """Greedy Jacobi decoding: a draft holds if it is the target's most likely token.
 
-    Equals greedy sequential decoding whatever the temperature of the call.
+    Draws the picture of greedy sequential decoding whatever the temperature of the call, so that it is exact at
+    temperature 0 alone.
 
     Args:
         window: drafts verified per pass, or "auto".
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
     """
 
-    label = "exact"
+    label = "approximate"
+    greedy_label = "exact"
     paper = "Santilli et al. 2023, arXiv 2305.10427 (greedy)"
     card = Card(
         "Jacobi (greedy)",
@@ -56,6 +58,8 @@ class SeededJacobiScheduler(JacobiScheduler):
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
     """
 
+    label = "exact"
+    greedy_label = None
     paper = "predictive sampling, Wiggers & Hoogeboom 2020, arXiv 2002.09928"
     card = Card(
         "Seeded Jacobi",

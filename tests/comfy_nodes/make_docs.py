@@ -44,7 +44,7 @@ def page(node: Any, by_hand: str = "") -> str:
 def with_table(readme: str) -> str:
     """README with its table of schedulers made anew."""
     rows = [
-        (f"`{name}`", f"`{cls.__name__}`", cls.label, f"{cls.card.summary.split('. ')[0].rstrip('.')}.", cls.paper)
+        (f"`{name}`", f"`{cls.__name__}`", cls.claim(), f"{cls.card.summary.split('. ')[0].rstrip('.')}.", cls.paper)
         for name, cls in SCHEDULERS.items()
     ]
     made = table(("name", "class", "label", "what it does", "source"), rows)

@@ -49,7 +49,7 @@ def test_a_seed_draws_its_image_again_and_another_seed_another(pipe, name):
     first = pipe(PROMPTS[:2], generator=torch.Generator().manual_seed(5), **SAMPLING)
     again = pipe(PROMPTS[:2], generator=torch.Generator().manual_seed(5), **SAMPLING)
     assert torch.equal(first.tokens, again.tokens)
-    if name != "jacobi":
+    if SCHEDULERS[name].greedy_label is None:  # else it draws without chance
         other = pipe(PROMPTS[:2], generator=torch.Generator().manual_seed(6), **SAMPLING)
         assert not torch.equal(first.tokens, other.tokens)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sjd_pipelines import CoupledSJDScheduler, SeededJacobiScheduler, SJDScheduler
+from sjd_pipelines import CoupledSJDScheduler, JacobiScheduler, SeededJacobiScheduler, SJDScheduler
 from sjd_pipelines.benchmark.exactness import (
     SAMPLING,
     draw,
@@ -157,3 +157,23 @@ def test_broken_seeded_jacobi_is_not_identical(pipe):
     reference, _ = draw(pipe, SCHEDULERS["autoregressive"](), 500, 0, **SAMPLING)
     images, _ = draw(pipe, SlotSeeded(window=3), 500, 0, **SAMPLING)
     assert (images != reference).float().mean() > 0.1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_greedy_jacobi_claims_the_sequential_picture_at_temperature_zero_alone(pipe, temperature):
+    greedy = temperature == 0
+    verdict = judge(pipe, JacobiScheduler(window=2), 500, seed=0, temperature=temperature)
+    assert verdict.label == ("exact" if greedy else "approximate")
+    assert (verdict.identical == 1) == greedy
+    assert verdict.passed
+    output = pipe("a red dog", scheduler=JacobiScheduler(), temperature=temperature, output_type="latent")
+    assert output.statistics.label == verdict.label
+
+
+def test_a_claim_at_temperature_zero_is_judged_without_exception(pipe):
+    class Sure(SJDScheduler):
+        """Claims too much of temperature 1."""
+
+        label, greedy_label = "exact", None
+
+    assert not judge(pipe, Sure(window=3), 500, seed=0).passed
