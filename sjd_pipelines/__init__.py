@@ -18,7 +18,8 @@ SOURCES = {
         "Purpose",
         "Query",
     ),
-    ".models": ("DraftReviser", "EagleDrafter", "LlamaGenTransformer"),
+    ".companions": ("DraftReviser", "EagleDrafter"),
+    ".models": ("LlamaGenTransformer",),
     ".pipelines": (
         "SJDAutoRegressivePipeline",
         *(family.pipeline for family in FAMILIES),

@@ -5,6 +5,10 @@ from diffusers import (
     SchedulerMixin,
 )
 
+from .companions import (
+    DraftReviser,
+    EagleDrafter,
+)
 from .decoding import (
     CanvasCache,
     DecodingState,
@@ -15,8 +19,6 @@ from .decoding import (
     Query,
 )
 from .models import (
-    DraftReviser,
-    EagleDrafter,
     LlamaGenTransformer,
 )
 from .pipelines import (

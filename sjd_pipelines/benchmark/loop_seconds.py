@@ -7,16 +7,14 @@ from typing import Any
 
 import torch
 
+from ..companions import COMPANIONS
 from ..decoding import PositionNoise, decode
 from ..pipelines import SJDAutoRegressivePipeline
-from ..pipelines.autoregressive import COMPANIONS
 from ..pipelines.target import PromptedTarget
 from ..schedulers import DecodingScheduler
 from .machine import wait_for
 
 TRANSFORMER_CALLS = ("run_transformer", "image_logits")
-# Components that draft, and what is asked of them.
-DRAFTING_CALLS = {"drafter": ("__call__",), "reviser": ("read", "respond", "change")}
 
 
 @dataclass
@@ -100,8 +98,9 @@ def measure_loop(
     if scheduler.needs_codebook:
         scheduler.prepare_codebook(pipe.codebook_vectors())
     companions = {
-        name: COMPANIONS[name](Timed(getattr(pipe, name), DRAFTING_CALLS[name], device, seconds.drafting), target)
-        for name in scheduler.companions
+        name: kind.running(Timed(getattr(pipe, name), kind.calls, device, seconds.drafting), target)
+        for name, kind in COMPANIONS.items()
+        if name in scheduler.companions
     }
     generators = [torch.Generator().manual_seed(seed + index) for index in range(len(prompts))]
     noise = PositionNoise(pipe.prepare_seeds(generators, len(prompts)), device, target.length)

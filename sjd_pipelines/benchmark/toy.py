@@ -4,7 +4,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor, PreTrainedTokenizerFast
 
-from ..models import DraftReviser, EagleDrafter
+from ..companions import DraftReviser, EagleDrafter
 from ..pipelines import SJDJanusPipeline
 from ..schedulers import AutoregressiveScheduler, DecodingScheduler
 

@@ -9,6 +9,7 @@ import torch
 from .layout import ImageTokenLayout
 from .noise import PositionNoise
 from .query import Query
+from .sampling import Sampling
 
 if TYPE_CHECKING:  # a state holds companions
     from .state import DecodingState
@@ -47,6 +48,23 @@ class Target(Protocol):
 
     def law(self, logits: torch.Tensor, predicts: torch.Tensor) -> torch.Tensor:
         """The law that is sampled: guided logits `[B, Q, V]` at positions `[B, Q]` -> `[B, Q, V]` float32."""
+
+
+class HostTarget(Target, Protocol):
+    """A target that lends its companions what they have not: embedding, head, guidance and sampling.
+
+    Attributes:
+        length: canvas positions.
+        sampling: how its tokens are sampled.
+        image_embeds: `[V, D]`, its embedding of every image token.
+    """
+
+    length: int
+    sampling: Sampling
+    image_embeds: torch.Tensor
+
+    def guided_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Final hidden states `[R, Q, D]` -> `[B, Q, V]` guided logits."""
 
 
 class Companion(Protocol):

@@ -1,6 +1,5 @@
 """Networks that no library has, and conversion of published checkpoints."""
 
-from .drafter import EagleDrafter
 from .llamagen import LLAMAGEN_SIZES, LlamaGenTransformer
 from .published import (
     image_size_of,
@@ -9,14 +8,11 @@ from .published import (
     read_published_file,
     write_published_file,
 )
-from .reviser import DraftReviser
 from .tiling import Tiling, render_tiled
 from .vq import published_vq_weights, render_codes, render_janus_codes, vq_model_from_published
 
 __all__ = [
     "LLAMAGEN_SIZES",
-    "DraftReviser",
-    "EagleDrafter",
     "LlamaGenTransformer",
     "Tiling",
     "image_size_of",

@@ -13,6 +13,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import logging
 from packaging.version import Version
 
+from ..companions import COMPANIONS, DraftReviser
 from ..decoding import (
     CanvasCache,
     Companion,
@@ -24,25 +25,18 @@ from ..decoding import (
     decode,
     guide_rows,
 )
-from ..models import DraftReviser, Tiling, render_tiled
+from ..models import Tiling, render_tiled
 from ..schedulers import DecodingScheduler, RevisedJacobiScheduler, SeededJacobiScheduler
 from .base import SJDPipeline
-from .drafting import RunningDrafter
 from .inputs import check_call, check_generators, check_seeds, check_tensor_inputs
 from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
 from .prompts import EncodedPrompt
-from .revising import RunningReviser
 from .runs import Run, running
 from .target import PromptedTarget
 from .text_side import TextSide
 
 logger = logging.get_logger(__name__)
-# Networks that help a scheduler to guess, by the name of the component.
-COMPANIONS: dict[str, Callable[[torch.nn.Module, PromptedTarget], Companion]] = {
-    "drafter": RunningDrafter,
-    "reviser": RunningReviser,
-}
 # What a callback may be given: its name -> where the state has it.
 CALLBACK_TENSORS = {"canvas": "tokens", "committed": "committed", "acceptance_map": "acceptance_map"}
 
@@ -290,7 +284,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
 
     def prepare_companions(self, scheduler: DecodingScheduler, target: PromptedTarget) -> dict[str, Companion]:
         """The networks that a scheduler needs beside the target, at work on its batch."""
-        return {name: COMPANIONS[name](getattr(self, name), target) for name in scheduler.companions}
+        return {name: COMPANIONS[name].running(getattr(self, name), target) for name in scheduler.companions}
 
     def guided_logits(self, hidden: torch.Tensor, guidance_scale: float) -> torch.Tensor:
         """Final hidden states `[R, Q, D]` -> `[B, Q, V]` image logits; without guidance R is B, else 2 B."""

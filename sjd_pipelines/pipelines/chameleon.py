@@ -18,7 +18,7 @@ from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .chameleon_recipes import IMAGE_END, IMAGE_PLACEHOLDER, RECIPES, ROW_END, image_vocabulary_ids, recipe_of_folder
 from .chameleon_weights import load_language_model, load_vq_model
-from .helpers import with_helpers
+from .companions import with_companions
 from .language_model import final_hidden_states
 from .prompts import EncodedPrompt
 from .vocabulary import ImageVocabulary
@@ -38,7 +38,7 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
 
     model_cpu_offload_seq = "model->vq_model"
 
-    @with_helpers
+    @with_companions
     def __init__(
         self,
         model: ChameleonForConditionalGeneration,

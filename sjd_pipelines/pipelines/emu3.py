@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, Emu3ForConditionalGeneration, PreTrained
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
-from .helpers import with_helpers
+from .companions import with_companions
 from .language_model import final_hidden_states
 from .loading import load_transformers_model
 from .prompts import EncodedPrompt
@@ -36,7 +36,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         image_area: pixels of a picture whose size is not given.
     """
 
-    @with_helpers
+    @with_companions
     def __init__(
         self,
         model: Emu3ForConditionalGeneration,

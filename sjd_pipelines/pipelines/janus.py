@@ -10,7 +10,7 @@ from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import render_janus_codes
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
-from .helpers import with_helpers
+from .companions import with_companions
 from .language_model import final_hidden_states
 from .loading import load_transformers_model
 from .prompts import EncodedPrompt
@@ -25,7 +25,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         scheduler: decides which tokens to draft, verify and commit.
     """
 
-    @with_helpers
+    @with_companions
     def __init__(
         self,
         model: JanusForConditionalGeneration,

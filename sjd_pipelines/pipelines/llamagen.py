@@ -7,6 +7,7 @@ import torch
 from diffusers import VQModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
+from ..companions import COMPANIONS
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import (
     LlamaGenTransformer,
@@ -23,7 +24,7 @@ from ..models.llamagen import CONDITION
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .captions import clean_caption
-from .helpers import HELPERS, with_helpers
+from .companions import with_companions
 from .prompts import EncodedPrompt
 from .words import cleaned_remarks, cut_remarks, unknown_remarks
 
@@ -44,9 +45,9 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vq_model"
-    _optional_components = ["text_encoder", "tokenizer", *HELPERS]
+    _optional_components = ["text_encoder", "tokenizer", *COMPANIONS]
 
-    @with_helpers
+    @with_companions
     def __init__(
         self,
         transformer: LlamaGenTransformer,

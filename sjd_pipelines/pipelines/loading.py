@@ -11,9 +11,8 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from ..bundled import BUNDLED, DEFAULT, bundled_folder
-from ..models import DraftReviser, EagleDrafter
+from ..companions import COMPANIONS
 from .families import FAMILIES, family_of_pipeline, family_of_type, single_file_family
-from .helpers import HELPERS
 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -32,9 +31,9 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
         raise OSError(f"{folder} has no .safetensors weights; pickled weights are not loaded, convert them first.")
     scheduler = kwargs.pop("scheduler", None)
     pipe = family(**family.load_transformers_parts(folder, **kwargs), scheduler=scheduler)
-    for name, helper in HELPERS.items():
+    for name, kind in COMPANIONS.items():
         if (folder / name).is_dir():
-            network = load_helper(helper, folder / name, pipe.dtype)
+            network = load_companion(kind.network, folder / name, pipe.dtype)
             pipe.register_modules(**{name: network.to(pipe._execution_device)})
     if scheduler is None:
         pipe.register_modules(scheduler=family.default_scheduler(pipe.reviser))
@@ -141,7 +140,7 @@ def check_complete(folder: Path, absent: set[str]) -> None:
         raise ValueError(f"{folder} lacks {len(absent)} weights of the model its config describes: {some}.")
 
 
-def load_helper(cls: type, folder: Path, dtype: torch.dtype) -> EagleDrafter | DraftReviser:
+def load_companion(cls: type[torch.nn.Module], folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """A network in a folder of its own; raises `ValueError` where a weight is missing or of another shape."""
     network, report = cls.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)
     check_complete(folder, set(report["missing_keys"]))

@@ -21,7 +21,7 @@ from ..emoji.scenes import OPPOSITES, RELATIONS, Scene, place, sample_light, sam
 from .architecture import unconditional_prompt
 from .phases import Phase, phase_at
 
-MIXED = (0.45, 0.25, 0.30)  # shares of single objects, counts and relations that helpers learn from
+MIXED = (0.45, 0.25, 0.30)  # shares of single objects, counts and relations that companions learn from
 NOWHERE = -1  # the part of a noun that is not asked for one
 MOST_OBJECTS = 3
 _PATIENCE = 50  # captions drawn per row wanted, before those of the right length are used again

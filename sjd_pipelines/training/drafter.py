@@ -11,17 +11,17 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache
 
+from ..companions import EagleDrafter
+from ..companions.drafter import CARRIED_LAW
 from ..decoding import Query, Sampling
 from ..emoji.captions import caption
 from ..emoji.codes import scene_tokens
 from ..emoji.scenes import Scene, place, sample_shading, scene_stream
-from ..models import EagleDrafter
 from ..pipelines import SJDAutoRegressivePipeline
-from ..pipelines.drafting import CARRIED_LAW
 from .batches import MIXED
+from .companion_run import CompanionRecipe, CompanionRun, export_companion, frozen_target, means
 from .drawings import WINDOW, Drawing, Drawings
 from .export import BUNDLED
-from .helper_run import HelperRecipe, HelperRun, export_helper, frozen_target, means
 
 NAME = "drafter"
 HEADS, ROPE_THETA = 8, 100.0
@@ -42,7 +42,7 @@ by {probe_overlap_1:.2f} one token ahead; going on from its guesses, by {probe_o
 
 
 @dataclass
-class DrafterRecipe(HelperRecipe):
+class DrafterRecipe(CompanionRecipe):
     """How to train; times in minutes."""
 
     drawn_share: float = 0.75  # of the pictures are the target's own drawings, the rest is rendered
@@ -202,7 +202,7 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
     """
     pipe = frozen_target(recipe, pipe)
     width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
-    run = HelperRun(NAME, build_drafter(width, recipe.seed), recipe)
+    run = CompanionRun(NAME, build_drafter(width, recipe.seed), recipe)
     rng = np.random.default_rng([recipe.seed, run.progress["step"]])
     scenes, drawings = scene_stream(rng, MIXED), Drawings(pipe, rng)
 
@@ -226,12 +226,12 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
 
 
 def export_drafter(folder: str | Path, target: str | Path = BUNDLED) -> Path:
-    """Write the averaged weights of a run as the `drafter` folder of a pipeline's folder, see `export_helper`."""
+    """Write the averaged weights of a run as the `drafter` folder of a pipeline's folder, see `export_companion`."""
 
     def build(weights: dict[str, torch.Tensor]) -> EagleDrafter:
         return build_drafter(len(weights["norm.weight"]), seed=0)
 
-    return export_helper(NAME, build, Path(folder), Path(target), _CARD)
+    return export_companion(NAME, build, Path(folder), Path(target), _CARD)
 
 
 def _probe(drafter: EagleDrafter, pipe: SJDAutoRegressivePipeline, recipe: DrafterRecipe) -> dict[str, float]:

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, JanusForConditionalGeneration, JanusImageProcessor, JanusProcessor
 
 from ..bundled import bundled_folder
+from ..companions import COMPANIONS
 from ..emoji.captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer, words_by_kind
 from ..emoji.glyphs import CELL, GRID
-from ..pipelines.helpers import HELPERS
 from .architecture import build_config, build_model
 from .model_card import model_card
 from .pixels import DECODER_PARTS, ENCODER_PARTS, PixelRecipe
@@ -73,7 +73,7 @@ def export(folder: str | Path, target: str | Path = BUNDLED, results: dict | Non
     )
     model.save_pretrained(temporary)
     build_processor().save_pretrained(temporary)
-    for name in HELPERS:
+    for name in COMPANIONS:
         if (target / name).exists():  # drafts stay valid, if less good, when the target has been trained on
             shutil.copytree(target / name, temporary / name)
     (temporary / RESULTS_FILE).write_text(json.dumps(results or {}, indent=2) + "\n")

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..companions import DraftReviser
 from ..decoding import guide
-from ..models import DraftReviser
 from ..pipelines import SJDAutoRegressivePipeline
+from .companion_run import CompanionRecipe, CompanionRun, export_companion, frozen_target
 from .export import BUNDLED
-from .helper_run import HelperRecipe, HelperRun, export_helper, frozen_target
 from .revisions import Drawn, Revisions
 
 NAME = "reviser"
@@ -33,7 +33,7 @@ place have changed from one pass to the next, the law that the model gave overla
 
 
 @dataclass
-class ReviserRecipe(HelperRecipe):
+class ReviserRecipe(CompanionRecipe):
     """How to train; `batch_size` is in places."""
 
     minutes: float = 20.0
@@ -96,7 +96,7 @@ def train_reviser(recipe: ReviserRecipe, pipe: SJDAutoRegressivePipeline | None 
         RuntimeError: the loss is not finite.
     """
     pipe = frozen_target(recipe, pipe)
-    run = HelperRun(NAME, build_reviser(pipe, recipe.seed), recipe)
+    run = CompanionRun(NAME, build_reviser(pipe, recipe.seed), recipe)
     image_embeds = pipe.embed_image_tokens(torch.arange(pipe.image_layout(None, None).vocabulary_size)).detach()
     stream = Revisions(pipe, np.random.default_rng([recipe.seed, run.progress["step"]]))
     already = run.progress["images"]
@@ -117,9 +117,9 @@ def train_reviser(recipe: ReviserRecipe, pipe: SJDAutoRegressivePipeline | None 
 
 
 def export_reviser(folder: str | Path, target: str | Path = BUNDLED) -> Path:
-    """Write the averaged weights of a run as the `reviser` folder of a pipeline's folder, see `export_helper`."""
+    """Write the averaged weights of a run as the `reviser` folder of a pipeline's folder, see `export_companion`."""
 
     def build(weights: dict[str, torch.Tensor]) -> DraftReviser:
         return DraftReviser(hidden_size=len(weights["norm.weight"]), vocabulary_size=len(weights["table.weight"]))
 
-    return export_helper(NAME, build, Path(folder), Path(target), _CARD)
+    return export_companion(NAME, build, Path(folder), Path(target), _CARD)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
+from ..companions.reviser import CanvasMemory, neighbours, places_around, tokens_at
 from ..decoding import PositionNoise, Sampling, TargetPass, decode
 from ..emoji.captions import caption
 from ..emoji.scenes import scene_stream
-from ..models.reviser import neighbours
 from ..pipelines import SJDAutoRegressivePipeline
-from ..pipelines.revising import CanvasMemory, places_around, tokens_at
 from ..schedulers import SeededJacobiScheduler
 from .batches import MIXED
 from .drawings import GUIDANCES

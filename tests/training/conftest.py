@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from sjd_pipelines.pipelines.helpers import HELPERS
-from sjd_pipelines.pipelines.loading import load_helper
+from sjd_pipelines.companions import COMPANIONS
+from sjd_pipelines.pipelines.loading import load_companion
 from sjd_pipelines.training.architecture import build_config, build_model
-from sjd_pipelines.training.helper_run import run_files
+from sjd_pipelines.training.companion_run import run_files
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def exported(export, run, name):
     bundle = run / "bundle"
     bundle.mkdir()
     for _ in range(2):  # the second replaces the first
-        network = load_helper(HELPERS[name], export(run, bundle), torch.float32)
+        network = load_companion(COMPANIONS[name].network, export(run, bundle), torch.float32)
     assert [file.name for file in bundle.iterdir()] == [name]
     size = sum(file.stat().st_size for file in (bundle / name).iterdir())
     average_file, _, _ = run_files(run, name)

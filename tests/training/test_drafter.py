@@ -8,6 +8,7 @@ import torch
 
 from sjd_pipelines import SeededJacobiScheduler, SJDJanusPipeline
 from sjd_pipelines.training.__main__ import build_parser
+from sjd_pipelines.training.companion_run import run_files
 from sjd_pipelines.training.drafter import (
     NAME,
     DrafterRecipe,
@@ -22,7 +23,6 @@ from sjd_pipelines.training.drafter import (
 )
 from sjd_pipelines.training.drawings import REUSE, Drawing, Drawings
 from sjd_pipelines.training.export import build_processor
-from sjd_pipelines.training.helper_run import run_files
 
 from .conftest import exported, learned
 

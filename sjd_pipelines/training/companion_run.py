@@ -24,7 +24,7 @@ from .transformer import append_log, averaged_weights, save_run
 
 
 @dataclass
-class HelperRecipe:
+class CompanionRecipe:
     """How to train; times in minutes."""
 
     folder: Path
@@ -43,7 +43,7 @@ class HelperRecipe:
     seed: int = 0
 
 
-def frozen_target(recipe: HelperRecipe, pipe: SJDAutoRegressivePipeline | None = None) -> SJDAutoRegressivePipeline:
+def frozen_target(recipe: CompanionRecipe, pipe: SJDAutoRegressivePipeline | None = None) -> SJDAutoRegressivePipeline:
     """The pipeline that a run learns from, `pipe` or the recipe's; nothing in it is trained."""
     pipe = pipe or SJDAutoRegressivePipeline.from_pretrained(recipe.model or None)
     pipe.set_progress_bar_config(disable=True)
@@ -53,7 +53,7 @@ def frozen_target(recipe: HelperRecipe, pipe: SJDAutoRegressivePipeline | None =
     return pipe
 
 
-class HelperRun:
+class CompanionRun:
     """One run, resumed where it was saved.
 
     Args:
@@ -65,7 +65,7 @@ class HelperRun:
         progress: steps and seconds so far, and images, which whoever computes the loss counts.
     """
 
-    def __init__(self, name: str, network: ModelMixin, recipe: HelperRecipe):
+    def __init__(self, name: str, network: ModelMixin, recipe: CompanionRecipe):
         torch.set_num_threads(recipe.threads)
         folder = Path(recipe.folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def run_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
     return folder / f"{name}.safetensors", folder / f"{name}_state.pt", folder / f"{name}.jsonl"
 
 
-def export_helper(
+def export_companion(
     name: str, build: Callable[[dict[str, torch.Tensor]], ModelMixin], folder: Path, target: Path, card: str
 ) -> Path:
     """Write the averaged weights of a run, in float16, as the folder `name` of a pipeline's folder.

@@ -6,9 +6,8 @@ import torch
 from sjd_pipelines import (
     DraftReviser,
 )
+from sjd_pipelines.companions.reviser import RunningReviser, neighbours
 from sjd_pipelines.decoding import ImageTokenLayout, Query, Sampling, TargetPass
-from sjd_pipelines.models.reviser import neighbours
-from sjd_pipelines.pipelines.revising import RunningReviser
 
 
 def test_neighbours_are_left_and_above():

@@ -1,18 +1,90 @@
-"""A draft model at work: what it remembers of the target's hidden states and of its own."""
+"""A draft model of one layer, which guesses the target's next hidden state from its last one (EAGLE).
+
+The network, and the network at work on one batch: what it remembers of the target's hidden states and of its own.
+"""
 
 import torch
-from torch.nn import functional
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+from torch.nn.functional import embedding
 
 from ..decoding import CanvasCache, TargetPass
 from ..decoding.drafter import DraftQuery
 from ..decoding.query import after_prompt_end
-from ..models import EagleDrafter
-from .target import PromptedTarget
+from ..decoding.target import HostTarget
+from ..models.llamagen import LlamaGenBlock, RMSNorm, raster_rotation
 
 # How much of a guess' error is expected again where the token has changed since the review: in the state that the next
 # guess builds on, and in the law. Measured on the bundled checkpoint. Where the token has not changed it is all.
 CARRIED_STATE, CARRIED_LAW = 0.75, 0.25
 NO_TOKEN = -1
+
+
+class EagleDrafter(ModelMixin, ConfigMixin):
+    """EAGLE (Li et al. 2024, arXiv 2401.15077), with rows and columns of the picture in its rotary positions.
+
+    Embedding and head are the target's own. What came before the picture reaches it through the target's states only.
+
+    Args:
+        hidden_size: D of the target, a multiple of 4 * num_attention_heads.
+        num_attention_heads: attention heads.
+        intermediate_size: width of the feed-forward.
+        rope_theta: base of the rotary frequencies.
+        norm_eps: epsilon of the norms.
+    """
+
+    __module__ = "sjd_pipelines"  # what model_index.json will name, because files move
+
+    @register_to_config
+    def __init__(
+        self,
+        hidden_size: int,
+        num_attention_heads: int,
+        intermediate_size: int,
+        rope_theta: float = 10000.0,
+        norm_eps: float = 1e-5,
+    ):
+        super().__init__()
+        if hidden_size % (4 * num_attention_heads):
+            raise ValueError(
+                "hidden_size must be a multiple of 4 * num_attention_heads: rows and columns share a head."
+            )
+        self.fuse = nn.Linear(2 * hidden_size, hidden_size)
+        self.layer = LlamaGenBlock(hidden_size, num_attention_heads, intermediate_size, norm_eps, index=0)
+        self.norm = RMSNorm(hidden_size, norm_eps)
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        embeds: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        rotations: torch.Tensor,
+        cache=None,
+    ) -> torch.Tensor:
+        """Guess the target's final hidden state at each token.
+
+        Args:
+            features: `[R, Q, D]` hidden states (the target's or guessed ones) at the tokens before.
+            embeds: `[R, Q, D]` embeddings of the tokens.
+            attention_mask: `[R, 1, Q, L]`, bool or what is added to the scores.
+            position_ids: `[R, Q]` int64 raster indices of the tokens.
+            rotations: of all raster indices, see `rotations`.
+            cache: where keys and values are written and read (`update`); None attends among the queries alone.
+
+        Returns:
+            `[R, Q, D]`, to be turned into logits by the target's head.
+        """
+        rotation = embedding(position_ids, rotations)[:, None].chunk(2, -1)  # two [R, 1, Q, head size / 2]
+        hidden = self.fuse(torch.cat([embeds, features], -1))
+        return self.norm(self.layer(hidden, rotation, attention_mask, cache))
+
+    def rotations(self, length: int, columns: int, device: torch.device | str) -> torch.Tensor:
+        """Cosines and sines of the first `length` tokens of a picture, `columns` in a row: `[length, head size]`."""
+        places = torch.arange(length, device=device)[None]
+        head_size = self.config.hidden_size // self.config.num_attention_heads
+        return torch.cat(raster_rotation(places, columns, head_size, self.config.rope_theta), -1)[0, 0]
 
 
 class RunningDrafter:
@@ -23,7 +95,7 @@ class RunningDrafter:
         target: whose embedding, head, guidance and sampling it borrows.
     """
 
-    def __init__(self, network: EagleDrafter, target: PromptedTarget):
+    def __init__(self, network: EagleDrafter, target: HostTarget):
         self.network, self.target, self.length = network, target, target.length
         self.cache = CanvasCache(self.length)
         self.rotations = network.rotations(self.length, target.layout.width, target.device)  # [length, head size]
@@ -78,7 +150,7 @@ class RunningDrafter:
     def _guess(self, query: DraftQuery, slots: torch.Tensor) -> torch.Tensor:
         """`[R, Q, D]`: hidden states as the network guesses them at `slots` `[B, Q]`."""
         features = self._read(self.features, slots if query.parents is None else query.parents + 1)
-        embeds = self._rows(functional.embedding(query.token_ids, self.target.image_embeds))
+        embeds = self._rows(embedding(query.token_ids, self.target.image_embeds))
         positions = self._rows(query.positions)
         self.cache.place(positions if slots is query.positions else self._rows(slots), query.visible.shape[-1])
         mask = self._rows(query.visible)[:, None]  # [R, 1, Q, S]
@@ -91,7 +163,7 @@ class RunningDrafter:
 
     def _read(self, memory: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
         """`[R * (1 + length), D]`, `[B, Q]` -> `[R, Q, D]`."""
-        return functional.embedding(self.first + entries, memory).flatten(0, 1)
+        return embedding(self.first + entries, memory).flatten(0, 1)
 
     def _write(self, memory: torch.Tensor, entries: torch.Tensor, hidden: torch.Tensor) -> None:
         """`[R * (1 + length), D]`, `[B, Q]`, `[R, Q, D]`."""

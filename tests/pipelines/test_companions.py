@@ -19,8 +19,8 @@ from sjd_pipelines import (
     SeededJacobiScheduler,
     SJDAutoRegressivePipeline,
 )
+from sjd_pipelines.companions import COMPANIONS
 from sjd_pipelines.pipelines.families import FAMILIES
-from sjd_pipelines.pipelines.helpers import HELPERS
 
 from ..conftest import generators
 
@@ -34,12 +34,12 @@ pipe.set_progress_bar_config(disable=True)
 output = pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent")
 print(type(getattr(pipe, name)).__name__, output.statistics.forward_passes[0], output.tokens[0].tolist())
 """
-# Helper -> a scheduler that needs it, and a weight of it.
+# Companion -> a scheduler that needs it, and a weight of it.
 SCHEDULER_OF = {"drafter": "eagle", "reviser": "revised-jacobi"}
 WEIGHT_OF = {"drafter": "fuse.bias", "reviser": "table.weight"}
 
 
-def helper_for(name, pipe):
+def companion_for(name, pipe):
     """An untrained one that fits the pipeline."""
     width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
     with torch.random.fork_rng(devices=[]):
@@ -62,17 +62,17 @@ def in_a_fresh_process(folder, name):
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.module)
-def test_every_constructor_states_the_helpers(family):
+def test_every_constructor_states_the_companions(family):
     cls = family.load()
     *own, drafter, reviser = inspect.signature(cls).parameters.values()
-    assert [drafter.name, reviser.name] == list(HELPERS) == list(SCHEDULER_OF)
+    assert [drafter.name, reviser.name] == list(COMPANIONS) == list(SCHEDULER_OF)
     assert drafter.default is reviser.default is None
-    assert set(HELPERS) <= set(cls._optional_components)
+    assert set(COMPANIONS) <= set(cls._optional_components)
     assert "scheduler" in [parameter.name for parameter in own]
 
 
-def test_helpers_are_components(toy):
-    cls, own, drafter = type(toy), (toy.model, toy.processor, toy.scheduler), helper_for("drafter", toy)
+def test_companions_are_components(toy):
+    cls, own, drafter = type(toy), (toy.model, toy.processor, toy.scheduler), companion_for("drafter", toy)
     assert cls(*own).drafter is None
     for pipe in (cls(*own, drafter), cls(*own, drafter=drafter), cls(*own, reviser=None, drafter=drafter)):
         assert pipe.drafter is drafter
@@ -98,13 +98,13 @@ def test_what_the_constructor_does_not_take_is_refused(toy):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_every_family_takes_a_helper(request, family, name, scheduler, same):
+def test_every_family_takes_a_companion(request, family, name, scheduler, same):
     """Rows end in forced tokens in two of them."""
     member = request.getfixturevalue(family)
     before, member.scheduler = member.scheduler, AutoregressiveScheduler()
     reference = member(PROMPTS, generator=generators(0, 1, 2), output_type="latent").tokens
     try:
-        member.register_modules(**{name: helper_for(name, member)})
+        member.register_modules(**{name: companion_for(name, member)})
         member.scheduler = scheduler
         output = member(PROMPTS, generator=generators(0, 1, 2), output_type="latent")
         assert torch.equal(output.tokens, reference) == same
@@ -114,11 +114,11 @@ def test_every_family_takes_a_helper(request, family, name, scheduler, same):
         member.register_modules(**{name: None})
 
 
-@pytest.mark.parametrize("name", HELPERS)
-def test_a_helper_is_saved_and_loaded_beside_its_target(pipe, tmp_path, name):
+@pytest.mark.parametrize("name", COMPANIONS)
+def test_a_companion_is_saved_and_loaded_beside_its_target(pipe, tmp_path, name):
     pipe.scheduler = {"drafter": EagleScheduler, "reviser": RevisedJacobiScheduler}[name](window=5)
     output = pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent")
-    kind, helper = HELPERS[name].__name__, getattr(pipe, name)
+    kind, companion = COMPANIONS[name].network.__name__, getattr(pipe, name)
     expected = f"{kind} {output.statistics.forward_passes[0]} {output.tokens[0].tolist()}"
     pipe.save_pretrained(tmp_path / "diffusers")
     index = json.loads((tmp_path / "diffusers" / "model_index.json").read_text())
@@ -127,7 +127,7 @@ def test_a_helper_is_saved_and_loaded_beside_its_target(pipe, tmp_path, name):
 
     folder = transformers_folder(pipe, tmp_path / "transformers")
     assert getattr(SJDAutoRegressivePipeline.from_pretrained(folder), name) is None
-    helper.save_pretrained(folder / name)
+    companion.save_pretrained(folder / name)
     assert in_a_fresh_process(folder, name) == expected
     half = SJDAutoRegressivePipeline.from_pretrained(folder, dtype=torch.bfloat16)
     assert getattr(half, name).dtype == torch.bfloat16
@@ -137,8 +137,8 @@ def test_a_helper_is_saved_and_loaded_beside_its_target(pipe, tmp_path, name):
     assert half("a red dog", output_type="latent").statistics.forward_passes[0] <= 16
 
 
-@pytest.mark.parametrize("name", HELPERS)
-def test_an_incomplete_helper_is_refused(pipe, tmp_path, name):
+@pytest.mark.parametrize("name", COMPANIONS)
+def test_an_incomplete_companion_is_refused(pipe, tmp_path, name):
     transformers_folder(pipe, tmp_path)
     getattr(pipe, name).save_pretrained(tmp_path / name)
     (file,) = (tmp_path / name).glob("*.safetensors")
