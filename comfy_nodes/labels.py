@@ -8,16 +8,13 @@ LABELS = {
     "the same seed.",
     "approximate": "Approximate: pictures differ a little from what the model would draw on its own.",
 }
+# Of a decoder that draws without chance.
+GREEDY = (
+    "Approximate: the picture of temperature 0, whatever is set; exact at temperature 0 alone, where one token at a time "
+    "gives the very same."
+)
 
 
 def promise(scheduler: type[DecodingScheduler]) -> str:
     """What a decoder promises, whatever the sampler's settings."""
-    if scheduler.greedy_label is None:
-        return LABELS[scheduler.label]
-    return (
-        f"At temperature 0 {_begin_small(LABELS[scheduler.greedy_label])} Else {_begin_small(LABELS[scheduler.label])}"
-    )
-
-
-def _begin_small(text: str) -> str:
-    return text[0].lower() + text[1:]
+    return GREEDY if scheduler.greedy_label == "exact" else LABELS[scheduler.label]

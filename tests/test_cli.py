@@ -129,10 +129,11 @@ def test_statistics(sjd, model):
     assert [(record["prompt"], record["seed"]) for record in records] == [("car", 1), ("a dog", 2)]
     for record in records:
         assert set(record) == {
-            "prompt", "seed", "picture_seed", "scheduler", "label", "tokens", "forward_passes", "seconds",
-            "committed_per_pass", "windows", "acceptance_map",
+            "prompt", "seed", "picture_seed", "scheduler", "label", "tokens", "forward_passes", "prompt_passes",
+            "seconds", "committed_per_pass", "windows", "acceptance_map",
         }  # fmt: skip
         assert (record["scheduler"], record["label"], record["tokens"]) == ("sjd", "lossless", TOKENS)
+        assert record["prompt_passes"] == 1
         assert set(record["seconds"]) == {"encode", "decode", "pixels"}
         assert sum(record["committed_per_pass"]) == TOKENS
         assert len(record["committed_per_pass"]) == len(record["windows"]) == record["forward_passes"] <= TOKENS

@@ -91,7 +91,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         """Why it can't decode a target with this layout and these companions; None if it can."""
         for name in self.companions:
             if name not in companions:
-                return f"needs a {name} and there is none"
+                return f"needs a {name} and this model has none"
         if self.raster_only and not layout.is_raster:
             return "decodes one grid in raster order, and this model makes its tokens otherwise"
         return None

@@ -43,7 +43,7 @@ def test_a_missing_draft_model_is_named(pipe):
     drafter = pipe.drafter
     pipe.register_modules(drafter=None)
     try:
-        assert eagle.missing(pipe) == "needs a drafter; this pipeline has none"
+        assert eagle.missing(pipe) == "needs a drafter and this model has none"
     finally:
         pipe.register_modules(drafter=drafter)
 

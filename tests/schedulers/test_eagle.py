@@ -214,7 +214,7 @@ def test_no_drafter_no_work(pipe):
     try:
         for cls in (EagleScheduler, SeededEagleScheduler, LanternEagleScheduler):
             pipe.scheduler = cls()
-            with pytest.raises(ValueError, match=rf"{cls.__name__} needs a drafter and there is none"):
+            with pytest.raises(ValueError, match=rf"{cls.__name__} needs a drafter and this model has none"):
                 pipe("a red dog")
     finally:
         pipe.register_modules(drafter=drafter)

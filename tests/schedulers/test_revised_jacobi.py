@@ -154,7 +154,7 @@ def test_no_reviser_no_work(pipe):
     pipe.register_modules(reviser=None)
     pipe.scheduler = RevisedJacobiScheduler()
     try:
-        with pytest.raises(ValueError, match=r"RevisedJacobiScheduler needs a reviser and there is none"):
+        with pytest.raises(ValueError, match=r"RevisedJacobiScheduler needs a reviser and this model has none"):
             pipe("a red dog")
     finally:
         pipe.register_modules(reviser=reviser)
