@@ -10,8 +10,8 @@ LABELS = {
 }
 # Of a decoder that draws without chance.
 GREEDY = (
-    "Approximate: the picture of temperature 0, whatever is set; exact at temperature 0 alone, where one token at a time "
-    "gives the very same."
+    "Approximate: the picture of temperature 0, whatever is set; exact at temperature 0 alone, where one token at a "
+    "time gives the very same."
 )
 
 
