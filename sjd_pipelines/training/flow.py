@@ -24,6 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train")
+    training.add_argument("--scale", type=float, default=1.0, help="of the pictures of every phase; default: 1")
+    training.add_argument("--batches", type=int, default=1, help="factor on the batch sizes; default: 1")
     training.add_argument("--minutes", type=float, default=0.0, help="0 is to the end of the phases; default")
     training.add_argument("--threads", type=int, default=1, help="of a CPU; default: %(default)s")
     training.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")

@@ -143,7 +143,7 @@ Defaults of a call: {sampling}.
 
 `python -m sjd_pipelines.training.flow train --folder RUN` makes it from nothing but the glyph sheet: pictures are
 rendered while it trains, with noise of {noise:g} (standard deviation, pictures in [-1, 1]) on them and a tenth of the
-classes left out. AdamW, averaged weights; phases, in pictures: {phases}.
+classes left out. Muon and AdamW, averaged weights; phases, in pictures: {phases}.
 
 ## Measured
 
@@ -171,7 +171,9 @@ def model_card(results: dict, pipe: TarFlowPipeline) -> str:
         objects=", ".join(OBJECTS),
         sampling=", ".join(f"{name} {value}" for name, value in SAMPLING.items()),
         noise=config.noise_std,
-        phases=", ".join(f"{phase.pictures:,} (batch {phase.batch_size}, rate to {phase.rate:g})" for phase in PHASES),
+        phases=", ".join(
+            f"{phase.pictures:,} (batch {phase.batch_size}, rates to {phase.rate:g})" for phase in PHASES
+        ),
         measured=_measured(results),
         match=MATCH,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from ..emoji.flow_world import SIDE, PictureStream
 from ..emoji.glyphs import OBJECTS
 from ..models.tarflow import TarFlowTransformer2DModel
-from .optimization import update_average
-from .transformer import append_log, averaged_weights, write_atomically
+from .optimization import Optimizer, update_average
+from .transformer import append_log, averaged_weights, stop_signals, write_atomically
 
 AVERAGE_FILE, STATE_FILE, LOG_FILE = "flow.safetensors", "flow_state.pt", "flow.jsonl"
 LABEL_DROPOUT = 0.1
@@ -40,7 +41,8 @@ class Phase:
     Attributes:
         pictures: how many.
         batch_size: of a step.
-        rate: learning rate at its end; it moves there from the end of the phase before, along a cosine.
+        rate: factor on the peak learning rates at its end; it moves there from the end of the phase before, along a
+            cosine.
         average_decay: of the averaged weights.
     """
 
@@ -51,9 +53,9 @@ class Phase:
 
 
 PHASES = (
-    Phase(3_200, 32, 2e-3, 0.99),
-    Phase(200_000, 32, 2e-3, 0.99),
-    Phase(400_000, 64, 0.0, 0.997),
+    Phase(3_200, 32, 1.0, 0.99),
+    Phase(150_400, 32, 1.0, 0.995),
+    Phase(249_600, 64, 0.0, 0.998),
 )
 
 
@@ -64,7 +66,12 @@ class FlowRecipe:
     Attributes:
         folder: of the run.
         phases: the whole training.
+        scale: factor on the pictures of every phase.
+        batches: factor on their batch sizes; larger steps need more pictures.
+        muon_rate: peak learning rate of the matrices between states.
+        adam_rate: that of the rest.
         minutes: stop after so long, to go on later; 0 is never.
+        max_steps: likewise, after so many steps.
         threads: of a CPU; 0 leaves PyTorch's.
         device: `cpu` or `cuda`.
         log_pictures: pictures between two lines of the log.
@@ -74,13 +81,26 @@ class FlowRecipe:
 
     folder: Path
     phases: tuple[Phase, ...] = PHASES
+    scale: float = 1.0
+    batches: int = 1
+    muon_rate: float = 1.5e-2
+    adam_rate: float = 3e-3
     minutes: float = 0.0
+    max_steps: int = 0
     threads: int = 1
     device: str = "cpu"
     log_pictures: int = 6_400
     save_minutes: float = 5.0
     seed: int = 0
     architecture: dict = field(default_factory=lambda: dict(ARCHITECTURE))
+
+    @property
+    def course(self) -> tuple[Phase, ...]:
+        """The phases at this run's scale."""
+        return tuple(
+            replace(phase, pictures=round(phase.pictures * self.scale), batch_size=phase.batch_size * self.batches)
+            for phase in self.phases
+        )
 
 
 def schedule(phases: tuple[Phase, ...], pictures: int) -> tuple[Phase, float] | None:
@@ -120,13 +140,11 @@ class FlowTraining:
         torch.nn.Module.to(self.model, self.device)
         self.named = dict(self.model.named_parameters())
         self.parameters = list(self.named.values())
-        matrices = [p for name, p in self.named.items() if p.ndim == 2 and "embed" not in name]
-        rest = [p for name, p in self.named.items() if p.ndim != 2 or "embed" in name]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 1e-2}, {"params": rest, "weight_decay": 0.0}],
-            lr=0.0,
-            betas=(0.9, 0.95),
-        )
+        # To the optimizer the projections between patches and states are tables.
+        roles = {
+            name.replace("proj_in", "embed_in").replace("proj_out", "embed_out"): p for name, p in self.named.items()
+        }
+        self.optimizer = Optimizer(roles, recipe.muon_rate, recipe.adam_rate)
         self.average = [p.detach().clone() for p in self.parameters]
         self.progress = {"pictures": 0, "step": 0, "seconds": 0.0}
         self.resume()
@@ -161,7 +179,11 @@ class FlowTraining:
         write_atomically(self.recipe.folder / STATE_FILE, lambda path: torch.save(state, path))
 
     def step(self, stream: PictureStream, phase: Phase, rate: float) -> torch.Tensor:
-        """One step; returns the mean loss (nats per dimension, up to a constant)."""
+        """One step; returns the mean loss (nats per dimension, up to a constant).
+
+        What is drawn depends on how many pictures there were before: a run that was stopped goes on as if it had not.
+        """
+        stream.generator.manual_seed(self.recipe.seed + 1 + self.progress["pictures"])
         pixels, labels = stream.next()
         dropped = torch.rand(labels.shape, generator=stream.generator, device=self.device) < LABEL_DROPOUT
         noise = torch.randn(pixels.shape, generator=stream.generator, device=self.device)
@@ -171,10 +193,8 @@ class FlowTraining:
             loss = losses.mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.step(rate)
+        self.model.zero_grad()
         if self.model.config.volume_preserving:
             self.model.update_prior(latents.detach())
         update_average(self.average, self.parameters, self.progress["step"], phase.average_decay)
@@ -196,32 +216,35 @@ class FlowTraining:
         Raises:
             RuntimeError: the loss is not finite.
         """
-        recipe, progress = self.recipe, self.progress
-        begin, before, saved, entry = time.monotonic(), progress["seconds"], time.monotonic(), {}
-        losses, stream, next_log = [], None, progress["pictures"] + recipe.log_pictures
-        while (now := schedule(recipe.phases, progress["pictures"])) is not None:
-            phase, rate = now
-            if recipe.minutes and time.monotonic() - begin > recipe.minutes * 60:
-                break
-            if stream is None or stream.batch_size != phase.batch_size:
-                seed = recipe.seed + 1 + progress["pictures"]
-                stream = PictureStream(phase.batch_size, seed, self.device)
-            losses.append(self.step(stream, phase, rate))
-            progress["pictures"] += phase.batch_size
-            progress["step"] += 1
-            progress["seconds"] = before + time.monotonic() - begin
-            if progress["pictures"] >= next_log:
-                entry = self.log(losses, rate)
-                losses, next_log = [], progress["pictures"] + recipe.log_pictures
-            if time.monotonic() - saved > recipe.save_minutes * 60:
-                self.save()
-                saved = time.monotonic()
+        recipe, progress, course = self.recipe, self.progress, self.recipe.course
+        begin, before, first_step, saved = time.monotonic(), progress["seconds"], progress["step"], time.monotonic()
+        losses, entry, stream, next_log = [], {}, None, progress["pictures"] + recipe.log_pictures
+        with stop_signals() as stop:
+            while (now := schedule(course, progress["pictures"])) is not None and not stop.is_set():
+                if recipe.minutes and time.monotonic() - begin > recipe.minutes * 60:
+                    break
+                if 0 < recipe.max_steps <= progress["step"] - first_step:
+                    break
+                phase, rate = now
+                if stream is None or stream.batch_size != phase.batch_size:
+                    stream = PictureStream(phase.batch_size, recipe.seed, self.device)
+                losses.append(self.step(stream, phase, rate))
+                progress["pictures"] += phase.batch_size
+                progress["step"] += 1
+                progress["seconds"] = before + time.monotonic() - begin
+                if progress["pictures"] >= next_log:
+                    entry = self.log(losses, rate)
+                    losses, next_log = [], progress["pictures"] + recipe.log_pictures
+                if time.monotonic() - saved > recipe.save_minutes * 60:
+                    self.save()
+                    saved = time.monotonic()
         if losses:
             entry = self.log(losses, rate)
         self.save()
         return entry
 
     def log(self, losses: list[torch.Tensor], rate: float) -> dict:
+        """Write the mean loss since the last time and the probe; raises `RuntimeError` if it is not finite."""
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise RuntimeError(f"The loss is {mean} at step {self.progress['step']}; lower the learning rates.")

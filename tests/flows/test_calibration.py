@@ -62,7 +62,9 @@ def test_looser_modes_save_more(plans):
 
 def test_a_plan_is_told_and_saved(tmp_path):
     told = []
-    found = plan_for(build_flow(num_blocks=1), "safe", "seconds", 1, on_block=lambda block, trials: told.append((block, trials)))
+    found = plan_for(
+        build_flow(num_blocks=1), "safe", "seconds", 1, on_block=lambda block, trials: told.append((block, trials))
+    )
     assert [block for block, _ in told] == [0]
     for (_, trials), chosen in zip(told, found.chosen):
         assert chosen in trials

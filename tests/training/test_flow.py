@@ -24,7 +24,7 @@ from sjd_pipelines.training.flow_train import (
 )
 
 SMALL = ARCHITECTURE | {"patch_size": 8, "num_blocks": 2, "layers_per_block": 1, "hidden_size": 32}
-SHORT = (Phase(32, 8, 2e-3, 0.9), Phase(48, 16, 0.0, 0.9))
+SHORT = (Phase(32, 8, 1.0, 0.9), Phase(48, 16, 0.0, 0.9))
 
 
 def recipe(folder, **options):
@@ -45,6 +45,8 @@ def test_rates_rise_and_fall_along_the_pictures():
     assert schedule(phases, 100)[0] is phases[1]
     assert schedule(phases, 400) is None
     assert all(phase.pictures % phase.batch_size == 0 for phase in PHASES)
+    larger = FlowRecipe("run", phases=phases[:1], scale=2.5, batches=4).course
+    assert larger == (Phase(250, 40, 1.0, 0.9),)
 
 
 def test_training_learns(trained):
@@ -57,9 +59,10 @@ def test_training_learns(trained):
 
 def test_a_stopped_run_goes_on_where_it_was(trained, tmp_path):
     """It ends with the weights of one that was never stopped."""
-    train_flow(recipe(tmp_path, phases=SHORT[:1]))
+    for _ in range(3):
+        train_flow(recipe(tmp_path, max_steps=2))
     assert load_file(tmp_path / AVERAGE_FILE).keys() == load_file(trained / AVERAGE_FILE).keys()
-    train_flow(recipe(tmp_path))
+    assert train_flow(recipe(tmp_path))["step"] == 7
     whole, parts = load_file(trained / AVERAGE_FILE), load_file(tmp_path / AVERAGE_FILE)
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
     with pytest.raises(ValueError, match="holds a run of another architecture"):
