@@ -18,8 +18,8 @@ from .target import FlowTarget
 
 MODES = {"exact": EXACT_TOLERANCE, "safe": 1e-3, "fast": 1e-2}  # largest error against sequential sampling
 OBJECTIVES = ("passes", "seconds")
-MARGIN = 0.7  # share of the bound that fresh noise may use up
-TIGHTEN = 0.5  # factor of the blocks' bounds after a plan has failed
+MARGIN = 0.7  # share of the bound that a plan may use up on the noise it is tried on
+TIGHTEN = 0.7  # factor of the allowed error after a plan has failed
 ATTEMPTS = 8
 REPEATS = {"passes": 1, "seconds": 2}  # timings of a candidate, of which the shortest counts
 LOOSENESS = (30, 10, 3, 1, 0.3, 0.1, 0.03)  # tolerances tried, in units of the bound
@@ -148,6 +148,13 @@ class Calibrator:
             measured.append((worst_error(run.sample, reference.sample), passes, tokens, seconds))
         return self._trial(settings, measured)
 
+    def flow_error(self, solver: FlowSolver) -> float:
+        """The worst error of the whole flow."""
+        return max(
+            worst_error(invert(target, solver, latents).sample, reference.sample)
+            for (target, latents), reference in zip(self.batches, self.runs)
+        )
+
     def rounding(self) -> float:
         """How far sequential sampling moves when pictures are drawn in a batch of another size."""
         target, latents = self.batches[0]
@@ -195,8 +202,8 @@ def calibrate(
 ) -> Calibration:
     """Measure candidates on every block, take the cheapest under the bound, and verify the whole on fresh noise.
 
-    A plan that fails there is made again with tighter bounds for its blocks and tried on other noise; sequential
-    blocks, which have no error, are always among the candidates.
+    A plan that fails there is made again with less error allowed and tried on other noise; sequential blocks, which
+    have no error, are always among the candidates.
 
     Args:
         target_of: makes the target of a batch of `batch_size`, by its index.
@@ -225,7 +232,12 @@ def calibrate(
         if on_block is not None:
             on_block(block, trials[-1])
     metrics = _metrics(calibrator)
-    chosen, fresh, planned = _verified_plan(trials, target_of, noise_of, bound, objective, batch_size, references)
+
+    def fresh_of(attempt: int) -> Calibrator:
+        noise = noise_of(references * (attempt + 1), references)
+        return Calibrator(target_of, noise, batch_size, REPEATS[objective])
+
+    chosen, fresh, planned = _verified_plan(calibrator, trials, fresh_of, bound, objective)
     starts = metrics.starts()
     strategy = metrics.strategy(calibrator.batches[0][0].num_tokens)
     published = GaussSeidelJacobiFlowSolver(strategy=strategy, starts=starts)
@@ -271,29 +283,55 @@ def worst_error(sample: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def _verified_plan(
+    calibrator: Calibrator,
     trials: list[list[Trial]],
-    target_of: TargetOf,
-    noise_of: Callable[[int, int], torch.Tensor],
+    fresh_of: Callable[[int], Calibrator],
     bound: float,
     objective: str,
-    batch_size: int,
-    references: int,
 ) -> tuple[list[Trial], Calibrator, Trial]:
     """The trials of the first plan that holds on noise it has not seen, that noise, and the plan's own trial."""
-    share = 1.0
+    allowed = MARGIN * bound
     for attempt in range(ATTEMPTS + 1):
-        if attempt == ATTEMPTS:
-            share = 0.0  # nothing but sequential blocks
-        chosen = [
-            min((t for t in block if t.error <= share * bound), key=lambda t: t.cost(objective)) for block in trials
-        ]
-        fresh = Calibrator(target_of, noise_of(references * (attempt + 1), references), batch_size, REPEATS[objective])
-        plan = [trial.settings for trial in chosen]
-        planned = fresh.flow_trial(PlannedFlowSolver(plan=plan), {"solver": PlannedFlowSolver.name})
+        # The last attempt is nothing but sequential blocks, which have no error.
+        chosen = _loosened(calibrator, trials, allowed if attempt < ATTEMPTS else 0.0, objective)
+        fresh = fresh_of(attempt)
+        planned = fresh.flow_trial(_solver(chosen), {"solver": PlannedFlowSolver.name})
         if planned.error <= MARGIN * bound:
             break
-        share *= TIGHTEN
+        allowed *= TIGHTEN
     return chosen, fresh, planned
+
+
+def _loosened(calibrator: Calibrator, trials: list[list[Trial]], allowed: float, objective: str) -> list[Trial]:
+    """The cheapest plan found whose error over the whole flow is allowed.
+
+    How much the error of a block matters depends on the blocks after it. So every block starts with its share of the
+    error, and then the one that saves most is given its next cheaper solver for as long as the whole flow allows it.
+    """
+    share = allowed / len(trials)
+    chosen = [min((t for t in block if t.error <= share), key=lambda t: t.cost(objective)) for block in trials]
+    closed = set()
+    while len(closed) < len(trials):
+        cheaper = {}
+        for index, (block, present) in enumerate(zip(trials, chosen)):
+            better = [t for t in block if t.cost(objective) < present.cost(objective)]
+            if index not in closed and better:
+                cheaper[index] = min(better, key=lambda t: t.error)
+            else:
+                closed.add(index)
+        if not cheaper:
+            break
+        index = max(cheaper, key=lambda i: chosen[i].cost(objective)[0] - cheaper[i].cost(objective)[0])
+        attempt = [*chosen[:index], cheaper[index], *chosen[index + 1 :]]
+        if calibrator.flow_error(_solver(attempt)) <= allowed:
+            chosen = attempt
+        else:
+            closed.add(index)
+    return chosen
+
+
+def _solver(trials: list[Trial]) -> PlannedFlowSolver:
+    return PlannedFlowSolver(plan=[trial.settings for trial in trials])
 
 
 def _metrics(calibrator: Calibrator) -> ConvergenceMetrics:
