@@ -15,6 +15,127 @@ MAX_SEED = 0xFFFFFFFFFFFFFFFF
 OPTIONS = {"guidance": "guidance_scale", "temperature": "temperature", "top_k": "top_k", "top_p": "top_p"}
 
 
+def _picture_inputs() -> list[io.Input]:
+    """What is drawn: model, prompt, seed, size and number."""
+    return [
+        ModelType.Input("model", tooltip="The model that draws, from SJD Load Model."),
+        io.String.Input(
+            "prompt",
+            multiline=True,
+            dynamic_prompts=True,
+            default="a heart on a blue background",
+            tooltip="What to draw. The emoji model knows 48 objects, 10 backgrounds and counts to three; a "
+            "class-conditional LlamaGen wants the number of an ImageNet class. Words that the model does not "
+            "know are named on the node.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MAX_SEED,
+            control_after_generate=True,
+            tooltip="Same seed, settings and device give the same picture. Picture i of a batch has seed + i "
+            "and can be drawn again alone.",
+        ),
+        io.Int.Input(
+            "width",
+            default=0,
+            min=0,
+            max=8192,
+            step=8,
+            tooltip="Width in pixels; 0 is the size the model was trained for. A size the model cannot draw "
+            "is refused with those it can. Twice the area takes twice the tokens and as much more time.",
+        ),
+        io.Int.Input(
+            "height",
+            default=0,
+            min=0,
+            max=8192,
+            step=8,
+            tooltip="Height in pixels; 0 is the size the model was trained for.",
+        ),
+        io.Int.Input(
+            "batch_size",
+            default=1,
+            min=1,
+            max=64,
+            tooltip="Pictures drawn at once. They do not influence one another; each costs memory, and a GPU "
+            "draws several in little more time than one.",
+        ),
+    ]
+
+
+def _sampling_inputs() -> list[io.Input]:
+    """How tokens are sampled; each may be left to the model."""
+    return [
+        io.Float.Input(
+            "guidance",
+            default=OWN,
+            min=OWN,
+            max=30,
+            step=0.1,
+            tooltip="How strictly the picture follows the prompt (classifier-free guidance). -1 is the "
+            "model's recommended value, 1 is off. Above 1 every pass works on twice the data; high values "
+            "make pictures harsher and more alike.",
+        ),
+        io.Float.Input(
+            "temperature",
+            default=OWN,
+            min=OWN,
+            max=5,
+            step=0.05,
+            tooltip="How adventurous each token is. -1 is the model's recommended value, usually 1; lower is "
+            "safer and flatter, 0 always takes the likeliest token. No cost.",
+        ),
+        io.Int.Input(
+            "top_k",
+            default=OWN,
+            min=OWN,
+            max=100_000,
+            tooltip="Choose among the k likeliest tokens only. -1 is the model's recommended value, 0 is all. "
+            "Small values give cleaner and less varied pictures. No cost.",
+        ),
+        io.Float.Input(
+            "top_p",
+            default=OWN,
+            min=OWN,
+            max=1,
+            step=0.01,
+            tooltip="Choose among the likeliest tokens that together hold this much probability. -1 is the "
+            "model's recommended value, 1 is all. No cost.",
+        ),
+    ]
+
+
+def _run_inputs() -> list[io.Input]:
+    """How the run goes."""
+    return [
+        io.Int.Input(
+            "preview_seconds",
+            default=1,
+            min=0,
+            max=60,
+            tooltip="Show the forming picture this often; 0 shows none. They are left out where they would "
+            "take more than a twentieth of the time, as with a small model on a CPU.",
+        ),
+        DecoderType.Input(
+            "decoder",
+            optional=True,
+            tooltip="How tokens are guessed ahead and checked, from one of the SJD decoder nodes. Without one "
+            "the model's own is used, as a rule Seeded Jacobi, which is exact.",
+        ),
+        io.String.Input(
+            "negative_prompt",
+            optional=True,
+            multiline=True,
+            dynamic_prompts=True,
+            default="",
+            tooltip="What guidance leads away from; empty is what the model was trained with. Has no effect "
+            "with guidance off. No cost.",
+        ),
+    ]
+
+
 class SJDSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -25,111 +146,7 @@ class SJDSampler(io.ComfyNode):
             description="Draws pictures of a prompt as tokens; connect SJD Decode Tokens to see them. The decoder "
             "decides how many forward passes that takes. Progress counts finished tokens, and the picture is shown as "
             "it forms, with unfinished parts in grey.",
-            inputs=[
-                ModelType.Input("model", tooltip="The model that draws, from SJD Load Model."),
-                io.String.Input(
-                    "prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    default="a heart on a blue background",
-                    tooltip="What to draw. The emoji model knows 48 objects, 10 backgrounds and counts to three; a "
-                    "class-conditional LlamaGen wants the number of an ImageNet class. Words that the model does not "
-                    "know are named on the node.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Same seed, settings and device give the same picture. Picture i of a batch has seed + i "
-                    "and can be drawn again alone.",
-                ),
-                io.Int.Input(
-                    "width",
-                    default=0,
-                    min=0,
-                    max=8192,
-                    step=8,
-                    tooltip="Width in pixels; 0 is the size the model was trained for. A size the model cannot draw "
-                    "is refused with those it can. Twice the area takes twice the tokens and as much more time.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=0,
-                    min=0,
-                    max=8192,
-                    step=8,
-                    tooltip="Height in pixels; 0 is the size the model was trained for.",
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="Pictures drawn at once. They do not influence one another; each costs memory, and a GPU "
-                    "draws several in little more time than one.",
-                ),
-                io.Float.Input(
-                    "guidance",
-                    default=OWN,
-                    min=OWN,
-                    max=30,
-                    step=0.1,
-                    tooltip="How strictly the picture follows the prompt (classifier-free guidance). -1 is the "
-                    "model's recommended value, 1 is off. Above 1 every pass works on twice the data; high values "
-                    "make pictures harsher and more alike.",
-                ),
-                io.Float.Input(
-                    "temperature",
-                    default=OWN,
-                    min=OWN,
-                    max=5,
-                    step=0.05,
-                    tooltip="How adventurous each token is. -1 is the model's recommended value, usually 1; lower is "
-                    "safer and flatter, 0 always takes the likeliest token. No cost.",
-                ),
-                io.Int.Input(
-                    "top_k",
-                    default=OWN,
-                    min=OWN,
-                    max=100_000,
-                    tooltip="Choose among the k likeliest tokens only. -1 is the model's recommended value, 0 is all. "
-                    "Small values give cleaner and less varied pictures. No cost.",
-                ),
-                io.Float.Input(
-                    "top_p",
-                    default=OWN,
-                    min=OWN,
-                    max=1,
-                    step=0.01,
-                    tooltip="Choose among the likeliest tokens that together hold this much probability. -1 is the "
-                    "model's recommended value, 1 is all. No cost.",
-                ),
-                io.Int.Input(
-                    "preview_seconds",
-                    default=1,
-                    min=0,
-                    max=60,
-                    tooltip="Show the forming picture this often; 0 shows none. They are left out where they would "
-                    "take more than a twentieth of the time, as with a small model on a CPU.",
-                ),
-                DecoderType.Input(
-                    "decoder",
-                    optional=True,
-                    tooltip="How tokens are guessed ahead and checked, from one of the SJD decoder nodes. Without one "
-                    "the model's own is used, as a rule Seeded Jacobi, which is exact.",
-                ),
-                io.String.Input(
-                    "negative_prompt",
-                    optional=True,
-                    multiline=True,
-                    dynamic_prompts=True,
-                    default="",
-                    tooltip="What guidance leads away from; empty is what the model was trained with. Has no effect "
-                    "with guidance off. No cost.",
-                ),
-            ],
+            inputs=[*_picture_inputs(), *_sampling_inputs(), *_run_inputs()],
             outputs=[
                 TokensType.Output(
                     "TOKENS",

@@ -90,6 +90,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
     add_sampling_options(parser)
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Where pictures and what is known of them go."""
     parser.add_argument(
         "-o",
         "--output",
@@ -104,7 +110,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--quiet", action="store_true", help="no progress bar; print the file names alone, warnings aside"
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

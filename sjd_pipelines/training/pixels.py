@@ -107,6 +107,31 @@ def encoder_loss(vqmodel: nn.Module, pixels: torch.Tensor, tokens: torch.Tensor)
     return loss, (logits.detach().argmax(-1).flatten() == tokens.flatten()).float().mean()
 
 
+def _start(recipe: PixelRecipe, model: JanusForConditionalGeneration | None) -> nn.Module:
+    """The tokenizer that training begins with: what an earlier run has left, or random weights."""
+    model = model if model is not None else build_model(build_config(), recipe.seed)
+    vqmodel = model.model.vqmodel
+    if recipe.side == "encoder":
+        decoder_file = Path(recipe.folder) / "pixel_decoder.safetensors"
+        if not decoder_file.exists():
+            raise FileNotFoundError(f"{decoder_file} is missing; train the decoder first.")
+        vqmodel.load_state_dict(load_file(decoder_file), strict=False)
+    if recipe.weights_file.exists():
+        vqmodel.load_state_dict(load_file(recipe.weights_file), strict=False)
+    return vqmodel
+
+
+def _loss(side: str, vqmodel: nn.Module, tokens: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """What one side descends; for the log PSNR in decibels (decoder) or the share of right tokens (encoder)."""
+    if side == "encoder":
+        loss, share = encoder_loss(vqmodel, pixels, tokens)
+        return loss, float(share)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = render_janus_codes(vqmodel, tokens)
+    error = float((output.detach().float() - pixels).div(2).square().mean().log10())
+    return reconstruction_loss(output.float(), pixels), -10 * error
+
+
 def train_pixels(recipe: PixelRecipe, model: JanusForConditionalGeneration | None = None) -> dict:
     """Train the decoder with the codebook, or the encoder against them; returns the last log entry.
 
@@ -118,15 +143,7 @@ def train_pixels(recipe: PixelRecipe, model: JanusForConditionalGeneration | Non
     torch.set_num_threads(recipe.threads)
     folder = Path(recipe.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model = model if model is not None else build_model(build_config(), recipe.seed)
-    vqmodel = model.model.vqmodel
-    if recipe.side == "encoder":
-        decoder_file = folder / "pixel_decoder.safetensors"
-        if not decoder_file.exists():
-            raise FileNotFoundError(f"{decoder_file} is missing; train the decoder first.")
-        vqmodel.load_state_dict(load_file(decoder_file), strict=False)
-    if recipe.weights_file.exists():
-        vqmodel.load_state_dict(load_file(recipe.weights_file), strict=False)
+    vqmodel = _start(recipe, model)
     parts = DECODER_PARTS if recipe.side == "decoder" else ENCODER_PARTS
     named = {name: p for name, p in vqmodel.named_parameters() if name.startswith(parts)}
     vqmodel.requires_grad_(False)
@@ -149,14 +166,7 @@ def train_pixels(recipe: PixelRecipe, model: JanusForConditionalGeneration | Non
     while seconds < recipe.minutes * 60 and not 0 < recipe.max_steps <= step:
         crop = recipe.crop if recipe.minutes * 60 - seconds > recipe.decay_minutes * 30 else GRID
         tokens, pixels = crop_batch(rng, *picture_batch(rng, recipe.batch_size * recipe.crop**2 // crop**2), crop)
-        if recipe.side == "decoder":
-            with torch.autocast("cpu", torch.bfloat16):
-                output = render_janus_codes(vqmodel, tokens)
-            loss = reconstruction_loss(output.float(), pixels)
-            figure = -10 * float((output.detach().float() - pixels).div(2).square().mean().log10())
-        else:
-            loss, share = encoder_loss(vqmodel, pixels, tokens)
-            figure = float(share)
+        loss, figure = _loss(recipe.side, vqmodel, tokens, pixels)
         vqmodel.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -48,6 +48,23 @@ def default(options: dict[str, Any]) -> Any:
     return options.get("default", next(iter(options.get("options", [])), ""))
 
 
+def _note(text: str, count: int, top: int) -> dict[str, Any]:
+    """A note after `count` nodes."""
+    return {
+        "id": count + 1,
+        "type": NOTE,
+        "pos": [0, top],
+        "size": [WIDTH, 210],
+        "flags": {},
+        "order": count,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "properties": {},
+        "widgets_values": [text],
+    }
+
+
 def to_page(nodes: dict[str, Node], note: str, object_info: dict[str, Any]) -> dict[str, Any]:
     """A workflow as the page saves it: nodes in columns, a note beneath the first one, seeds fixed."""
     numbers = {name: number for number, name in enumerate(nodes, 1)}
@@ -93,23 +110,10 @@ def to_page(nodes: dict[str, Node], note: str, object_info: dict[str, Any]) -> d
         } | ({"title": node.title} if node.title else {})
     for number, source, slot, *_ in links:
         next(one for one in drawn.values() if one["id"] == source)["outputs"][slot]["links"].append(number)
-    words = {
-        "id": len(nodes) + 1,
-        "type": NOTE,
-        "pos": [0, bottoms[0]],
-        "size": [WIDTH, 210],
-        "flags": {},
-        "order": len(nodes),
-        "mode": 0,
-        "inputs": [],
-        "outputs": [],
-        "properties": {},
-        "widgets_values": [note],
-    }
     return {
         "last_node_id": len(nodes) + 1,
         "last_link_id": len(links),
-        "nodes": [*drawn.values(), words],
+        "nodes": [*drawn.values(), _note(note, len(nodes), bottoms[0])],
         "links": links,
         "groups": [],
         "config": {},
