@@ -99,9 +99,11 @@ def test_a_report_is_a_page_and_its_numbers(sjd, model):
     assert [entry["name"] for entry in numbers["report"]["schedulers"]] == ["autoregressive", "sjd"]
     assert numbers["report"]["library"]["passes"] == 16
     Path("made", "index.html").unlink()
+    Path("made", "NOTES.md").write_text("What we learned.")
     status, _, _ = sjd("benchmark", "--report", "made")  # from the numbers alone: no model, no options
     assert status == 0
     assert Path("made", "index.html").read_text() == page
+    assert Path("made", "NOTES.md").read_text() == "What we learned."
 
 
 def test_an_interrupted_report_goes_on_in_its_folder(sjd, model, stopped):
@@ -121,6 +123,10 @@ def test_an_interrupted_report_goes_on_in_its_folder(sjd, model, stopped):
     [
         ({"notes.txt": "mine"}, "holds other files than a report; name a new or an empty folder."),
         ({"index.html": "mine"}, "holds other files than a report; name a new or an empty folder."),
+        (
+            {"index.html": "mine", "NOTES.md": "mine"},
+            "holds other files than a report; name a new or an empty folder.",
+        ),
         ({"report.json": "[1]"}, "report.json there is not that of a report."),
     ],
 )

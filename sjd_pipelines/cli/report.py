@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..benchmark.report import ReportConfig
 
 PAGE, NUMBERS, JOURNAL = "index.html", "report.json", "unfinished.json"
+NOTES = "NOTES.md"  # what people write beside a report, which is kept
 SWEEPS = ("window", "guidance_scale", "temperature", "top_k")
 
 
@@ -80,7 +81,7 @@ def check_report_folder(folder: Path) -> dict[str, Any] | None:
         check_folder("--report", folder.parent)
         return None
     check_folder("--report", folder)
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()} - {NOTES}
     if not names <= {PAGE, NUMBERS, JOURNAL} or names == {PAGE}:
         raise CommandError(f"--report {folder}: holds other files than a report; name a new or an empty folder.")
     if NUMBERS not in names:
