@@ -16,7 +16,7 @@ from ..schedulers import SeededJacobiScheduler
 from .batches import MIXED
 from .drawings import GUIDANCES
 
-WINDOW, NEAR = 32, 20  # drafts of one pass; places behind its front that examples come from
+WINDOW, NEAR = 32, 20  # drafts of one pass; places after its front that examples come from
 BATCH, CAPACITY, REUSE = 8, 32, 60  # pictures in a drawing, drawings kept, batches before the next is drawn
 
 
@@ -29,7 +29,7 @@ class Examples:
         result: `[C, M, D]` float16, its state at the place in the later pass.
         seen: `[M, 6]` int64, the neighbours in the earlier pass, 0 in front of the picture.
         tokens: `[M, 6]` int64, those in the later pass.
-        distance: `[M]` int64, how far the place is behind the front of the later pass.
+        distance: `[M]` int64, how far the place is after the front of the later pass.
     """
 
     hidden: torch.Tensor

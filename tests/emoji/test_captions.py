@@ -95,7 +95,7 @@ def test_second_noun_in_every_phrasing(text, scene, noun):
     assert prompt[second_noun(scene, prompt)] == VOCABULARY[noun]
 
 
-def test_second_noun_stands_behind_the_relation():
+def test_second_noun_stands_after_the_relation():
     """Read backwards from the noun, the first relation word belongs to the relation's phrases."""
     words_of = {
         "left": {"left"},
