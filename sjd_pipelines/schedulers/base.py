@@ -14,6 +14,7 @@ from ..decoding.state import DecodingState
 from ..decoding.target import Companion
 from .declaration import Bound, Card, check_settings
 from .registry import SCHEDULERS
+from .rules.speculative import Speculative
 
 
 class DecodingScheduler(SchedulerMixin, ConfigMixin):
@@ -31,6 +32,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         paper: where it comes from.
         companions: names of the networks beside the target that it needs.
         raster_only: whether it decodes one grid in raster order only.
+        acceptance: the rule by which drafts that were drawn at random hold; None: they must match exactly.
     """
 
     order = 1
@@ -41,6 +43,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     bounds: ClassVar[tuple[Bound, ...]] = ()
     companions: ClassVar[tuple[str, ...]] = ()
     raster_only: ClassVar[bool] = False
+    acceptance: Speculative | None = None
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -71,7 +74,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     @property
     def needs_codebook(self) -> bool:
         """Whether `prepare_codebook` must be called before `start`."""
-        return False
+        return self.acceptance is not None and self.acceptance.needs_codebook
 
     @classmethod
     def label_at(cls, temperature: float) -> str:
@@ -85,7 +88,9 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
 
     def prepare_codebook(self, vectors: torch.Tensor) -> None:
         """Take the codebook `[V, E]` as the picture decoder uses it; only where `needs_codebook` says so."""
-        raise NotImplementedError(f"{type(self).__name__} does not use the codebook.")
+        if not self.needs_codebook:
+            raise NotImplementedError(f"{type(self).__name__} does not use the codebook.")
+        self.acceptance.prepare_codebook(vectors)
 
     def unsuited(self, layout: ImageTokenLayout, companions: Collection[str]) -> str | None:
         """Why it can't decode a target with this layout and these companions; None if it can."""

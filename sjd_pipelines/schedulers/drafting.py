@@ -126,3 +126,20 @@ def _neighbour_laws(slots: FreshSlots, direction: str) -> torch.Tensor:
     if slots.state.forced is not None:
         exists = exists & (slots.state.forced[sources] < 0)
     return torch.where(exists[..., None], slots.state.laws.read(sources), _uniform(slots))
+
+
+def draw_siblings(law: torch.Tensor, exponential: torch.Tensor, count: int) -> torch.Tensor:
+    """Draw `count` different tokens in order, without replacement.
+
+    The order of arrival in an exponential race is exactly that (Gumbel top-k, Kool et al. 2019, arXiv 1903.06059).
+    After the last token the law allows come tokens of probability zero, which `Speculative.choose` passes over.
+
+    Args:
+        law: `[..., V]` float32, need not be normalised.
+        exponential: `[..., V]` float32 standard exponential noise.
+        count: K <= V.
+
+    Returns:
+        `[..., K]` int64.
+    """
+    return (law / exponential).topk(count, -1).indices

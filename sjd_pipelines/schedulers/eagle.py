@@ -17,7 +17,9 @@ from ..decoding.target import Companion
 from .base import DecodingScheduler
 from .declaration import Card, Setting
 from .draft_tree import DraftTree, draft_trees
-from .sibling_verification import Relaxation, draw_siblings, verify_siblings
+from .drafting import draw_siblings
+from .rules.exact_match import matching_sibling
+from .rules.speculative import Speculative
 
 TreeWindow = Annotated[
     int,
@@ -115,6 +117,7 @@ class EagleScheduler(DecodingScheduler):
     )
     companions = ("drafter",)
     raster_only = True  # a drafter has rows and columns in its rotary positions
+    acceptance = Speculative()
 
     @register_to_config
     def __init__(self, window: TreeWindow = 16, depth: Depth = 6, branches: Branching = 3):
@@ -195,12 +198,11 @@ class EagleScheduler(DecodingScheduler):
         inner = slots.positions.index_select(1, tree.inner)
         uniforms = slots.noise.uniforms(inner, Purpose.ACCEPT, 0, slots.siblings.shape[-1])  # [B, M, K]
         target = slots.target.index_select(1, tree.inner)
-        accepted, left = verify_siblings(target, state.draft_laws, slots.siblings, uniforms, self.relaxed_rule(slots))
+        depth = tree.depth.index_select(0, tree.inner)
+        accepted, left = self.acceptance.choose(
+            target, state.draft_laws, slots.siblings, uniforms, len(tree.levels), depth
+        )
         return accepted, slots.target.index_copy(1, tree.inner, left)
-
-    def relaxed_rule(self, slots: TreeSlots) -> Relaxation | None:
-        """What `verify_siblings` is to let pass beyond exact verification; None: nothing."""
-        return None
 
     def draw_behind(
         self, law: torch.Tensor, positions: torch.Tensor, state: EagleState, noise: PositionNoise
@@ -279,8 +281,7 @@ class SeededEagleScheduler(EagleScheduler):
         tree = slots.tree
         exponential = slots.state.shared_noise.read(slots.positions.index_select(1, tree.inner))
         choices = race(slots.target.index_select(1, tree.inner), exponential)  # [B, M]
-        match = slots.siblings == choices[..., None]  # [B, M, K]
-        return torch.where(match.any(-1), match.long().argmax(-1), match.shape[-1]), slots.target
+        return matching_sibling(slots.siblings, choices), slots.target
 
     def draw_behind(
         self, law: torch.Tensor, positions: torch.Tensor, state: EagleState, noise: PositionNoise

@@ -2,15 +2,12 @@
 
 from typing import Annotated
 
-import torch
 from diffusers.configuration_utils import register_to_config
 
 from .declaration import Bound, Card, Setting, WindowOrAuto
 from .drafting import Initialise
-from .raster_window import Slots
-from .relaxation import groups
+from .rules.grouped import Grouped
 from .speculative_jacobi import SJDScheduler
-from .verification import speculative_accept
 
 GroupSize = Annotated[
     int,
@@ -36,14 +33,22 @@ Distance = Annotated[
         most=100,
     ),
 ]
+KeepTruncation = Annotated[
+    bool,
+    Setting(
+        "Groups keep to the tokens that top-k and top-p leave. Off is the rule as published, which accepts what these "
+        "were set to avoid: a little faster, rougher detail."
+    ),
+]
 
 
 class GroupedSJDScheduler(SJDScheduler):
     """GSD (So et al. 2025, arXiv 2508.07747) on Jacobi drafts: masses of a group are compared, not of a token.
 
     Groups are made anew for every draft from the ranking by target probability. A rejected draft is replaced from the
-    residual of single tokens, as in the paper. Unlike there, groups keep to the tokens that top-k and top-p leave:
-    behind a sharp nucleus the paper's rule accepts what truncation was set to avoid.
+    residual of single tokens, as in the paper. Unlike there, groups by default keep to the tokens that top-k and top-p
+    leave: behind a sharp nucleus the paper's rule accepts what truncation was set to avoid. Distances are measured in
+    units of the codebook, where the release has one bound for one model.
 
     Args:
         window: drafts verified per pass, or "auto".
@@ -52,6 +57,7 @@ class GroupedSJDScheduler(SJDScheduler):
         gap: members differ from the draft by less than this probability.
         distance: members are nearer to the draft than this, in units of the codebook's root mean square distance of
             two entries; None looks at probabilities only.
+        keep_truncation: False is the rule as published.
     """
 
     label = "approximate"
@@ -71,31 +77,6 @@ class GroupedSJDScheduler(SJDScheduler):
         group_size: GroupSize = 10,
         gap: Gap = 0.15,
         distance: Distance = 1.0,
+        keep_truncation: KeepTruncation = True,
     ):
-        self._vectors: torch.Tensor | None = None
-
-    @property
-    def needs_codebook(self) -> bool:
-        return self.config.distance is not None
-
-    def prepare_codebook(self, vectors: torch.Tensor) -> None:
-        vectors = vectors.float()
-        # Codebooks differ in scale: over all pairs of entries the mean of |a - b|^2 is twice the variance.
-        self._vectors = vectors / (2 * vectors.var(0).sum()).sqrt()
-
-    def accept(self, slots: Slots) -> torch.Tensor:
-        tokens, member = groups(
-            slots.target[:, :-1],
-            slots.drafts,
-            self.config.group_size,
-            self.config.gap,
-            self._vectors if self.needs_codebook else None,
-            self.config.distance or 0.0,
-        )
-        target = slots.target[:, :-1].gather(-1, tokens)
-        drafted = slots.state.laws.at(slots.positions[:, :-1], tokens)
-        # The draft comes first: one that is truncated itself has no group, and no mass to pass with.
-        member = member & (target > 0) & (target[..., :1] > 0)
-        return speculative_accept(
-            *(mass.masked_fill(~member, 0.0).sum(-1) for mass in (target, drafted)), slots.uniforms
-        )
+        self.acceptance = Grouped(group_size, gap, distance, keep_truncation)

@@ -6,7 +6,7 @@ from diffusers.configuration_utils import register_to_config
 from .declaration import Card, WindowOrAuto
 from .drafting import Initialise
 from .raster_window import RasterWindowScheduler, Slots
-from .verification import exact_match
+from .rules.exact_match import exact_match
 
 
 class JacobiScheduler(RasterWindowScheduler):

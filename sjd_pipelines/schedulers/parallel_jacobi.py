@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -13,7 +14,7 @@ from ..decoding.sampling import race
 from .declaration import LONGEST, Bound, Card, Setting
 from .drafting import INITIALISE, INITIALISERS, FreshSlots, one_hot
 from .row_parallel import ROW_SHARES, RowDecodingState, RowParallelScheduler, RowSlot
-from .verification import at_drafts, residual, speculative_accept
+from .rules.speculative import Drafted, Speculative
 
 RowWindow = Annotated[
     int,
@@ -68,6 +69,7 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         "For drafts and large pictures. If shapes break, raise delay.",
     )
     bounds = (Bound("PJD", "delay", ROW_SHARES, by_row=True),)
+    acceptance = Speculative()
 
     @register_to_config
     def __init__(
@@ -101,8 +103,9 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         drafted = drafted > 0
         drafts = state.canvas.gather(1, positions)
         uniforms = noise.uniform(positions, Purpose.ACCEPT, state.passes)
-        probability, draft_probability = at_drafts(target, drafts), state.laws.at(addresses, drafts)
-        keep = drafted & speculative_accept(probability, draft_probability, uniforms)
+        span = max(depth, 1)
+        proposal = Drafted(target, drafts, partial(state.laws.at, addresses), span, offset.clamp(max=span - 1))
+        keep = drafted & self.acceptance.accept(proposal, uniforms)
 
         # The first slot of a row that is not kept; the last one of a growing row never is.
         accepted = row.new_full((state.batch_size, state.layout.rows), depth)
@@ -115,7 +118,8 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         # Most slots are drawn anew: to pick them out would cost more than it saves.
         draft_law = state.laws.read(addresses).masked_fill_(~drafted[..., None], 0.0)
         exponential = noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
-        tokens = torch.where(keep, drafts, race(residual(target, draft_law), exponential))
+        law = self.acceptance.residual(target, draft_law, drafts)
+        tokens = torch.where(keep, drafts, race(law, exponential))
         state.laws.write(addresses, target)
         return tokens, accepted + 1
 

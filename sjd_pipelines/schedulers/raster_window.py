@@ -7,7 +7,7 @@ and how the slots from the first rejection on are redrafted.
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 import torch
@@ -21,7 +21,8 @@ from ..decoding.target import Companion
 from .adaptive_window import AUTO, WINDOWS, WindowPolicy
 from .base import DecodingScheduler
 from .drafting import INITIALISERS, FreshSlots, one_hot
-from .verification import at_drafts, leading
+from .rules.speculative import Drafted
+from .verification import leading
 
 
 @dataclass
@@ -50,14 +51,10 @@ class Slots:
         return leading(self.keep)
 
     @cached_property
-    def draft_probability(self) -> torch.Tensor:
-        """`[B, W]`: of each draft under the law it was drawn from."""
-        return self.state.laws.at(self.positions[:, :-1], self.drafts)
-
-    @cached_property
-    def probability(self) -> torch.Tensor:
-        """`[B, W]`: of each draft under the target."""
-        return at_drafts(self.target, self.drafts)
+    def drafted(self) -> Drafted:
+        """The drafts as an acceptance rule sees them."""
+        law_at = partial(self.state.laws.at, self.positions[:, :-1])
+        return Drafted(self.target[:, :-1], self.drafts, law_at, span=self.drafts.shape[1])
 
     @cached_property
     def uniforms(self) -> torch.Tensor:

@@ -7,6 +7,7 @@ here the first sibling that passes is taken and the target shrinks with each tha
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -20,10 +21,10 @@ from ..decoding.sampling import race
 from ..decoding.state import DecodingState
 from ..decoding.target import Companion
 from .declaration import Card, Setting, WindowOrAuto, shown
-from .drafting import Initialise
-from .sibling_verification import draw_siblings, verify_siblings
+from .drafting import Initialise, draw_siblings
+from .rules.speculative import Drafted
 from .speculative_jacobi import SJDScheduler
-from .verification import at_drafts, leading, rejected_slots, residual, speculative_accept
+from .verification import leading, rejected_slots
 
 LARGEST_LEVEL = 1024  # siblings on the last level of a tree
 
@@ -211,8 +212,10 @@ class SJDPACScheduler(SJDScheduler):
         node = torch.zeros_like(rows)
         nodes, sibling, path, rest = [], [], [probabilities[:, :1]], []
         draft_law = state.laws.read(positions[:, :depth])
-        for level in zip(*(values.split(1, 1) for values in (draft_law, siblings, uniforms[:, :depth]))):
-            passed, left = self.verify(path[-1], *level)
+        for step, level in enumerate(
+            zip(*(values.split(1, 1) for values in (draft_law, siblings, uniforms[:, :depth])))
+        ):
+            passed, left = self.acceptance.choose(path[-1], *level, span=window, depth=slice(step, step + 1))
             # Where no sibling passes, the first one's node is as near as any to the token drawn instead.
             node = branches * node + 1 + passed % branches
             nodes.append(node)
@@ -224,15 +227,16 @@ class SJDPACScheduler(SJDScheduler):
         # What speaks for each position of the window: the tree's path, then the main chain.
         target = torch.cat([*path, probabilities[:, depth + 1 : window + 1]], 1)  # [B, 1 + W, V]
         drafts = query.token_ids[:, depth + 1 : window + 1]  # of the main chain
-        probability = at_drafts(target[:, depth:], drafts)
-        draft_probability = state.laws.at(positions[:, depth:-1], drafts)
-        keep = speculative_accept(probability, draft_probability, uniforms[:, depth:, 0])
+        law_at = partial(state.laws.at, positions[:, depth:-1])
+        chain = Drafted(target[:, depth:-1], drafts, law_at, span=window, depth=slice(depth, None))
+        keep = self.acceptance.accept(chain, uniforms[:, depth:, 0])
         guesses = siblings.gather(2, sibling.clamp(max=branches - 1)[..., None])[..., 0]  # [B, D]
         guesses = pad(torch.cat([guesses, drafts], 1), (0, 1))
         kept = torch.cat([sibling < branches, keep], 1)  # [B, W]
         rejected = depth + rejected_slots(keep)  # [B, R]
         redrawn = pad(rejected, (0, 1), value=window)
-        rest.append(residual(target[rows, redrawn], state.laws.read(positions.gather(1, rejected))))
+        draft_law = state.laws.read(positions.gather(1, rejected))  # [B, R, V]
+        rest.append(self.acceptance.residual(target[rows, redrawn], draft_law, guesses.gather(1, rejected)))
         near = torch.arange(depth, device=rows.device).expand(len(siblings), -1)
         redrawn = torch.cat([near, redrawn], 1)  # [B, D + R + 1]
         exponential = noise.exponential(positions.gather(1, redrawn), Purpose.RESIDUAL, target.shape[-1], state.passes)
@@ -250,12 +254,6 @@ class SJDPACScheduler(SJDScheduler):
             targets = positions[:, :depth]
             state.moves = (torch.where(taken, state.committed[:, None] + window + scratch, targets), targets)
         return state.advance(positions, accepted + 1)
-
-    def verify(
-        self, target: torch.Tensor, draft_law: torch.Tensor, siblings: torch.Tensor, uniforms: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`verify_siblings` at one node of the path: `[B, 1, V]` twice, `[B, 1, K]` twice."""
-        return verify_siblings(target, draft_law, siblings, uniforms)
 
     def _tree(self, layout: ImageTokenLayout, device: torch.device | str = "cpu") -> SiblingTree:
         return SiblingTree(min(self.config.branches, layout.codebook_size), self.config.depth, device)

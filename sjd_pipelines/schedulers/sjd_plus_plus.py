@@ -8,7 +8,6 @@ from diffusers.configuration_utils import register_to_config
 from .declaration import Bound, Card, Setting, WindowOrAuto
 from .drafting import Initialise
 from .raster_window import Slots
-from .relaxation import confident
 from .speculative_jacobi import SJDScheduler
 
 Confidence = Annotated[
@@ -64,7 +63,29 @@ class SJDPlusPlusScheduler(SJDScheduler):
     def redraft(self, slots: Slots) -> torch.Tensor:
         tokens = super().redraft(slots)
         confidence, threshold = self.config.confidence, self.config.reuse_threshold
-        reused = confident(slots.probability, slots.draft_probability, confidence, threshold)
+        reused = confident(slots.drafted.probability, slots.drafted.draft_probability, confidence, threshold)
         behind = torch.arange(reused.shape[1], device=reused.device) > slots.accepted[:, None]  # [B, W]
         tokens[:, :-1] = torch.where(reused & behind, slots.drafts, tokens[:, :-1])
         return tokens
+
+
+def confident(
+    probability: torch.Tensor, draft_probability: torch.Tensor, confidence: str, threshold: float
+) -> torch.Tensor:
+    """Drafts worth keeping though not yet verified: p/q (`ratio`) or p (`probability`) above a threshold.
+
+    SJD++ (Teng et al. 2025, arXiv 2512.07503) reuses confident drafts; it looks at the drawn token, so what is kept
+    no longer has the law stored with it.
+
+    Args:
+        probability: `[B, W]` float32, of each draft under the target.
+        draft_probability: `[B, W]` float32, of each draft under the law it was drawn from.
+        confidence: `ratio` or `probability`.
+        threshold: drafts above it stay.
+
+    Returns:
+        `[B, W]` bool.
+    """
+    if confidence == "probability":
+        return probability > threshold
+    return probability > threshold * draft_probability

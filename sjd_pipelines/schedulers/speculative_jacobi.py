@@ -11,7 +11,8 @@ from ..decoding.sampling import race
 from .declaration import Card, Setting, WindowOrAuto
 from .drafting import Initialise
 from .raster_window import RasterWindowScheduler, Slots
-from .verification import rejected_slots, residual, speculative_accept
+from .rules.speculative import Speculative
+from .verification import rejected_slots
 
 Coupling = Annotated[
     str,
@@ -42,12 +43,14 @@ class SJDScheduler(RasterWindowScheduler):
         "Use it to reproduce the paper; Coupled Speculative Jacobi usually needs fewer passes at the same quality.",
     )
 
+    acceptance = Speculative()
+
     @register_to_config
     def __init__(self, window: WindowOrAuto = 16, initialise: Initialise = "law-above"):
         pass
 
     def accept(self, slots: Slots) -> torch.Tensor:
-        return speculative_accept(slots.probability, slots.draft_probability, slots.uniforms)
+        return self.acceptance.accept(slots.drafted, slots.uniforms)
 
     def redraft(self, slots: Slots) -> torch.Tensor:
         # The token at the front has the noise that its redraft would have had: no draft was drawn with it.
@@ -65,7 +68,8 @@ class SJDScheduler(RasterWindowScheduler):
 
     def front_remainder(self, slots: Slots) -> torch.Tensor:
         """The law of the token at the front, up to its norm: `[B, 1, V]`."""
-        return residual(slots.at_front(slots.target), slots.front_law)
+        draft = slots.at_front(pad(slots.drafts, (0, 1)))  # [B, 1]
+        return self.acceptance.residual(slots.at_front(slots.target), slots.front_law, draft)
 
 
 class CoupledSJDScheduler(SJDScheduler):
@@ -106,9 +110,10 @@ class CoupledSJDScheduler(SJDScheduler):
         redrawn = pad(rejected, (0, 1), value=slots.keep.shape[1])
         rows = torch.arange(len(redrawn), device=redrawn.device)[:, None]
         positions = slots.positions.gather(1, redrawn)
-        law = residual(slots.target[rows, redrawn], slots.state.laws.read(positions[:, :-1]))
-        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, law.shape[-1], slots.state.passes)
         drafts = pad(slots.drafts, (0, 1))
+        draft_law = slots.state.laws.read(positions[:, :-1])  # [B, R, V]
+        law = self.acceptance.residual(slots.target[rows, redrawn], draft_law, drafts.gather(1, rejected))
+        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, law.shape[-1], slots.state.passes)
         return torch.where(pad(slots.keep, (0, 1)), drafts, drafts.scatter(1, redrawn, race(law, exponential)))
 
     def _seeded(self, slots: Slots) -> torch.Tensor:

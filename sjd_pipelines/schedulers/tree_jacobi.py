@@ -21,7 +21,8 @@ from ..decoding.target import Companion
 from .declaration import Card, Setting, Window
 from .drafting import Initialise
 from .jacobi import SeededJacobiScheduler
-from .verification import at_drafts, exact_match, leading
+from .rules.exact_match import exact_match
+from .verification import at_drafts, leading
 
 FRESH_DOUBT = 0.5  # chance that a token no pass has seen yet will change
 NO_TOKEN = -1

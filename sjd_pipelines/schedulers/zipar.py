@@ -1,5 +1,6 @@
 """ZipAR: one token per open row and pass, a row trailing the one above by some columns."""
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -11,7 +12,7 @@ from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
 from .declaration import LONGEST, Bound, Card, Setting
 from .row_parallel import ROW_SHARES, RowDecodingState, RowParallelScheduler
-from .verification import at_drafts, residual, speculative_accept
+from .rules.speculative import Drafted, Speculative
 
 Delay = Annotated[
     int | None,
@@ -49,6 +50,7 @@ class ZipARScheduler(RowParallelScheduler):
         "For drafts and large pictures. If shapes break, raise delay or turn adaptive on.",
     )
     bounds = (Bound("ZipAR", "delay", ROW_SHARES, by_row=True),)
+    acceptance = Speculative()
 
     @register_to_config
     def __init__(self, delay: Delay = None, adaptive: Adaptive = False):
@@ -84,10 +86,11 @@ class ZipARScheduler(RowParallelScheduler):
         )
         drafts = state.canvas.gather(1, positions)
         uniforms = noise.uniform(positions, Purpose.ACCEPT, state.passes)
-        accepted = speculative_accept(at_drafts(target, drafts), state.laws.at(opening, drafts), uniforms)
-        keep = (proposed > 0) & accepted
+        drafted = Drafted(target, drafts, partial(state.laws.at, opening), span=1)
+        keep = (proposed > 0) & self.acceptance.accept(drafted, uniforms)
         exponential = noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
-        redrawn = torch.where(keep, drafts, race(residual(target, state.laws.read(opening)), exponential))
+        law = self.acceptance.residual(target, state.laws.read(opening), drafts)
+        redrawn = torch.where(keep, drafts, race(law, exponential))
         state.laws.write(opening, target)
         waiting = opening.masked_fill((patient == 0) | keep, none)
         gained = pad(gained, (0, 1)).scatter(1, waiting, 0)[:, :none]

@@ -13,8 +13,7 @@ from sjd_pipelines import (
 )
 from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
 from sjd_pipelines.decoding import decode, race
-from sjd_pipelines.schedulers.sibling_verification import verify_siblings
-from sjd_pipelines.schedulers.verification import residual, speculative_accept
+from sjd_pipelines.schedulers.rules.speculative import Drafted, Speculative, lookup, residual, speculative_accept
 
 SAMPLES = 6000
 PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
@@ -57,35 +56,38 @@ def test_seeded_drafts_give_the_sequential_picture(pipe, tree):
 class IndependentSiblings(EagleScheduler):
     """Tests every sibling against the untouched laws, and takes the first that passes."""
 
-    def verify(self, slots):
-        tree = slots.tree
-        target, laws = slots.target[:, tree.inner], slots.state.draft_laws
-        uniforms = slots.noise.exponential(slots.positions[:, tree.inner], 2, slots.siblings.shape[-1], 0).neg().exp()
-        keep = speculative_accept(target.gather(-1, slots.siblings), laws.gather(-1, slots.siblings), uniforms)
-        accepted = torch.where(keep.any(-1), keep.long().argmax(-1), keep.shape[-1])
-        return accepted, slots.target.index_copy(1, tree.inner, residual(target, laws))
+    class Rule(Speculative):
+        def choose(self, target, draft_law, siblings, uniforms, span, depth):
+            keep = speculative_accept(target.gather(-1, siblings), draft_law.gather(-1, siblings), uniforms)
+            accepted = torch.where(keep.any(-1), keep.long().argmax(-1), keep.shape[-1])
+            return accepted, residual(target, draft_law)
+
+    acceptance = Rule()
 
 
 class DraftedTwice(EagleScheduler):
     """Forgets that a sibling was drawn without the ones before it."""
 
-    def verify(self, slots):
-        tree, laws = slots.tree, slots.state.draft_laws
-        target, accepted, count = slots.target[:, tree.inner], None, slots.siblings.shape[-1]
-        uniforms = slots.noise.exponential(slots.positions[:, tree.inner], 2, count, 0).neg().exp()
-        for rank in range(count):
-            here = slots.siblings[..., rank : rank + 1]
-            passed, target = verify_siblings(target, laws, here, uniforms[..., rank : rank + 1])
-            passed = torch.where(passed == 0, rank, count)
-            accepted = passed if accepted is None else torch.minimum(accepted, passed)
-        return accepted, slots.target.index_copy(1, tree.inner, target)
+    class Rule(Speculative):
+        def choose(self, target, draft_law, siblings, uniforms, span, depth):
+            accepted, count = None, siblings.shape[-1]
+            for rank, (token, uniform) in enumerate(zip(siblings.split(1, -1), uniforms.split(1, -1))):
+                passed, target = super().choose(target, draft_law, token, uniform)
+                passed = torch.where(passed == 0, rank, count)
+                accepted = passed if accepted is None else torch.minimum(accepted, passed)
+            return accepted, target
+
+    acceptance = Rule()
 
 
 class TargetInsteadOfResidual(EagleScheduler):
     """Draws the token behind a rejection from p."""
 
-    def verify(self, slots):
-        return super().verify(slots)[0], slots.target
+    class Rule(Speculative):
+        def choose(self, target, *others):
+            return super().choose(target, *others)[0], target
+
+    acceptance = Rule()
 
 
 class ResidualByTheDraftsNoise(EagleScheduler):
@@ -169,9 +171,10 @@ def test_realised_total_variation_is_the_gain_in_acceptance(pipe, rule):
     pipe(PROMPTS, generator=torch.Generator().manual_seed(1), guidance_scale=3.0, output_type="latent")
     compared = 0
     for slots, q in pipe.scheduler.seen:
-        p, relax = slots.target[:, slots.tree.inner], pipe.scheduler.relaxed_rule(slots)
-        codes = torch.arange(p.shape[-1]).expand(p.shape)
-        mass = torch.stack([relax(p, q, codes[..., code, None])[0][..., 0] for code in range(p.shape[-1])], -1)
+        p, tree, rule = slots.target[:, slots.tree.inner], slots.tree, pipe.scheduler.acceptance
+        codes = torch.arange(p.shape[-1]).expand(p.shape).unbind(-1)
+        drafted = [Drafted(p, code, lookup(q), len(tree.levels), tree.depth[tree.inner]) for code in codes]
+        mass = torch.stack([rule.masses(one)[0] for one in drafted], -1)
         accepted = torch.minimum(mass, q)  # [B, M, V]: q times the chance of acceptance
         left = (p - q).clamp(min=0)
         left = left / left.sum(-1, keepdim=True)

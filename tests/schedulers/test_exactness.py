@@ -17,6 +17,7 @@ from sjd_pipelines.benchmark.exactness import (
 from sjd_pipelines.decoding import Purpose, race
 from sjd_pipelines.schedulers import SCHEDULERS
 from sjd_pipelines.schedulers.raster_window import Slots
+from sjd_pipelines.schedulers.rules.speculative import Speculative
 from sjd_pipelines.schedulers.verification import leading
 
 SAMPLES = 6000
@@ -90,8 +91,11 @@ class StaleLaw(CoupledSJDScheduler):
 class ResampleTarget(SJDScheduler):
     """Draws the token behind a rejection from p instead of the residual."""
 
-    def front_remainder(self, slots):
-        return slots.at_front(slots.target)
+    class Rule(Speculative):
+        def residual(self, target, draft_law, drafts):
+            return target
+
+    acceptance = Rule()
 
 
 class SlotNoise(CoupledSJDScheduler):

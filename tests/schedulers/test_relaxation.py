@@ -6,14 +6,12 @@ import torch
 from sjd_pipelines import GroupedSJDScheduler, LanternScheduler, SJDPlusPlusScheduler, SJDScheduler
 from sjd_pipelines.benchmark.exactness import SAMPLING as TRUNCATED
 from sjd_pipelines.benchmark.exactness import draw, enumerable_pipeline, image_law, judge
-from sjd_pipelines.schedulers.relaxation import (
-    annealed_factors,
-    confident,
-    groups,
-    nearest_codes,
-    neighbour_mass,
-)
-from sjd_pipelines.schedulers.verification import at_drafts, residual, speculative_accept
+from sjd_pipelines.schedulers.rules.annealed import annealed_factors
+from sjd_pipelines.schedulers.rules.grouped import groups
+from sjd_pipelines.schedulers.rules.lantern import nearest_codes, neighbour_mass
+from sjd_pipelines.schedulers.rules.speculative import residual, speculative_accept
+from sjd_pipelines.schedulers.sjd_plus_plus import confident
+from sjd_pipelines.schedulers.verification import at_drafts
 
 PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
 SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "output_type": "latent"}
@@ -243,21 +241,12 @@ def test_more_relaxation_more_bias_fewer_passes(enumerable, name):
     assert verdicts[0].total_variation <= verdicts[0].limit
 
 
-class GroupsBeyondTruncation(GroupedSJDScheduler):
-    """GSD as published: all tokens near the draft are of its group."""
-
-    def accept(self, slots):
-        target = slots.target[:, :-1]
-        near = (target - slots.probability[..., None]).abs() < self.config.gap
-        drafted = slots.state.laws.read(slots.positions[:, :-1])
-        return speculative_accept(*(law.mul(near).sum(-1) for law in (target, drafted)), slots.uniforms)
-
-
-@pytest.mark.parametrize("cls", [GroupedSJDScheduler, GroupsBeyondTruncation])
-def test_groups_never_draw_what_truncation_excludes(enumerable, cls):
+@pytest.mark.parametrize("keep_truncation", [True, False])
+def test_groups_draw_what_truncation_excludes_only_as_published(enumerable, keep_truncation):
     possible = image_law(enumerable, **TRUNCATED) > 0
-    images, _ = draw(enumerable, cls(window=3, gap=1.0, distance=None), 6000, 4, **TRUNCATED)
-    assert possible[images].all() == (cls is GroupedSJDScheduler)
+    scheduler = GroupedSJDScheduler(window=3, gap=1.0, distance=None, keep_truncation=keep_truncation)
+    images, _ = draw(enumerable, scheduler, 6000, 4, **TRUNCATED)
+    assert possible[images].all() == keep_truncation
 
 
 def test_the_neighbour_table_follows_the_codebook(pipe):
@@ -265,12 +254,12 @@ def test_the_neighbour_table_follows_the_codebook(pipe):
     pipe(PROMPTS[0], **SAMPLING)
     vectors = pipe.codebook_vectors()
     assert torch.allclose(vectors.norm(dim=-1), torch.ones(16))  # as Janus' quantiser looks it up
-    table = scheduler._table
+    table = scheduler.acceptance.table
     assert torch.equal(table, nearest_codes(vectors, 4))
     pipe(PROMPTS[0], **SAMPLING)
-    assert scheduler._table is table  # made once per codebook
+    assert scheduler.acceptance.table is table  # made once per codebook
     scheduler.prepare_codebook(codebook())
-    assert scheduler._table.shape == (CODES, 4)
+    assert scheduler.acceptance.table.shape == (CODES, 4)
 
 
 def test_schedulers_that_need_no_codebook_refuse_one():

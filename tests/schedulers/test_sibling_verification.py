@@ -5,9 +5,10 @@ from itertools import permutations
 import pytest
 import torch
 
-from sjd_pipelines.schedulers.sibling_verification import draw_siblings, verify_siblings
-from sjd_pipelines.schedulers.verification import residual, speculative_accept
+from sjd_pipelines.schedulers.drafting import draw_siblings
+from sjd_pipelines.schedulers.rules.speculative import Speculative, residual, speculative_accept
 
+choose = Speculative().choose
 VOCABULARY = 4
 DRAWS = 100_000
 
@@ -39,7 +40,7 @@ def independent(p, q, siblings, uniforms):
 
 def stale(p, q, siblings, uniforms):
     """Broken: the residual of the first rejection, however many there were."""
-    accepted, _ = verify_siblings(p, q, siblings, uniforms)
+    accepted, _ = choose(p, q, siblings, uniforms)
     return accepted, residual(p[:, None], q[:, None])[:, 0]
 
 
@@ -48,7 +49,7 @@ def stale(p, q, siblings, uniforms):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_outcome_has_the_target_law(count, zeros, seed):
     p, q = laws(seed, zeros)
-    distance = (outcome(p, q, count, seed, verify_siblings) - p).abs()
+    distance = (outcome(p, q, count, seed, choose) - p).abs()
     assert (distance < 4 * (p * (1 - p) / DRAWS).sqrt()).all(), distance
 
 
@@ -71,20 +72,20 @@ def test_siblings_are_drawn_without_replacement_in_the_order_of_the_race():
 
 def test_equal_laws_accept_the_first_sibling():
     p, _ = laws(0)
-    accepted, _ = verify_siblings(p[None], p[None], torch.tensor([[2, 0]]), torch.tensor([[0.999, 0.0]]))
+    accepted, _ = choose(p[None], p[None], torch.tensor([[2, 0]]), torch.tensor([[0.999, 0.0]]))
     assert accepted.tolist() == [0]
 
 
 def test_a_law_of_zeros_has_no_siblings():
     p, _ = laws(0)
-    accepted, rest = verify_siblings(p[None], torch.zeros(1, VOCABULARY), torch.tensor([[0, 1]]), torch.zeros(1, 2))
+    accepted, rest = choose(p[None], torch.zeros(1, VOCABULARY), torch.tensor([[0, 1]]), torch.zeros(1, 2))
     assert accepted.tolist() == [2]
     assert torch.equal(rest[0], p)
 
 
 def test_the_residual_is_that_of_the_recursion():
     p, q = torch.tensor([0.5, 0.3, 0.1, 0.1]), torch.tensor([0.1, 0.2, 0.3, 0.4])
-    _, rest = verify_siblings(p[None], q[None], torch.tensor([[3, 2]]), torch.full((1, 2), 0.9999))
+    _, rest = choose(p[None], q[None], torch.tensor([[3, 2]]), torch.full((1, 2), 0.9999))
     first = torch.tensor([0.8, 0.2, 0.0, 0.0])  # norm of (p - q)_+
     without = torch.tensor([1 / 6, 2 / 6, 3 / 6, 0.0])
     expected = (first - without).clamp(min=0)
@@ -95,7 +96,7 @@ def test_leading_shapes_are_kept():
     p, q = laws(5)
     noise = torch.empty(2, 3, VOCABULARY).exponential_(generator=torch.Generator().manual_seed(0))
     siblings = draw_siblings(q.expand(2, 3, -1), noise, 2)
-    accepted, rest = verify_siblings(p.expand(2, 3, -1), q.expand(2, 3, -1), siblings, torch.full((2, 3, 2), 0.5))
+    accepted, rest = choose(p.expand(2, 3, -1), q.expand(2, 3, -1), siblings, torch.full((2, 3, 2), 0.5))
     assert accepted.shape == (2, 3)
     assert rest.shape == (2, 3, VOCABULARY)
     assert torch.allclose(rest.sum(-1), torch.ones(2, 3))

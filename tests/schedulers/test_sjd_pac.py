@@ -5,8 +5,8 @@ import torch
 
 from sjd_pipelines import CoupledSJDScheduler, SJDPACScheduler
 from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
+from sjd_pipelines.schedulers.rules.speculative import Speculative, residual, speculative_accept
 from sjd_pipelines.schedulers.sjd_pac import SiblingTree
-from sjd_pipelines.schedulers.verification import residual, speculative_accept
 
 from .conftest import PROMPTS, run
 
@@ -34,10 +34,13 @@ def test_no_initialisation_biases_the_tree(toy, initialise):
 class IndependentSiblings(SJDPACScheduler):
     """Tests siblings independently and goes down the first that passes, as the release goes down the longest path."""
 
-    def verify(self, target, draft_law, siblings, uniforms):
-        count = siblings.shape[-1]
-        keep = speculative_accept(target.gather(-1, siblings), draft_law.gather(-1, siblings), uniforms)
-        return torch.where(keep.any(-1), keep.long().argmax(-1), count), residual(target, draft_law)
+    class Rule(Speculative):
+        def choose(self, target, draft_law, siblings, uniforms, span, depth):
+            keep = speculative_accept(target.gather(-1, siblings), draft_law.gather(-1, siblings), uniforms)
+            accepted = torch.where(keep.any(-1), keep.long().argmax(-1), siblings.shape[-1])
+            return accepted, residual(target, draft_law)
+
+    acceptance = Rule()
 
 
 class StaleLaw(SJDPACScheduler):

@@ -1,33 +1,52 @@
-"""Relaxed rules: what may pass for a draft besides itself. Each is a function of laws and drafts, whoever drew them.
+"""Grouped speculative decoding's rule: masses of a group are compared, not of a token."""
 
-With `p` the target and `q` the law of a draft `x`, all of them accept with probability min(1, P/Q), where P and Q
-stand for more than `x` alone. Relaxation changes the distribution: every scheduler that uses it is approximate.
-"""
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn.functional import embedding, pad
 
+from .speculative import Drafted, Speculative
 
-def confident(
-    probability: torch.Tensor, draft_probability: torch.Tensor, confidence: str, threshold: float
-) -> torch.Tensor:
-    """Drafts worth keeping though not yet verified: p/q (`ratio`) or p (`probability`) above a threshold.
 
-    SJD++ (Teng et al. 2025, arXiv 2512.07503) reuses confident drafts; it looks at the drawn token, so what is kept
-    no longer has the law stored with it.
+@dataclass
+class Grouped(Speculative):
+    """GSD (So et al. 2025, arXiv 2508.07747). A rejected draft is replaced from the residual of single tokens.
 
     Args:
-        probability: `[B, W]` float32, of each draft under the target.
-        draft_probability: `[B, W]` float32, of each draft under the law it was drawn from.
-        confidence: `ratio` or `probability`.
-        threshold: drafts above it stay.
-
-    Returns:
-        `[B, W]` bool.
+        group_size: tokens per group at most.
+        gap: members differ from the draft by less than this probability.
+        distance: members are nearer to the draft than this, in units of the codebook's root mean square distance of
+            two entries; None looks at probabilities only.
+        keep_truncation: groups keep to the tokens that top-k and top-p leave, and a draft that they exclude fails;
+            False is the rule as published.
     """
-    if confidence == "probability":
-        return probability > threshold
-    return probability > threshold * draft_probability
+
+    group_size: int
+    gap: float
+    distance: float | None
+    keep_truncation: bool = True
+    vectors: torch.Tensor | None = field(default=None, init=False)
+
+    @property
+    def needs_codebook(self) -> bool:
+        return self.distance is not None
+
+    def prepare_codebook(self, vectors: torch.Tensor) -> None:
+        vectors = vectors.float()
+        # Codebooks differ in scale: over all pairs of entries the mean of |a - b|^2 is twice the variance.
+        self.vectors = vectors / (2 * vectors.var(0).sum()).sqrt()
+
+    def masses(self, drafted: Drafted) -> tuple[torch.Tensor, torch.Tensor]:
+        vectors = self.vectors if self.needs_codebook else None
+        tokens, member = groups(
+            drafted.target, drafted.tokens, self.group_size, self.gap, vectors, self.distance or 0.0
+        )
+        target = drafted.target.gather(-1, tokens)
+        if self.keep_truncation:
+            # The draft comes first: one that is truncated itself has no group, and no mass to pass with.
+            member = member & (target > 0) & (target[..., :1] > 0)
+        mass, draft_mass = (law.masked_fill(~member, 0.0).sum(-1) for law in (target, drafted.law_at(tokens)))
+        return mass, draft_mass
 
 
 def groups(
@@ -101,48 +120,3 @@ def _around_near_the_top(
     if count < target.shape[-1] and far.any():
         tokens[far], others[far] = _around(*(values[far] for values in (target, drafts, level)), group_size)
     return tokens, others
-
-
-def nearest_codes(vectors: torch.Tensor, count: int) -> torch.Tensor:
-    """The `count` nearest other entries of a codebook, nearest first: `[V, E]` -> `[V, min(count, V - 1)]` int64."""
-    vectors = vectors.float()
-    tables = []
-    for start in range(0, len(vectors), 1024):  # all pairs at once would take V * V floats
-        distances = torch.cdist(vectors[start : start + 1024], vectors)
-        rows = torch.arange(len(distances), device=vectors.device)
-        distances[rows, start + rows] = torch.inf
-        tables.append(distances.topk(min(count, len(vectors) - 1), -1, largest=False).indices)
-    return torch.cat(tables)
-
-
-def neighbour_mass(
-    target: torch.Tensor, drafts: torch.Tensor, neighbours: torch.Tensor, bound: float | torch.Tensor
-) -> torch.Tensor:
-    """Target mass of a draft's latent neighbours, nearest first, as far as it stays within `bound`.
-
-    LANTERN (Jang et al. 2024, arXiv 2410.03355) bounds it by a constant; LANTERN++ (Park et al. 2025,
-    arXiv 2502.06352) by a multiple of p. The mass is the total variation of moving it all onto the draft.
-
-    Args:
-        target: `[B, W, V]` float32.
-        drafts: `[B, W]` int64.
-        neighbours: `[codes, k]` int64, nearest first.
-        bound: a number, or one per draft `[B, W, 1]`.
-
-    Returns:
-        `[B, W]` float32.
-    """
-    codes = drafts.clamp(max=len(neighbours) - 1)  # structural ids get a row without mass
-    nearest = embedding(codes, neighbours)  # [B, W, k]
-    reached = target.gather(-1, nearest).cumsum(-1)
-    return reached.masked_fill(reached > bound, 0.0).amax(-1)
-
-
-def annealed_factors(window: int, relaxation: float, decay: float, device: torch.device | str) -> torch.Tensor:
-    """Factors of p that fall over the window as exp(-decay * slot) with mean `relaxation`, never below 1: `[W]`.
-
-    Cool-SD (Li et al. 2026, arXiv 2601.09212): relaxing early drafts more and late ones less costs less total
-    variation than relaxing all alike. Below 1 a factor would reject more than plain verification, to no one's good.
-    """
-    weights = (-decay * torch.arange(window, device=device)).exp()
-    return (relaxation * window / weights.sum() * weights).clamp(min=1)
