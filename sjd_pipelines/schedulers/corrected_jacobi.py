@@ -125,13 +125,13 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         state.seen = DraftQuery(tokens, positions, positions + 1, slot <= positions[..., None], moves=state.moves)
         return state
 
-    def _branch_off(self, main: Query, state: CorrectedState) -> Branches:
+    def draft(self, main: Query, state: CorrectedState) -> Branches:
         if state.seen is None:
-            return super()._branch_off(main, state)
+            return super().draft(main, state)
         scores = self._correct(main, state)  # [B, C, V]
         best, tokens = scores.topk(min(CHOICES, scores.shape[-1]), -1)
         positions, drafts = main.positions[:, 1 : best.shape[1] + 1], main.token_ids[:, 1 : best.shape[1] + 1]
-        # Nothing branches off behind the picture, nor where the drafter has said nothing (all scores are zero).
+        # Nothing branches off after the picture, nor where the drafter has said nothing (all scores are zero).
         doubt = 0.5 * best[..., 1:] / best[..., :1].clamp(min=torch.finfo(best.dtype).tiny)  # [B, C, CHOICES - 1]
         doubt = doubt.masked_fill((positions >= state.layout.num_tokens)[..., None], 0.0)
         certain = 1 - doubt.sum(-1).clamp(max=0.9)  # [B, C]
@@ -140,7 +140,9 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         index = places // doubt.shape[-1]  # [B, K]
         # A branch without worth repeats the draft, so that chance never decides what is tried.
         first = torch.where(value > 0, tokens[..., 1:].flatten(1).gather(1, places), drafts.gather(1, index))
-        return Branches(index, positions.gather(1, index), first[..., None])
+        at = positions.gather(1, index)
+        slots, visible = self.branch_slots(at, state)
+        return Branches(index, at, self._follow(first, at, slots, visible, state), slots, visible)
 
     def _correct(self, main: Query, state: CorrectedState) -> torch.Tensor:
         """Correct the first drafts of `main`; returns the perturbed scores they were chosen by, `[B, C, V]`."""
@@ -160,15 +162,19 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         return scores.masked_fill((beyond > self.config.corrections)[..., None], 0.0)
 
     def _follow(
-        self, branches: Branches, scratch: torch.Tensor, visible: torch.Tensor, state: CorrectedState
+        self,
+        first: torch.Tensor,
+        at: torch.Tensor,
+        slots: torch.Tensor,
+        visible: torch.Tensor,
+        state: CorrectedState,
     ) -> torch.Tensor:
-        if state.seen is None:
-            return super()._follow(branches, scratch, visible, state)
-        tokens = [branches.tokens[..., 0]]
+        """Let the drafter go on after the `first` tokens `[B, K]` of branches, see `Branches`: `[B, K, D]` tokens."""
+        tokens = [first]
         for level in range(self.config.depth - 1):
-            positions = branches.positions + level
-            parents = branches.positions - 1 if level == 0 else scratch[..., level - 1]
-            predicts, slots = positions + 1, scratch[..., level]
-            query = DraftQuery(tokens[-1], positions, predicts, visible[:, :, level], slots=slots, parents=parents)
-            tokens.append(race(state.drafter.laws(query), state.shared_noise.read(predicts)))  # [B, K]
+            positions, parents = at + level, at - 1 if level == 0 else slots[..., level - 1]
+            query = DraftQuery(
+                tokens[-1], positions, positions + 1, visible[:, :, level], slots=slots[..., level], parents=parents
+            )
+            tokens.append(race(state.drafter.laws(query), state.shared_noise.read(positions + 1)))  # [B, K]
         return torch.stack(tokens, -1)

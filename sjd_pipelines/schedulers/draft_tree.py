@@ -41,6 +41,9 @@ class DraftTree:
         children: `[M, K]` int64: their children in order; where there are fewer, the first again.
         parent_of: `[N]` int64: for each draft the place of its parent in `inner`.
         rank: `[N]` int64: which sibling each draft is.
+        main: `[1 + D]` int64: the main line, which goes from the root by first siblings alone.
+        side: `[S]` int64: the nodes off it.
+        side_number: `[1 + N]` int64: for each node its place in `side`, -1 on the main line.
     """
 
     depth: torch.Tensor
@@ -52,6 +55,9 @@ class DraftTree:
     children: torch.Tensor
     parent_of: torch.Tensor
     rank: torch.Tensor
+    main: torch.Tensor
+    side: torch.Tensor
+    side_number: torch.Tensor
 
     @property
     def size(self) -> int:
@@ -103,6 +109,8 @@ class DraftTree:
                     guesses=_integers([order[index[path[:-1]]] * most + path[-1] for path in below], device),
                 )
             )
+        side = [node for node, path in enumerate(nodes) if any(path)]
+        number = {node: place for place, node in enumerate(side)}
         paths_of = _integers(chains, device)
         every = torch.arange(len(nodes), device=device)
         return cls(
@@ -115,7 +123,15 @@ class DraftTree:
             children=_integers(children, device).view(len(inner), branches),
             parent_of=_integers([place[index[path[:-1]]] for path in paths], device),
             rank=_integers([path[-1] for path in paths], device),
+            main=_integers([node for node, path in enumerate(nodes) if not any(path)], device),
+            side=_integers(side, device),
+            side_number=_integers([number.get(node, -1) for node in range(len(nodes))], device),
         )
+
+
+def nodes_of_full_tree(depth: int, branches: int) -> int:
+    """How many drafts a tree has in which every node above the last level has all children."""
+    return sum(branches**level for level in range(1, depth + 1))
 
 
 def likeliest_paths(size: int, depth: int, branches: int) -> list[tuple[int, ...]]:

@@ -85,6 +85,8 @@ class TreeSlots:
         tree: their topology.
         state: the run before this pass is committed.
         noise: position-addressed random numbers.
+        left: `[B, 1 + N, V]` float32, once that is known: the law of what follows each node if no child is accepted.
+        end: `[B]` int64, once that is known: the node where the accepted path ends.
     """
 
     target: torch.Tensor
@@ -93,6 +95,13 @@ class TreeSlots:
     tree: DraftTree
     state: EagleState
     noise: PositionNoise
+    left: torch.Tensor | None = None
+    end: torch.Tensor | None = None
+
+    def at_end(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of the node where the accepted path ends: `[B, 1 + N, ...]` -> `[B, 1, ...]`."""
+        rows = torch.arange(len(values), device=values.device)
+        return values[rows, self.end][:, None]
 
 
 class EagleScheduler(DecodingScheduler):
@@ -156,25 +165,23 @@ class EagleScheduler(DecodingScheduler):
         return Query(tokens, root + tree.depth, predicts, visible, root + nodes, state.moves, state.passes == 0)
 
     def step(self, probabilities: torch.Tensor, query: Query, state: EagleState, noise: PositionNoise) -> EagleState:
-        tree, rows = state.tree, torch.arange(state.batch_size, device=query.token_ids.device)
-        positions = query.predicts
+        tree, positions = state.tree, query.predicts
         children = query.token_ids.index_select(1, tree.children.flatten())
         siblings = children.unflatten(1, tree.children.shape)  # [B, M * K] -> [B, M, K]
-        slots = TreeSlots(probabilities, positions, siblings, tree, state, noise)
-        accepted, left = self.verify(slots) if tree.levels else (probabilities[:, :0, 0].long(), probabilities)
+        slots = TreeSlots(probabilities, positions, siblings, tree, state, noise, left=probabilities)
+        accepted = self.accept(slots) if tree.levels else children
 
         # A node is reached if no node on its path was refused.
         refused = torch.zeros_like(positions, dtype=torch.float32)
         refused[:, 1:] = accepted.index_select(1, tree.parent_of) != tree.rank
         reached = refused @ tree.descents == 0  # [B, 1 + N]
         gained = reached.sum(1)
-        end = (reached * torch.arange(tree.size, device=rows.device)).amax(1)  # [B], the furthest node
-        path = tree.paths[end]  # [B, 1 + D]
+        slots.end = (reached * torch.arange(tree.size, device=reached.device)).amax(1)  # [B], the furthest node
+        path = tree.paths[slots.end]  # [B, 1 + D]
 
-        behind = positions.gather(1, end[:, None])  # [B, 1]
-        token = self.draw_behind(left[rows, end][:, None], behind, state, noise)  # [B, 1]
+        token = self.redraft(slots)  # [B, 1]
         drafts = query.token_ids.gather(1, path[:, 1:])
-        steps = torch.arange(path.shape[1], device=rows.device)
+        steps = torch.arange(path.shape[1], device=path.device)
         tokens = torch.where(steps < gained[:, None] - 1, torch.cat([drafts, token], 1), token)
         committed = state.committed[:, None] + steps  # [B, 1 + D]
         state.canvas.scatter_(1, committed, tokens)
@@ -187,28 +194,24 @@ class EagleScheduler(DecodingScheduler):
         state.encoded = state.committed
         return state.advance(committed, gained)
 
-    def verify(self, slots: TreeSlots) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which child of each inner node is accepted, `[B, M]` (K: none), and the laws of what follows, `[B, 1+N, V]`.
-
-        The law behind a node is that of its next token if none of its children is accepted.
-        """
-        tree, state = slots.tree, slots.state
+    def accept(self, slots: TreeSlots) -> torch.Tensor:
+        """Which child of each inner node is accepted, `[B, M]` int64 (K: none); says what is left of the target."""
+        tree = slots.tree
         # Nodes at one position may share numbers: of those, one path sees one only. So may passes: the numbers of a
         # position decide in the pass that commits it, and in no other.
         inner = slots.positions.index_select(1, tree.inner)
         uniforms = slots.noise.uniforms(inner, Purpose.ACCEPT, 0, slots.siblings.shape[-1])  # [B, M, K]
-        target = slots.target.index_select(1, tree.inner)
-        depth = tree.depth.index_select(0, tree.inner)
+        target, depth = slots.target.index_select(1, tree.inner), tree.depth.index_select(0, tree.inner)
         accepted, left = self.acceptance.choose(
-            target, state.draft_laws, slots.siblings, uniforms, len(tree.levels), depth
+            target, slots.state.draft_laws, slots.siblings, uniforms, len(tree.levels), depth
         )
-        return accepted, slots.target.index_copy(1, tree.inner, left)
+        slots.left = slots.target.index_copy(1, tree.inner, left)
+        return accepted
 
-    def draw_behind(
-        self, law: torch.Tensor, positions: torch.Tensor, state: EagleState, noise: PositionNoise
-    ) -> torch.Tensor:
-        """The token behind the accepted path: `[B, 1, V]` up to its norm, `[B, 1]` -> `[B, 1]`."""
-        return inverse_transform(law, noise.uniform(positions, Purpose.RESIDUAL))
+    def redraft(self, slots: TreeSlots) -> torch.Tensor:
+        """The token after the accepted path: `[B, 1]` int64."""
+        numbers = slots.noise.uniform(slots.at_end(slots.positions), Purpose.RESIDUAL)
+        return inverse_transform(slots.at_end(slots.left), numbers)
 
     def _draft(self, root_token: torch.Tensor, visible: torch.Tensor, state: EagleState) -> torch.Tensor:
         """Let the drafter fill the tree, whose nodes see `visible` `[B, 1 + N, S]`: `[B, 1 + N]` tokens."""
@@ -277,13 +280,11 @@ class SeededEagleScheduler(EagleScheduler):
         "The picture to compare with is that of SJD Decoder: Sequential with the same seed.",
     )
 
-    def verify(self, slots: TreeSlots) -> tuple[torch.Tensor, torch.Tensor]:
+    def accept(self, slots: TreeSlots) -> torch.Tensor:
         tree = slots.tree
         exponential = slots.state.shared_noise.read(slots.positions.index_select(1, tree.inner))
         choices = race(slots.target.index_select(1, tree.inner), exponential)  # [B, M]
-        return matching_sibling(slots.siblings, choices), slots.target
+        return matching_sibling(slots.siblings, choices)
 
-    def draw_behind(
-        self, law: torch.Tensor, positions: torch.Tensor, state: EagleState, noise: PositionNoise
-    ) -> torch.Tensor:
-        return race(law, state.shared_noise.read(positions))
+    def redraft(self, slots: TreeSlots) -> torch.Tensor:
+        return race(slots.at_end(slots.target), slots.state.shared_noise.read(slots.at_end(slots.positions)))

@@ -13,7 +13,7 @@ from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
 from .declaration import LONGEST, Bound, Card, Setting
 from .drafting import INITIALISE, INITIALISERS, FreshSlots, one_hot
-from .row_parallel import ROW_SHARES, RowDecodingState, RowParallelScheduler, RowSlot
+from .row_parallel import ROW_SHARES, RowDecodingState, RowParallelScheduler, RowSlot, RowSlots
 from .rules.speculative import Drafted, Speculative
 
 RowWindow = Annotated[
@@ -45,6 +45,13 @@ Coupled = Annotated[
         "quality stays the same."
     ),
 ]
+Release = Annotated[
+    bool,
+    Setting(
+        "Keep and redraw guesses as PJD's published code does, with a bias of its own. Its other settings are window "
+        "8, delay 9 and initialise random. Not together with coupled."
+    ),
+]
 
 
 class ParallelJacobiScheduler(RowParallelScheduler):
@@ -53,11 +60,17 @@ class ParallelJacobiScheduler(RowParallelScheduler):
     Slots see the final tokens of all rows above and the drafts of their own row only. A `delay` of a whole row is
     lossless: Speculative Jacobi Decoding within rows.
 
+    The published code (boyaliao/PJD) differs: a row below the first commits accepted drafts alone, and no token after
+    them; a draft after the first rejection stays, with its old law, where p > q / 2; its window is 8, its delay 9, and
+    it starts from random tokens. `release=True` does the former two, which no delay makes lossless; its settings are
+    `window=8, delay=9, initialise="random"`.
+
     Args:
         window: drafts verified per row and pass; they stay below what is final in the row above.
         initialise: how a column that enters the window is guessed, a key of `INITIALISERS` but for the `-left` ones.
         delay: columns of the row above that must be final before a row opens; None is a quarter of the row.
         coupled: redraft by maximal coupling, as `CoupledSJDScheduler`, instead of anew, as `SJDScheduler`.
+        release: redraft and commit as the published code.
     """
 
     label = "approximate"
@@ -78,8 +91,10 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         initialise: RowInitialise = "law-above",
         delay: Delay = None,
         coupled: Coupled = False,
+        release: Release = False,
     ):
-        pass
+        if coupled and release:
+            raise ValueError("release=True redrafts in a way of its own; leave coupled=False.")
 
     def drafts(self, layout: ImageTokenLayout) -> int:
         return min(self.window, layout.columns - 1)
@@ -88,42 +103,59 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         # The open rows, the one above them, and one for the slots that store nothing.
         return (self.open_rows(layout) + 2) * layout.width
 
-    def decide(
-        self, target: torch.Tensor, positions: torch.Tensor, state: RowDecodingState, noise: PositionNoise
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def look_up(self, state: RowDecodingState) -> tuple[torch.Tensor, ...]:
+        """Row of each slot, its number there, whether it has a draft, where its law is kept, whether the row leads."""
         depth, address = self.drafts(state.layout), self._address(state.layout)
-        row, offset, drafted, addresses = state.of_slots(
+        return state.of_slots(
             lambda slot, first: (
                 slot.row.number,
                 slot.offset if slot.open else depth,
                 slot.open and slot.offset + 1 < slot.row.slots,
                 address(slot, first),
+                slot.row.number == first,
             )
         )
-        drafted = drafted > 0
-        drafts = state.canvas.gather(1, positions)
-        uniforms = noise.uniform(positions, Purpose.ACCEPT, state.passes)
-        span = max(depth, 1)
-        proposal = Drafted(target, drafts, partial(state.laws.at, addresses), span, offset.clamp(max=span - 1))
-        keep = drafted & self.acceptance.accept(proposal, uniforms)
 
+    def accept(self, slots: RowSlots) -> torch.Tensor:
+        _, offset, drafted, addresses, _ = slots.numbers
+        span = max(self.drafts(slots.state.layout), 1)
+        law_at = partial(slots.state.laws.at, addresses)
+        slots.drafted = Drafted(slots.target, slots.drafts, law_at, span, offset.clamp(max=span - 1))
+        return (drafted > 0) & self.acceptance.accept(slots.drafted, slots.uniforms)
+
+    def gains(self, slots: RowSlots) -> torch.Tensor:
+        row, offset, _, _, leads = slots.numbers
+        depth, rows = self.drafts(slots.state.layout), slots.state.layout.rows
         # The first slot of a row that is not kept; the last one of a growing row never is.
-        accepted = row.new_full((state.batch_size, state.layout.rows), depth)
-        accepted.scatter_reduce_(1, row, offset.masked_fill(keep, depth), "amin")  # [B, R]
-        if not self.config.coupled:
-            front = accepted.gather(1, row)
-            keep = keep & (offset < front)
-            drafted = drafted & (offset <= front)  # those behind are drawn anew
+        accepted = row.new_full((slots.state.batch_size, rows), depth)
+        accepted.scatter_reduce_(1, row, offset.masked_fill(slots.keep, depth), "amin")  # [B, R]
+        if self.config.release:  # only the row that leads commits the token after the accepted drafts
+            return accepted + torch.zeros_like(accepted).scatter_(1, row, leads)
+        return accepted + 1
+
+    def redraft(self, slots: RowSlots) -> torch.Tensor:
+        row, offset, drafted, addresses, leads = slots.numbers
+        keep, drafted, gained = slots.keep, drafted > 0, slots.gained.gather(1, row)
+        draft_law, new_law = slots.state.laws.read(addresses), slots.target
+        if self.config.release:
+            front, proposal = gained - leads, slots.drafted
+            # The paper's code reads a fall by less than half as agreement, and leaves such a draft its old law.
+            stays = drafted & (offset > front) & (2 * proposal.probability > proposal.draft_probability)
+            new_law = torch.where(stays[..., None], draft_law, new_law)
+            keep = (keep & (offset < front)) | stays
+            drafted = drafted & (offset < front + leads)  # rows that follow replace a rejected draft from p
+        elif not self.config.coupled:
+            keep = keep & (offset < gained - 1)
+            drafted = drafted & (offset < gained)  # those after the front are drawn anew
 
         # Most slots are drawn anew: to pick them out would cost more than it saves.
-        draft_law = state.laws.read(addresses).masked_fill_(~drafted[..., None], 0.0)
-        exponential = noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
-        law = self.acceptance.residual(target, draft_law, drafts)
-        tokens = torch.where(keep, drafts, race(law, exponential))
-        state.laws.write(addresses, target)
-        return tokens, accepted + 1
+        draft_law = draft_law.masked_fill_(~drafted[..., None], 0.0)
+        law = self.acceptance.residual(slots.target, draft_law, slots.drafts)
+        tokens = torch.where(keep, slots.drafts, race(law, slots.exponential()))
+        slots.state.laws.write(addresses, new_law)
+        return tokens
 
-    def initialise(self, state: RowDecodingState, noise: PositionNoise) -> None:
+    def draft(self, state: RowDecodingState, noise: PositionNoise) -> None:
         vocabulary_size, address = state.layout.vocabulary_size, self._address(state.layout)
         nowhere = state.canvas.shape[1] - 1
         positions, addresses = state.of_slots(

@@ -1,7 +1,7 @@
-"""The loop that the raster-window family shares: a window of drafts right behind the committed prefix.
+"""The loop that the raster-window family shares: a window of drafts right after the committed prefix.
 
-A member of the family makes three choices: how a slot that enters the window is initialised, how a draft is accepted,
-and how the slots from the first rejection on are redrafted.
+A member of the family makes three choices: how a slot that enters the window is drafted (`INITIALISERS`), whether a
+draft is accepted (`accept`), and what takes the places from the first rejection on (`redraft`).
 """
 
 from abc import abstractmethod
@@ -83,8 +83,11 @@ class Slots:
         return values[rows, self.accepted][:, None]
 
 
-class RasterWindowScheduler(DecodingScheduler):
-    """Base of the family. Subclasses set `label` and `paper` and define `accept` and `redraft`."""
+class DraftWindow(DecodingScheduler):
+    """A window of drafts after the committed tokens: how it is filled and what a pass is to compute.
+
+    Whether they are verified one after another or with others beside them is up to `step`.
+    """
 
     # Drafts and initial guesses of one position share one noise vector (Gumbel coupling) or take fresh noise.
     shares_noise: ClassVar[bool] = False
@@ -94,17 +97,6 @@ class RasterWindowScheduler(DecodingScheduler):
     stores_laws: ClassVar[bool] = True
     # What `start` returns.
     state_type: ClassVar[type[DecodingState]] = DecodingState
-
-    @abstractmethod
-    def accept(self, slots: Slots) -> torch.Tensor:
-        """Which drafts pass, each on its own: `[B, W]` bool."""
-
-    @abstractmethod
-    def redraft(self, slots: Slots) -> torch.Tensor:
-        """The token committed at the front, and new guesses behind it whose law is `slots.target`: `[B, W + 1]` int64.
-
-        What it says of the slots in front of that is not used.
-        """
 
     @property
     def window(self) -> int:
@@ -160,31 +152,6 @@ class RasterWindowScheduler(DecodingScheduler):
         visible = torch.arange(extent, device=predicts.device) < predicts[..., None]  # [B, 1 + W, S]
         return Query(state.canvas.gather(1, positions), positions, predicts, visible, prompt_end=state.passes == 0)
 
-    def step(
-        self, probabilities: torch.Tensor, query: Query, state: DecodingState, noise: PositionNoise
-    ) -> DecodingState:
-        """Verify the drafts, commit a prefix per row, redraft the rest.
-
-        Args:
-            probabilities: `[B, 1 + W, V]` float32, the law of what each slot of the query predicts.
-            query: what `plan` returned.
-            state: the run, updated in place.
-            noise: the noise that `plan` was given.
-
-        Returns:
-            `state`.
-        """
-        slots = Slots(probabilities, query.token_ids[:, 1:], query.predicts, state, noise)
-        slots.keep = self.accept(slots)
-        tokens = self.redraft(slots)
-        passed = torch.arange(slots.drafts.shape[1], device=tokens.device) < slots.accepted[:, None]  # [B, W]
-        tokens[:, :-1] = torch.where(passed, slots.drafts, tokens[:, :-1])
-        state.canvas.scatter_(1, slots.positions, tokens)
-        if state.laws is not None:
-            state.laws.write(slots.positions, probabilities)
-
-        return state.advance(slots.positions, slots.accepted + 1)
-
     @property
     def _adapts(self) -> bool:
         return self.config.get("window") == AUTO
@@ -224,3 +191,43 @@ class RasterWindowScheduler(DecodingScheduler):
                 laws = torch.where((forced >= 0)[..., None], certain, laws)
             state.laws.write(positions, laws)
         state.canvas.scatter_(1, positions, tokens)
+
+
+class RasterWindowScheduler(DraftWindow):
+    """Base of the family. Subclasses set `label` and `paper` and define `accept` and `redraft`."""
+
+    @abstractmethod
+    def accept(self, slots: Slots) -> torch.Tensor:
+        """Which drafts pass, each on its own: `[B, W]` bool."""
+
+    @abstractmethod
+    def redraft(self, slots: Slots) -> torch.Tensor:
+        """The token committed at the front, and new guesses behind it whose law is `slots.target`: `[B, W + 1]` int64.
+
+        What it says of the slots in front of that is not used.
+        """
+
+    def step(
+        self, probabilities: torch.Tensor, query: Query, state: DecodingState, noise: PositionNoise
+    ) -> DecodingState:
+        """Verify the drafts, commit a prefix per row, redraft the rest.
+
+        Args:
+            probabilities: `[B, 1 + W, V]` float32, the law of what each slot of the query predicts.
+            query: what `plan` returned.
+            state: the run, updated in place.
+            noise: the noise that `plan` was given.
+
+        Returns:
+            `state`.
+        """
+        slots = Slots(probabilities, query.token_ids[:, 1:], query.predicts, state, noise)
+        slots.keep = self.accept(slots)
+        tokens = self.redraft(slots)
+        passed = torch.arange(slots.drafts.shape[1], device=tokens.device) < slots.accepted[:, None]  # [B, W]
+        tokens[:, :-1] = torch.where(passed, slots.drafts, tokens[:, :-1])
+        state.canvas.scatter_(1, slots.positions, tokens)
+        if state.laws is not None:
+            state.laws.write(slots.positions, probabilities)
+
+        return state.advance(slots.positions, slots.accepted + 1)

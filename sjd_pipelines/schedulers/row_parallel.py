@@ -9,16 +9,18 @@ How far each row has come is known to the host, which lays out the next pass: th
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 
 from ..decoding.layout import ImageTokenLayout
-from ..decoding.noise import PositionNoise
+from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.query import Query
 from ..decoding.state import DecodingState
 from ..decoding.target import Companion
 from .base import DecodingScheduler
+from .rules.speculative import Drafted
 
 ROW_SHARES = (1.0, 0.5, 0.25, 0.125)  # of a row, for the report's curves over `delay`
 
@@ -135,8 +137,50 @@ class RowDecodingState(DecodingState):
         self.accepted_at.scatter_(1, self.canvas.new_tensor(arrived), self.passes - 1)
 
 
+@dataclass
+class RowSlots:
+    """The slots of one pass, as the choices see them.
+
+    Attributes:
+        target: `[B, Q, V]` float32, the model's law at each slot.
+        positions: `[B, Q]` int64, what the slots predict.
+        state: the run before this pass is committed.
+        noise: position-addressed random numbers.
+        numbers: what `RowParallelScheduler.look_up` says of each slot, `[B, Q]` int64 each.
+        keep: `[B, Q]` bool, which drafts passed, once that is known.
+        gained: `[B, R]` int64, once that is known: columns that each growing row gains.
+        drafted: what an acceptance rule was told.
+    """
+
+    target: torch.Tensor
+    positions: torch.Tensor
+    state: RowDecodingState
+    noise: PositionNoise
+    numbers: tuple[torch.Tensor, ...]
+    keep: torch.Tensor | None = None
+    gained: torch.Tensor | None = None
+    drafted: Drafted | None = None
+
+    @cached_property
+    def drafts(self) -> torch.Tensor:
+        """`[B, Q]` int64; of no use where a slot has none."""
+        return self.state.canvas.gather(1, self.positions)
+
+    @cached_property
+    def uniforms(self) -> torch.Tensor:
+        """`[B, Q]`: numbers in [0, 1) that decide over each draft."""
+        return self.noise.uniform(self.positions, Purpose.ACCEPT, self.state.passes)
+
+    def exponential(self) -> torch.Tensor:
+        """`[B, Q, V]`: noise to draw with that is new in every pass."""
+        return self.noise.exponential(self.positions, Purpose.RESIDUAL, self.target.shape[-1], self.state.passes)
+
+
 class RowParallelScheduler(DecodingScheduler):
-    """Base of the family. Subclasses set `label` and `paper`, have a setting `delay`, define `drafts` and `decide`.
+    """Base of the family. Subclasses set `label` and `paper`, have a setting `delay` and make its choices.
+
+    As in a window: how a column that enters is drafted (`draft`), whether a draft is accepted (`accept`), how many
+    columns a row gains by that (`gains`), and what takes the places from the first rejection on (`redraft`).
 
     The keys and values of a final token are written by the pass after the one that made it final, which also is the
     first pass that lets other rows see it. A complete row therefore gets one more slot, for its last token.
@@ -149,10 +193,20 @@ class RowParallelScheduler(DecodingScheduler):
         """How many drafts a row may verify per pass."""
 
     @abstractmethod
-    def decide(
-        self, target: torch.Tensor, positions: torch.Tensor, state: RowDecodingState, noise: PositionNoise
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens for the `positions` of all slots `[B, Q]`, and how many columns each growing row gains `[B, R]`."""
+    def accept(self, slots: RowSlots) -> torch.Tensor:
+        """Which drafts pass, each on its own: `[B, Q]` bool."""
+
+    @abstractmethod
+    def gains(self, slots: RowSlots) -> torch.Tensor:
+        """How many columns each growing row gains: `[B, R]` int64."""
+
+    @abstractmethod
+    def redraft(self, slots: RowSlots) -> torch.Tensor:
+        """Tokens for all slots, those that are kept among them: `[B, Q]` int64."""
+
+    def look_up(self, state: RowDecodingState) -> tuple[torch.Tensor, ...]:
+        """What the choices need to know of each slot beside its law, `[B, Q]` int64 each."""
+        return ()
 
     def delay(self, layout: ImageTokenLayout) -> int:
         """How many columns of the row above must be final before a row opens; by default a quarter of them."""
@@ -162,7 +216,7 @@ class RowParallelScheduler(DecodingScheduler):
         """Positions whose laws are kept."""
         return 0
 
-    def initialise(self, state: RowDecodingState, noise: PositionNoise) -> None:
+    def draft(self, state: RowDecodingState, noise: PositionNoise) -> None:
         """Guess tokens for columns that have none, `state.slots`; only called where `drafts` says there are such."""
         raise NotImplementedError
 
@@ -190,7 +244,7 @@ class RowParallelScheduler(DecodingScheduler):
         fresh, slots = zip(*(self._lay_out(rows, first, layout) for rows, first in zip(state.images, state.first)))
         if any(fresh):
             state.slots = _padded(fresh, state)
-            self.initialise(state, noise)
+            self.draft(state, noise)
         state.slots = _padded(slots, state)
         width, nowhere = layout.width, state.canvas.shape[1] - 1
         predicts, sources, own, state.targets = state.of_slots(
@@ -214,8 +268,10 @@ class RowParallelScheduler(DecodingScheduler):
     def step(
         self, probabilities: torch.Tensor, query: Query, state: RowDecodingState, noise: PositionNoise
     ) -> RowDecodingState:
-        tokens, state.gained = self.decide(probabilities, query.predicts, state, noise)
-        state.canvas.scatter_(1, state.targets, tokens)
+        slots = RowSlots(probabilities, query.predicts, state, noise, self.look_up(state))
+        slots.keep = self.accept(slots)
+        state.gained = slots.gained = self.gains(slots)
+        state.canvas.scatter_(1, state.targets, self.redraft(slots))
         state.passes += 1
         return state
 

@@ -21,9 +21,11 @@ from ..decoding.sampling import race
 from ..decoding.state import DecodingState
 from ..decoding.target import Companion
 from .declaration import Card, Setting, WindowOrAuto, shown
+from .draft_tree import DraftTree, draft_trees, nodes_of_full_tree
 from .drafting import Initialise, draw_siblings
-from .rules.speculative import Drafted
-from .speculative_jacobi import SJDScheduler
+from .raster_window import DraftWindow
+from .rules.speculative import Drafted, Speculative
+from .side_slots import beside
 from .verification import leading, rejected_slots
 
 LARGEST_LEVEL = 1024  # siblings on the last level of a tree
@@ -48,69 +50,58 @@ Depth = Annotated[
 ]
 
 
-class SiblingTree:
-    """A full tree of `branches` siblings per node; the first siblings are the main chain, the others scratch nodes.
-
-    Nodes are numbered level by level: 0 is the last committed token, and node n has the children K n + 1 .. K n + K.
-
-    Args:
-        branches: K, siblings per node.
-        depth: D, levels behind the committed token.
-        device: where the tables are.
-
-    Attributes:
-        level: `[T]` int64 of each node.
-        scratch: `[T]` int64: number of each node among the scratch nodes, -1 on the main chain.
-        sibling: `[S]` int64: the node's number among its siblings, for scratch nodes.
-        scratch_level: `[S]` int64: `level` of the scratch nodes.
-        ancestry: `[S, D + S]` bool: which main chain levels (first D columns) and scratch nodes are on the path to
-            each scratch node, itself included.
-    """
-
-    def __init__(self, branches: int, depth: int, device: torch.device | str = "cpu"):
-        self.branches, self.depth = branches, depth
-        parents = torch.arange(self.nodes(depth)).sub(1).div(branches, rounding_mode="floor")
-        level = torch.cat([torch.full((branches**step,), step) for step in range(depth + 1)])
-        chain = torch.tensor([self.nodes(step - 1) for step in range(depth + 1)])  # first of each level
-        scratch = torch.ones_like(level).index_fill(0, chain, 0)
-        nodes = scratch.nonzero()[:, 0]
-        scratch = torch.where(scratch > 0, scratch.cumsum(0) - 1, -1)
-        column = torch.where(scratch < 0, level - 1, depth + scratch)
-        ancestry = torch.zeros(len(nodes), depth + len(nodes), dtype=torch.bool)
-        index = torch.arange(len(nodes))
-        ancestor = nodes
-        for _ in range(depth):
-            below = ancestor > 0  # the committed token has no column
-            ancestry[index[below], column[ancestor[below]]] = True
-            ancestor = parents[ancestor].clamp(min=0)
-        self.level, self.scratch, self.ancestry = level.to(device), scratch.to(device), ancestry.to(device)
-        self.sibling, self.scratch_level = ((nodes - 1) % branches).to(device), level[nodes].to(device)
-
-    def nodes(self, depth: int) -> int:
-        """How many nodes the tree has down to a level, the committed token included."""
-        return sum(self.branches**level for level in range(depth + 1))
-
-    def scratch_nodes(self, depth: int) -> int:
-        """How many of them are scratch nodes."""
-        return self.nodes(depth) - depth - 1
-
-
 @dataclass
 class SiblingState(DecodingState):
     """Adds the tree of the pass that is running.
 
     Attributes:
-        tree: its shape; the levels in use are those of `siblings`.
-        siblings: `[B, D, K]` int64: guesses for the first positions of the window, the main chain's first.
+        trees: by number of levels, from none on; every node above the last level has all children.
+        tree: that of this pass. Its main line is the window's first drafts, the other nodes live after the window.
+        siblings: `[B, D, K]` int64: guesses for the first positions of the window, the main line's first.
         moves: pairs of canvas slots to copy before the next pass; None: nothing moves.
     """
 
-    tree: SiblingTree | None = None
+    trees: tuple[DraftTree, ...] = ()
+    tree: DraftTree | None = None
     siblings: torch.Tensor | None = None
     moves: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
-class SJDPACScheduler(SJDScheduler):
+@dataclass
+class PathSlots:
+    """What speaks for each position of the window: the path through the tree, then the main chain.
+
+    Attributes:
+        target: `[B, 1 + W, V]` float32, the model's law at each position.
+        guesses: `[B, W]` int64: the drafts on the path.
+        positions: `[B, 1 + W]` int64.
+        uniforms: `[B, W]`: numbers in [0, 1) that decide over the drafts of the main chain.
+        chosen: `[B, D]` bool: whether a sibling was accepted at each level.
+        side: `[B, D]` int64: the path's nodes by `DraftTree.side_number`.
+        left: `[B, D, V]` float32: the laws of what is drawn at each level if none was.
+        state: the run before this pass is committed.
+        noise: position-addressed random numbers.
+        keep: `[B, W]` bool, which drafts passed, once that is known.
+    """
+
+    target: torch.Tensor
+    guesses: torch.Tensor
+    positions: torch.Tensor
+    uniforms: torch.Tensor
+    chosen: torch.Tensor
+    side: torch.Tensor
+    left: torch.Tensor
+    state: SiblingState
+    noise: PositionNoise
+    keep: torch.Tensor | None = None
+
+    @property
+    def depth(self) -> int:
+        """Levels of the tree."""
+        return self.side.shape[1]
+
+
+class SJDPACScheduler(DraftWindow):
     """Maximal coupling (`CoupledSJDScheduler`) plus a tree of siblings behind the last committed token.
 
     The first `depth` positions of the window have `branches` guesses each, drawn without replacement from the law of
@@ -125,6 +116,7 @@ class SJDPACScheduler(SJDScheduler):
         initialise: as in `SJDScheduler`.
     """
 
+    label = "lossless"
     paper = "Kang et al. 2026, arXiv 2603.18599; recursive rejection as in Jeon et al. 2024, arXiv 2402.14160"
     card = Card(
         "SJD-PAC",
@@ -133,6 +125,7 @@ class SJDPACScheduler(SJDScheduler):
         "Try it where the number of passes sets the time and not their width, as on a GPU with one picture at once.",
     )
     state_type = SiblingState
+    acceptance = Speculative()
 
     @register_to_config
     def __init__(
@@ -146,8 +139,8 @@ class SJDPACScheduler(SJDScheduler):
             raise ValueError(f"branches ** depth must be at most {LARGEST_LEVEL}, got {shown(branches**depth)}.")
 
     def margin(self, layout: ImageTokenLayout) -> int:
-        tree = self._tree(layout)
-        return super().margin(layout) + tree.scratch_nodes(tree.depth)
+        nodes = nodes_of_full_tree(self.config.depth, self._branches(layout))
+        return super().margin(layout) + nodes - self.config.depth
 
     def start(
         self,
@@ -157,103 +150,126 @@ class SJDPACScheduler(SJDScheduler):
         companions: Mapping[str, Companion] | None = None,
     ) -> SiblingState:
         state = super().start(layout, batch_size, device, companions)
-        state.tree = self._tree(layout, device)
+        depth, branches = self.config.depth, self._branches(layout)
+        state.trees = draft_trees(nodes_of_full_tree(depth, branches), depth, branches, state.canvas.device)
         return state
 
     def plan(self, state: SiblingState, noise: PositionNoise) -> Query:
-        """Returns a query of the window's slots and, behind them, the scratch nodes of the tree."""
+        """Returns a query of the window's slots and, after them, the nodes of the tree beside it."""
         main = super().plan(state, noise)
-        tree, window, front = state.tree, state.window, state.committed[:, None]
-        depth = min(tree.depth, window)
-        count = tree.scratch_nodes(depth)
+        window, front = state.window, state.committed[:, None]
+        tree = state.tree = state.trees[min(window, len(state.trees) - 1)]
+        state.siblings = self.draft(main, state, noise)
+        depth, count = len(tree.levels), len(tree.side)
+
+        level = tree.depth.index_select(0, tree.side) - 1
+        path = tree.ancestors.index_select(0, tree.side)  # [S, 1 + N]
+        # What each side node sees: the committed tokens, its path on the main line, and that after the window.
+        parts = [
+            path.index_select(1, tree.main),
+            path.new_zeros(count, window - depth),
+            path.index_select(1, tree.side),
+            path.new_zeros(count, 1),
+        ]
+        sight = torch.cat(parts, 1)  # [S, W + S + 2]: the last token, what follows it, what is after all that
+        slots = torch.arange(main.visible.shape[-1] + count, device=front.device)
+        visible = sight[:, (slots - (front - 1)).clamp_(0, sight.shape[1] - 1)].transpose(0, 1)  # [B, S, L]
+        tokens = state.siblings[:, level, tree.rank.index_select(0, tree.side - 1)]
+        return beside(main, tokens, front + level, front + window + slots[:count], visible, state.moves)
+
+    def draft(self, main: Query, state: SiblingState, noise: PositionNoise) -> torch.Tensor:
+        """Several guesses for the first positions of the window, its own draft first: `[B, D, K]` int64."""
+        depth, branches = len(state.tree.levels), self._branches(state.layout)
         near = main.positions[:, 1 : depth + 1]  # [B, D]
         first = main.token_ids[:, 1 : depth + 1, None]
-        state.siblings = first
-        if tree.branches > 1:
-            # Given the first sibling, the others have its law without it; fresh noise keeps them independent of it.
-            exponential = noise.exponential(near, Purpose.SAMPLE, state.layout.vocabulary_size, state.passes)
-            others = state.laws.read(near).scatter(-1, first, 0.0)
-            state.siblings = torch.cat([first, draw_siblings(others, exponential, tree.branches - 1)], -1)
-
-        level = tree.scratch_level[:count] - 1
-        ancestry = tree.ancestry[:count]
-        # What each scratch node sees: the committed tokens, its path on the main chain, and that behind the window.
-        parts = [
-            ancestry.new_ones(count, 1),
-            ancestry[:, :depth],
-            ancestry.new_zeros(count, window - depth),
-            ancestry[:, tree.depth : tree.depth + count],
-            ancestry.new_zeros(count, 1),
-        ]
-        path = torch.cat(parts, 1)  # [count, W + count + 2]: the last token, what follows it, what is behind all that
-        slots = torch.arange(main.visible.shape[-1] + count, device=front.device)
-        visible = path[:, (slots - (front - 1)).clamp_(0, path.shape[1] - 1)].transpose(0, 1)  # [B, count, S]
-        return Query(
-            token_ids=torch.cat([main.token_ids, state.siblings[:, level, tree.sibling[:count]]], 1),
-            positions=torch.cat([main.positions, front + level], 1),
-            predicts=torch.cat([main.predicts, front + level + 1], 1),
-            visible=torch.cat([pad(main.visible, (0, count)), visible], 1),
-            slots=torch.cat([main.positions, front + window + slots[:count]], 1),
-            moves=state.moves,
-            prompt_end=main.prompt_end,
-        )
+        if branches == 1:
+            return first
+        # Given the first sibling, the others have its law without it; fresh noise keeps them independent of it.
+        exponential = noise.exponential(near, Purpose.SAMPLE, state.layout.vocabulary_size, state.passes)
+        others = state.laws.read(near).scatter(-1, first, 0.0)
+        return torch.cat([first, draw_siblings(others, exponential, branches - 1)], -1)
 
     def step(
         self, probabilities: torch.Tensor, query: Query, state: SiblingState, noise: PositionNoise
     ) -> SiblingState:
+        slots = self._descend(probabilities, query, state, noise)
+        slots.keep = self.accept(slots)
+        tokens = self.redraft(slots)
+        # The main chain goes on after its own node of the last level alone.
+        kept, side, depth = slots.keep.clone(), slots.side, slots.depth
+        kept[:, depth : depth + 1] &= side[:, -1:] < 0
+        accepted = leading(kept)  # [B]
+
+        state.canvas.scatter_(1, slots.positions, tokens)
+        state.laws.write(slots.positions, slots.target)
+        state.moves = None
+        taken = (side >= 0) & (torch.arange(depth, device=side.device) < accepted[:, None])
+        if taken.device.type != "cpu" or taken.any():  # a look that costs nothing on a CPU
+            targets = slots.positions[:, :depth]
+            state.moves = (torch.where(taken, state.committed[:, None] + state.window + side, targets), targets)
+        return state.advance(slots.positions, accepted + 1)
+
+    def accept(self, slots: PathSlots) -> torch.Tensor:
+        """Which drafts pass: one of the siblings at each level of the tree, each of the main chain on its own."""
+        depth = slots.depth
+        law_at = partial(slots.state.laws.at, slots.positions[:, depth:-1])
+        target, drafts, window = slots.target[:, depth:-1], slots.guesses[:, depth:], slots.guesses.shape[1]
+        chain = Drafted(target, drafts, law_at, span=window, depth=slice(depth, None))
+        return torch.cat([slots.chosen, self.acceptance.accept(chain, slots.uniforms[:, depth:])], 1)
+
+    def redraft(self, slots: PathSlots) -> torch.Tensor:
+        """What passed, and draws from the residual elsewhere, as `CoupledSJDScheduler`: `[B, 1 + W]` int64."""
+        depth, (batch, window) = slots.depth, slots.guesses.shape
+        rejected = depth + rejected_slots(slots.keep[:, depth:])  # [B, R]
+        redrawn = pad(rejected, (0, 1), value=window)
+        rows = torch.arange(batch, device=rejected.device)[:, None]
+        draft_law = slots.state.laws.read(slots.positions.gather(1, rejected))  # [B, R, V]
+        guesses = pad(slots.guesses, (0, 1))
+        law = self.acceptance.residual(slots.target[rows, redrawn], draft_law, guesses.gather(1, rejected))
+        near = torch.arange(depth, device=rows.device).expand(batch, -1)
+        redrawn = torch.cat([near, redrawn], 1)  # [B, D + R + 1]
+        positions = slots.positions.gather(1, redrawn)
+        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, law.shape[-1], slots.state.passes)
+        tokens = guesses.scatter(1, redrawn, race(torch.cat([slots.left, law], 1), exponential))
+        return torch.where(pad(slots.keep, (0, 1)), guesses, tokens)
+
+    def _descend(
+        self, probabilities: torch.Tensor, query: Query, state: SiblingState, noise: PositionNoise
+    ) -> PathSlots:
+        """Go down the tree by the siblings that pass."""
         tree, window, siblings = state.tree, state.window, state.siblings
-        branches, depth = tree.branches, siblings.shape[1]
+        depth, branches = siblings.shape[1:]
         rows = torch.arange(len(siblings), device=siblings.device)[:, None]
         positions = query.predicts[:, : window + 1]  # [B, 1 + W]
         # A number per position and sibling: of all the nodes that use it only one is on the path that is taken.
         uniforms = noise.uniforms(positions[:, :-1], Purpose.ACCEPT, state.passes * branches, branches)  # [B, W, K]
 
-        slot = torch.where(tree.scratch < 0, tree.level, window + 1 + tree.scratch)  # [T]: where each node is
+        slot = torch.where(tree.side_number < 0, tree.depth, window + 1 + tree.side_number)  # [1 + N]: of the query
         node = torch.zeros_like(rows)
-        nodes, sibling, path, rest = [], [], [probabilities[:, :1]], []
+        nodes, chosen, path, rest = [], [], [probabilities[:, :1]], []
         draft_law = state.laws.read(positions[:, :depth])
-        for step, level in enumerate(
-            zip(*(values.split(1, 1) for values in (draft_law, siblings, uniforms[:, :depth])))
-        ):
-            passed, left = self.acceptance.choose(path[-1], *level, span=window, depth=slice(step, step + 1))
+        levels = zip(*(values.split(1, 1) for values in (draft_law, siblings, uniforms[:, :depth])))
+        for step, level in enumerate(levels):
+            passed, left = self.acceptance.choose(path[-1], *level, window, slice(step, step + 1))
             # Where no sibling passes, the first one's node is as near as any to the token drawn instead.
-            node = branches * node + 1 + passed % branches
+            node = tree.children[node, passed % branches]
             nodes.append(node)
-            sibling.append(passed)
+            chosen.append(passed)
             path.append(probabilities[rows, slot[node]])
             rest.append(left)
-        sibling, scratch = torch.cat(sibling, 1), tree.scratch[torch.cat(nodes, 1)]  # [B, D]
-
-        # What speaks for each position of the window: the tree's path, then the main chain.
-        target = torch.cat([*path, probabilities[:, depth + 1 : window + 1]], 1)  # [B, 1 + W, V]
-        drafts = query.token_ids[:, depth + 1 : window + 1]  # of the main chain
-        law_at = partial(state.laws.at, positions[:, depth:-1])
-        chain = Drafted(target[:, depth:-1], drafts, law_at, span=window, depth=slice(depth, None))
-        keep = self.acceptance.accept(chain, uniforms[:, depth:, 0])
+        sibling = torch.cat(chosen, 1)  # [B, D]
         guesses = siblings.gather(2, sibling.clamp(max=branches - 1)[..., None])[..., 0]  # [B, D]
-        guesses = pad(torch.cat([guesses, drafts], 1), (0, 1))
-        kept = torch.cat([sibling < branches, keep], 1)  # [B, W]
-        rejected = depth + rejected_slots(keep)  # [B, R]
-        redrawn = pad(rejected, (0, 1), value=window)
-        draft_law = state.laws.read(positions.gather(1, rejected))  # [B, R, V]
-        rest.append(self.acceptance.residual(target[rows, redrawn], draft_law, guesses.gather(1, rejected)))
-        near = torch.arange(depth, device=rows.device).expand(len(siblings), -1)
-        redrawn = torch.cat([near, redrawn], 1)  # [B, D + R + 1]
-        exponential = noise.exponential(positions.gather(1, redrawn), Purpose.RESIDUAL, target.shape[-1], state.passes)
-        tokens = guesses.scatter(1, redrawn, race(torch.cat(rest, 1), exponential))
-        tokens = torch.where(pad(kept, (0, 1)), guesses, tokens)
-        # The main chain goes on behind its own node of the last level alone.
-        kept[:, depth : depth + 1] &= scratch[:, -1:] < 0
-        accepted = leading(kept)  # [B]
+        return PathSlots(
+            target=torch.cat([*path, probabilities[:, depth + 1 : window + 1]], 1),
+            guesses=torch.cat([guesses, query.token_ids[:, depth + 1 : window + 1]], 1),
+            positions=positions,
+            uniforms=uniforms[..., 0],
+            chosen=sibling < branches,
+            side=tree.side_number[torch.cat(nodes, 1)],
+            left=torch.cat(rest, 1),
+            state=state,
+            noise=noise,
+        )
 
-        state.canvas.scatter_(1, positions, tokens)
-        state.laws.write(positions, target)
-        state.moves = None
-        taken = (scratch >= 0) & (near < accepted[:, None])
-        if taken.device.type != "cpu" or taken.any():  # a look that costs nothing on a CPU
-            targets = positions[:, :depth]
-            state.moves = (torch.where(taken, state.committed[:, None] + window + scratch, targets), targets)
-        return state.advance(positions, accepted + 1)
-
-    def _tree(self, layout: ImageTokenLayout, device: torch.device | str = "cpu") -> SiblingTree:
-        return SiblingTree(min(self.config.branches, layout.codebook_size), self.config.depth, device)
+    def _branches(self, layout: ImageTokenLayout) -> int:
+        return min(self.config.branches, layout.codebook_size)

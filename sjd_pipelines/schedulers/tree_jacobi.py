@@ -20,8 +20,9 @@ from ..decoding.state import DecodingState
 from ..decoding.target import Companion
 from .declaration import Card, Setting, Window
 from .drafting import Initialise
-from .jacobi import SeededJacobiScheduler
+from .raster_window import DraftWindow
 from .rules.exact_match import exact_match
+from .side_slots import beside
 from .verification import at_drafts, leading
 
 FRESH_DOUBT = 0.5  # chance that a token no pass has seen yet will change
@@ -54,12 +55,16 @@ class Branches:
     Attributes:
         index: `[B, K]` int64: the window slot whose draft the branch replaces.
         positions: `[B, K]` int64: that slot's position.
-        tokens: `[B, K, D]` int64: the runner-up, then guesses for the positions behind it.
+        tokens: `[B, K, D]` int64: the runner-up, then guesses for the positions after it.
+        slots: `[B, K, D]` int64: where on the canvas they live.
+        visible: `[B, K, D, S]` bool: what they see, the window before them and their own branch.
     """
 
     index: torch.Tensor
     positions: torch.Tensor
     tokens: torch.Tensor
+    slots: torch.Tensor
+    visible: torch.Tensor
 
 
 @dataclass
@@ -84,7 +89,7 @@ class TreeState(DecodingState):
     moves: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
-class TreeJacobiScheduler(SeededJacobiScheduler):
+class TreeJacobiScheduler(DraftWindow):
     """Token-identical to `AutoregressiveScheduler` for the same seed, in fewer passes than `SeededJacobiScheduler`.
 
     Each pass verifies a chain of `window` drafts and `branches` side chains of `depth` tokens. A side chain starts
@@ -98,6 +103,7 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
     """
 
+    label = "exact"
     paper = "this package; seeded verification after Wiggers & Hoogeboom 2020, arXiv 2002.09928"
     card = Card(
         "Tree Jacobi",
@@ -106,6 +112,8 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         "Try it where the number of passes sets the time and not their width, as on a GPU with one picture at once.",
     )
     state_type = TreeState
+    shares_noise = True
+    stores_laws = False
 
     @register_to_config
     def __init__(
@@ -139,21 +147,44 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
 
     def plan(self, state: TreeState, noise: PositionNoise) -> Query:
         main = super().plan(state, noise)
-        branches = self._branch_off(main, state)
-        scratch, visible = self._branch_slots(branches.positions, state)
-        branches = state.branches = replace(branches, tokens=self._follow(branches, scratch, visible, state))
-        positions = branches.positions[..., None] + torch.arange(scratch.shape[-1], device=scratch.device)  # [B, K, D]
-        slot = torch.arange(visible.shape[-1], device=scratch.device)
-        visible = torch.cat([slot < main.predicts[..., None], visible.flatten(1, 2)], 1)
-        return Query(
-            token_ids=torch.cat([main.token_ids, branches.tokens.flatten(1)], 1),
-            positions=torch.cat([main.positions, positions.flatten(1)], 1),
-            predicts=torch.cat([main.predicts, positions.flatten(1) + 1], 1),
-            visible=visible,
-            slots=torch.cat([main.positions, scratch.flatten(1)], 1),
-            moves=state.moves,
-            prompt_end=main.prompt_end,
+        branches = state.branches = self.draft(main, state)
+        positions = branches.positions[..., None] + torch.arange(
+            branches.tokens.shape[-1], device=main.positions.device
         )
+        side = (values.flatten(1, 2) for values in (branches.tokens, positions, branches.slots, branches.visible))
+        return beside(main, *side, state.moves)
+
+    def draft(self, main: Query, state: TreeState) -> Branches:
+        """Choose where to branch off the main chain and with which tokens; the drafts of `main` may be changed."""
+        positions = state.committed[:, None] + torch.arange(state.window, device=state.canvas.device)  # [B, W]
+        doubt = state.doubt.gather(1, positions)
+        reach = (1 - doubt).cumprod(1) / (1 - doubt)  # chance that all drafts before a slot hold
+        value = (reach * doubt).masked_fill(state.runner_up.gather(1, positions) == NO_TOKEN, 0.0)
+        index = value.topk(min(self.config.branches, state.window), 1).indices  # [B, K]
+        at = positions.gather(1, index)
+        first = state.runner_up.gather(1, at).clamp(min=0)[..., None]  # [B, K, 1]
+
+        after = at[..., None] + torch.arange(1, self.config.depth, device=at.device)  # [B, K, D - 1]
+        rest = state.canvas.gather(1, after.flatten(1)).unflatten(1, after.shape[1:])
+        if state.continued is not None:
+            old = state.continued
+            same = (old.positions[:, None] == at[..., None]) & (old.tokens[:, None, :, 0] == first)
+            source = same.long().argmax(-1)[..., None].expand_as(rest)  # [B, K, D - 1]
+            rest = torch.where(
+                same.any(-1, keepdim=True), old.tokens[..., 1 : self.config.depth].gather(1, source), rest
+            )
+        return Branches(index, at, torch.cat([first, rest], -1), *self.branch_slots(at, state))
+
+    def branch_slots(self, positions: torch.Tensor, state: TreeState) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slots of the branches from `positions` `[B, K]` on, and what they see: `[B, K, D]`, `[B, K, D, S]`."""
+        batch, count = positions.shape
+        size = count * self.config.depth
+        slots = state.committed[:, None] + state.window + torch.arange(size, device=positions.device)
+        slots = slots.view(batch, count, self.config.depth)
+        slot = torch.arange(max(state.counts) + state.window + size, device=positions.device)
+        before = slot < positions[:, :, None, None]  # [B, K, 1, S]: what the main chain holds there
+        own = (slot >= slots[:, :, :1, None]) & (slot <= slots[..., None])  # [B, K, D, S]
+        return slots, before | own
 
     def step(self, probabilities: torch.Tensor, query: Query, state: TreeState, noise: PositionNoise) -> TreeState:
         window, branches = state.window, state.branches
@@ -195,41 +226,5 @@ class TreeJacobiScheduler(SeededJacobiScheduler):
         targets = (state.committed + accepted)[:, None] + steps
         sources = (state.committed + window + chosen * depth)[:, None] + steps
         state.moves = (torch.where(hit[:, None], sources, targets), targets)
-        state.continued = Branches(branches.index, branches.positions, torch.cat([branches.tokens[..., :1], side], -1))
+        state.continued = replace(branches, tokens=torch.cat([branches.tokens[..., :1], side], -1))
         return state.advance(positions, gained)
-
-    def _branch_slots(self, positions: torch.Tensor, state: TreeState) -> tuple[torch.Tensor, torch.Tensor]:
-        """Slots of the branches from `positions` `[B, K]` on, and what they see: `[B, K, D]`, `[B, K, D, S]`."""
-        batch, count = positions.shape
-        size = count * self.config.depth
-        scratch = state.committed[:, None] + state.window + torch.arange(size, device=positions.device)
-        scratch = scratch.view(batch, count, self.config.depth)
-        slot = torch.arange(max(state.counts) + state.window + size, device=positions.device)
-        before = slot < positions[:, :, None, None]  # [B, K, 1, S]: what the main chain holds there
-        own = (slot >= scratch[:, :, :1, None]) & (slot <= scratch[..., None])  # [B, K, D, S]
-        return scratch, before | own
-
-    def _branch_off(self, main: Query, state: TreeState) -> Branches:
-        """Choose where to branch off the main chain, and with which token: branches of one token."""
-        window, count = state.window, self.config.branches
-        positions = state.committed[:, None] + torch.arange(window, device=state.canvas.device)  # [B, W]
-        doubt = state.doubt.gather(1, positions)
-        reach = (1 - doubt).cumprod(1) / (1 - doubt)  # chance that all drafts before a slot hold
-        value = (reach * doubt).masked_fill(state.runner_up.gather(1, positions) == NO_TOKEN, 0.0)
-        index = value.topk(min(count, window), 1).indices  # [B, K]
-        at = positions.gather(1, index)
-        return Branches(index, at, state.runner_up.gather(1, at).clamp(min=0)[..., None])
-
-    def _follow(
-        self, branches: Branches, scratch: torch.Tensor, visible: torch.Tensor, state: TreeState
-    ) -> torch.Tensor:
-        """Guess what follows the first token of each branch in its slots: `[B, K, D]` tokens, the first included."""
-        depth, at, first = self.config.depth, branches.positions, branches.tokens[..., 0]
-        behind = at[..., None] + torch.arange(1, depth, device=at.device)  # [B, K, D - 1]
-        rest = state.canvas.gather(1, behind.flatten(1)).unflatten(1, behind.shape[1:])
-        if state.continued is not None:
-            old = state.continued
-            same = (old.positions[:, None] == at[..., None]) & (old.tokens[:, None, :, 0] == first[..., None])
-            source = same.long().argmax(-1)[..., None].expand_as(rest)  # [B, K, D - 1]
-            rest = torch.where(same.any(-1, keepdim=True), old.tokens[..., 1:depth].gather(1, source), rest)
-        return torch.cat([branches.tokens, rest], -1)

@@ -8,10 +8,10 @@ from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import pad
 
 from ..decoding.layout import ImageTokenLayout
-from ..decoding.noise import PositionNoise, Purpose
+from ..decoding.noise import Purpose
 from ..decoding.sampling import race
 from .declaration import LONGEST, Bound, Card, Setting
-from .row_parallel import ROW_SHARES, RowDecodingState, RowParallelScheduler
+from .row_parallel import ROW_SHARES, RowDecodingState, RowParallelScheduler, RowSlots
 from .rules.speculative import Drafted, Speculative
 
 Delay = Annotated[
@@ -67,31 +67,43 @@ class ZipARScheduler(RowParallelScheduler):
         # One law per row, of its first token, and one place for the slots that store none.
         return layout.rows + 1 if self.config.adaptive else 0
 
-    def decide(
-        self, target: torch.Tensor, positions: torch.Tensor, state: RowDecodingState, noise: PositionNoise
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        # Rows that have started keep their distance, because all of them gain one token per pass.
-        gained = positions.new_ones(state.batch_size, state.layout.rows)
-        tokens = race(target, noise.exponential(positions, Purpose.SAMPLE, target.shape[-1]))
-        if not self.config.adaptive:
-            return tokens, gained
-        columns, none = state.layout.columns, state.layout.rows  # the latter stands for no row
+    def look_up(self, state: RowDecodingState) -> tuple[torch.Tensor, ...]:
         # Of a row that opens, where its law is kept; whether it has a draft, and whether something to wait for.
-        opening, proposed, patient = state.of_slots(
+        if not self.config.adaptive:
+            return ()
+        columns, none = state.layout.columns, state.layout.rows  # the latter stands for no row
+        return state.of_slots(
             lambda slot, first: (
                 (slot.row.number, slot.row.drafted > 0, slot.row.above < columns)
                 if slot.open and slot.column == 0 and slot.row.number
                 else (none, False, False)
             )
         )
-        drafts = state.canvas.gather(1, positions)
-        uniforms = noise.uniform(positions, Purpose.ACCEPT, state.passes)
-        drafted = Drafted(target, drafts, partial(state.laws.at, opening), span=1)
-        keep = (proposed > 0) & self.acceptance.accept(drafted, uniforms)
-        exponential = noise.exponential(positions, Purpose.RESIDUAL, target.shape[-1], state.passes)
-        law = self.acceptance.residual(target, state.laws.read(opening), drafts)
-        redrawn = torch.where(keep, drafts, race(law, exponential))
-        state.laws.write(opening, target)
-        waiting = opening.masked_fill((patient == 0) | keep, none)
-        gained = pad(gained, (0, 1)).scatter(1, waiting, 0)[:, :none]
-        return torch.where(proposed > 0, redrawn, tokens), gained
+
+    def accept(self, slots: RowSlots) -> torch.Tensor:
+        if not self.config.adaptive:
+            return torch.zeros_like(slots.positions, dtype=torch.bool)
+        opening, proposed, _ = slots.numbers
+        drafted = Drafted(slots.target, slots.drafts, partial(slots.state.laws.at, opening), span=1)
+        return (proposed > 0) & self.acceptance.accept(drafted, slots.uniforms)
+
+    def gains(self, slots: RowSlots) -> torch.Tensor:
+        # Rows that have started keep their distance, because all of them gain one token per pass.
+        none = slots.state.layout.rows
+        gained = slots.positions.new_ones(slots.state.batch_size, none)
+        if not self.config.adaptive:
+            return gained
+        opening, _, patient = slots.numbers
+        waiting = opening.masked_fill((patient == 0) | slots.keep, none)
+        return pad(gained, (0, 1)).scatter(1, waiting, 0)[:, :none]
+
+    def redraft(self, slots: RowSlots) -> torch.Tensor:
+        target = slots.target
+        tokens = race(target, slots.noise.exponential(slots.positions, Purpose.SAMPLE, target.shape[-1]))
+        if not self.config.adaptive:
+            return tokens
+        opening, proposed, _ = slots.numbers
+        law = self.acceptance.residual(target, slots.state.laws.read(opening), slots.drafts)
+        redrawn = torch.where(slots.keep, slots.drafts, race(law, slots.exponential()))
+        slots.state.laws.write(opening, target)
+        return torch.where(proposed > 0, redrawn, tokens)

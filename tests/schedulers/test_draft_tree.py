@@ -49,6 +49,9 @@ def test_tables_of_a_small_tree():
     assert tree.children.tolist() == [[1, 2], [3, 4], [5, 5]]
     assert tree.parent_of.tolist() == [0, 0, 1, 1, 2]
     assert tree.rank.tolist() == [0, 1, 0, 1, 0]
+    assert tree.main.tolist() == [0, 1, 3]
+    assert tree.side.tolist() == [2, 4, 5]
+    assert tree.side_number.tolist() == [-1, -1, 0, -1, 1, 2]
     first, second = tree.levels
     assert (first.inner.tolist(), first.branches, first.guesses.tolist()) == ([0], 2, [0, 1])
     assert (second.inner.tolist(), second.guesses.tolist()) == ([1, 2], [0, 1, 2])

@@ -93,8 +93,8 @@ class TargetInsteadOfResidual(EagleScheduler):
 class ResidualByTheDraftsNoise(EagleScheduler):
     """Draws the token behind a rejection with the noise that its rejected drafts were drawn with."""
 
-    def draw_behind(self, law, positions, state, noise):
-        return race(law, state.shared_noise.read(positions))
+    def redraft(self, slots):
+        return race(slots.at_end(slots.left), slots.state.shared_noise.read(slots.at_end(slots.positions)))
 
 
 class KeysStay(EagleScheduler):
@@ -158,9 +158,9 @@ def test_no_relaxation_is_eagle_bit_for_bit(pipe, tree, rule):
 class Witness(LanternEagleScheduler):
     """Records the laws that meet in verification."""
 
-    def verify(self, slots):
+    def accept(self, slots):
         self.seen.append((slots, slots.state.draft_laws))
-        return super().verify(slots)
+        return super().accept(slots)
 
 
 @pytest.mark.parametrize("rule", RULES)

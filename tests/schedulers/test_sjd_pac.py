@@ -5,8 +5,8 @@ import torch
 
 from sjd_pipelines import CoupledSJDScheduler, SJDPACScheduler
 from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
+from sjd_pipelines.schedulers.draft_tree import draft_trees, nodes_of_full_tree
 from sjd_pipelines.schedulers.rules.speculative import Speculative, residual, speculative_accept
-from sjd_pipelines.schedulers.sjd_pac import SiblingTree
 
 from .conftest import PROMPTS, run
 
@@ -86,15 +86,16 @@ def test_siblings_save_passes(wide):
     assert sum(tree) < 0.95 * sum(chain)
 
 
-def test_every_node_of_the_tree_sees_its_own_path():
-    tree = SiblingTree(branches=2, depth=3)
-    assert tree.scratch.tolist() == [-1, -1, 0, -1, 1, 2, 3, -1, 4, 5, 6, 7, 8, 9, 10]
-    assert tree.level.tolist() == [0, 1, 1, 2, 2, 2, 2, *[3] * 8]
+def test_every_node_of_the_tree_has_its_own_path():
+    trees = draft_trees(nodes_of_full_tree(3, 2), 3, 2, torch.device("cpu"))
+    assert [tree.size for tree in trees] == [1, 3, 7, 15]
+    tree = trees[-1]
+    assert tree.main.tolist() == [0, 1, 3, 7]
+    assert tree.side_number.tolist() == [-1, -1, 0, -1, 1, 2, 3, -1, 4, 5, 6, 7, 8, 9, 10]
+    assert tree.depth.tolist() == [0, 1, 1, 2, 2, 2, 2, *[3] * 8]
     # Node 12 is the second child of node 5, the first child of node 2, a child of the committed token.
-    row = tree.ancestry[tree.scratch[12]].nonzero()[:, 0].tolist()
-    assert row == [3 + tree.scratch[node] for node in (2, 5, 12)]
-    # Node 8 is the second child of node 3, on the main chain as node 1 is.
-    assert tree.ancestry[tree.scratch[8]].nonzero()[:, 0].tolist() == [0, 1, 3 + tree.scratch[8]]
+    assert tree.ancestors[12].nonzero()[:, 0].tolist() == [0, 2, 5, 12]
+    assert torch.equal(tree.children, torch.arange(1, 15).view(7, 2))  # inner nodes are numbered without gaps
 
 
 @pytest.mark.parametrize(
