@@ -4,7 +4,7 @@ from typing import Annotated
 
 from diffusers.configuration_utils import register_to_config
 
-from .declaration import Bound, Card, Setting, WindowOrAuto
+from .declaration import LONGEST, Bound, Card, Setting, WindowOrAuto
 from .drafting import Initialise
 from .eagle import Branching, Depth, EagleScheduler, TreeWindow
 from .rules.annealed import Annealed
@@ -44,10 +44,21 @@ Residual = Annotated[
         choices=("vanilla", "release"),
     ),
 ]
+Spread = Annotated[
+    int | None,
+    Setting(
+        "For annealed: over how many guesses relaxation is the mean bonus. Fewer is more faithful; -1 is all guesses "
+        "of a pass, and then the first ones pass several times more readily than relaxation says.",
+        least=1,
+        most=LONGEST,
+    ),
+]
 MULTIPLES = (1.0, 1.5, 2.0, 4.0)  # of `relaxation`, for the report's curves
 
 
-def relaxed(rule: str, relaxation: float, neighbours: int, decay: float, residual: str) -> Lantern | Annealed:
+def relaxed(
+    rule: str, relaxation: float, neighbours: int, decay: float, residual: str, spread: int | None
+) -> Lantern | Annealed:
     """The rule that the settings of both schedulers mean.
 
     Raises:
@@ -60,7 +71,7 @@ def relaxed(rule: str, relaxation: float, neighbours: int, decay: float, residua
     if rule == "annealed":
         if residual == "release":
             raise ValueError("residual='release' is made of neighbours, which rule='annealed' has not.")
-        return Annealed(relaxation, decay)
+        return Annealed(relaxation, decay, spread)
     return Lantern(relaxation, neighbours, additive=rule == "additive", release=residual == "release")
 
 
@@ -79,6 +90,12 @@ class LanternScheduler(SJDScheduler):
         decay: how fast the factors of `annealed` fall per draft.
         residual: `vanilla` replaces a rejected draft from (p - q)+; `release` as LANTERN's code does, which lets the
             draft's neighbours keep their probability in full.
+        spread: drafts over which `relaxation` is the mean of the `annealed` factors; None is the window. Cool-SD takes
+            the few drafts of its draft model. In a window of 16 with decay 0.7 relaxation 1 gives the first draft a
+            factor of 8, and with `spread=5` one of 2.6.
+
+    The defaults are this package's. LANTERN's code has 1000 neighbours, an additive bound of 0.1 and its own residual;
+    LANTERN++ was run with 10 neighbours and 5 times the probability, among others.
     """
 
     label = "approximate"
@@ -105,8 +122,9 @@ class LanternScheduler(SJDScheduler):
         neighbours: Neighbours = 10,
         decay: Decay = 0.7,
         residual: Residual = "vanilla",
+        spread: Spread = None,
     ):
-        self.acceptance = relaxed(rule, relaxation, neighbours, decay, residual)
+        self.acceptance = relaxed(rule, relaxation, neighbours, decay, residual, spread)
 
 
 class LanternEagleScheduler(EagleScheduler):
@@ -123,6 +141,7 @@ class LanternEagleScheduler(EagleScheduler):
         neighbours: how many neighbours may count.
         decay: how fast the factors of `annealed` fall per draft.
         residual: `vanilla` or `release`.
+        spread: None is the depth of the tree.
     """
 
     label = "approximate"
@@ -146,5 +165,6 @@ class LanternEagleScheduler(EagleScheduler):
         neighbours: Neighbours = 10,
         decay: Decay = 0.7,
         residual: Residual = "vanilla",
+        spread: Spread = None,
     ):
-        self.acceptance = relaxed(rule, relaxation, neighbours, decay, residual)
+        self.acceptance = relaxed(rule, relaxation, neighbours, decay, residual, spread)

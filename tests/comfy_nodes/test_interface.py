@@ -7,7 +7,7 @@ SAMPLING = [
     "preview_seconds", "decoder", "negative_prompt",
 ]  # fmt: skip
 TREE = ["window", "depth", "branches"]
-LANTERN = ["window", "initialise", "rule", "relaxation", "neighbours", "decay", "residual"]
+LANTERN = ["window", "initialise", "rule", "relaxation", "neighbours", "decay", "residual", "spread"]
 
 # node id -> inputs, outputs
 FROZEN = {

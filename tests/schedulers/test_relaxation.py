@@ -174,6 +174,14 @@ def test_annealed_factors_fall_and_keep_their_mean():
     assert annealed_factors(5, 1.0, 0.0, "cpu").tolist() == [1.0] * 5
 
 
+def test_annealed_factors_may_be_bound_to_a_depth():
+    assert annealed_factors(16, 1.0, 0.7, "cpu")[0].item() == pytest.approx(8.06, abs=0.01)
+    bound = annealed_factors(16, 1.0, 0.7, "cpu", spread=5)
+    assert bound[0].item() == pytest.approx(2.60, abs=0.01)
+    for window in (1, 3, 5, 64):  # whatever the window
+        assert torch.allclose(annealed_factors(window, 1.0, 0.7, "cpu", spread=5)[:16], bound[:window])
+
+
 NEUTRAL = {
     "sjd++": lambda window: SJDPlusPlusScheduler(window=window, confidence="probability", reuse_threshold=1.0),
     "gsd-one": lambda window: GroupedSJDScheduler(window=window, group_size=1),

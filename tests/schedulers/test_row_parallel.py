@@ -24,6 +24,7 @@ SCHEDULERS = {
     "adaptive": lambda **settings: ZipARScheduler(adaptive=True, **settings),
     "pjd": lambda **settings: ParallelJacobiScheduler(window=3, **settings),
     "coupled": lambda **settings: ParallelJacobiScheduler(window=3, coupled=True, **settings),
+    "release": lambda **settings: ParallelJacobiScheduler(window=3, release=True, **settings),
 }
 
 
@@ -211,6 +212,7 @@ def test_parallel_rows_are_biased(enumerable, scheduler):
     [
         (lambda: ZipARScheduler(delay=0), r"delay must be an integer from 1 to 65536 or None, got 0\."),
         (lambda: ParallelJacobiScheduler(delay=1.5), r"delay must be an integer from 1 to 65536 or None, got 1\.5\."),
+        (lambda: ParallelJacobiScheduler(coupled=True, release=True), r"release=True redrafts in a way of its own"),
         (lambda: ParallelJacobiScheduler(initialise="law-left"), r"initialise must be one of random, .*'law-left'\."),
     ],
 )

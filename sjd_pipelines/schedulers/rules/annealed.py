@@ -14,21 +14,28 @@ class Annealed(Speculative):
     Args:
         relaxation: mean of the factors.
         decay: how fast they fall per draft.
+        spread: drafts that the mean is over; None: all there can be on a path of the pass.
     """
 
     relaxation: float
     decay: float
+    spread: int | None = None
 
     def masses(self, drafted: Drafted) -> tuple[torch.Tensor, torch.Tensor]:
-        factors = annealed_factors(drafted.span, self.relaxation, self.decay, drafted.target.device)[drafted.depth]
-        return drafted.probability * factors, drafted.draft_probability
+        device = drafted.target.device
+        factors = annealed_factors(drafted.span, self.relaxation, self.decay, device, self.spread)
+        return drafted.probability * factors[drafted.depth], drafted.draft_probability
 
 
-def annealed_factors(window: int, relaxation: float, decay: float, device: torch.device | str) -> torch.Tensor:
-    """Factors of p that fall over the window as exp(-decay * slot) with mean `relaxation`, never below 1: `[W]`.
+def annealed_factors(
+    count: int, relaxation: float, decay: float, device: torch.device | str, spread: int | None = None
+) -> torch.Tensor:
+    """Factors of p that fall from draft to draft as exp(-decay * depth), never below 1: `[count]`.
 
-    Cool-SD (Li et al. 2026, arXiv 2601.09212): relaxing early drafts more and late ones less costs less total
-    variation than relaxing all alike. Below 1 a factor would reject more than plain verification, to no one's good.
+    Their mean over the first `spread` drafts, or over all, is `relaxation`; what is below 1 then is raised to it.
+    Relaxing early drafts more and late ones less costs less total variation than relaxing all alike. Below 1 a factor
+    would reject more than plain verification, to no one's good.
     """
-    weights = (-decay * torch.arange(window, device=device)).exp()
-    return (relaxation * window / weights.sum() * weights).clamp(min=1)
+    spread = spread or count
+    weights = (-decay * torch.arange(max(count, spread), device=device)).exp()
+    return (relaxation * spread / weights[:spread].sum() * weights[:count]).clamp(min=1)
