@@ -123,7 +123,10 @@ def to_page(nodes: dict[str, Node], note: str, object_info: dict[str, Any]) -> d
 
 
 def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
-    """A saved workflow as the server runs it: widget values by name, links by node and slot."""
+    """A saved workflow as the server runs it: widget values by name, links by node and slot.
+
+    Widgets that a node got after the workflow was saved start as they do on a new node.
+    """
     sources = {number: [str(source), slot] for number, source, slot, *_ in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:
@@ -135,7 +138,7 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
         for name, io_type, options in inputs(object_info[node["type"]]):
             if not is_widget(io_type, options) or name in links:
                 continue
-            named[name] = next(values)
+            named[name] = next(values, options.get("default"))
             if options.get("control_after_generate"):
                 assert next(values) == "fixed"
         assert next(values, None) is None, f"{node['type']} has more values than widgets"
