@@ -79,6 +79,27 @@ class DraftTree:
         """Nodes with children, by level."""
         return [len(level.inner) for level in self.levels]
 
+    @cached_property
+    def inner_depth(self) -> torch.Tensor:
+        """`[M]` int64: `depth` of the nodes with children."""
+        return self.depth[self.inner]
+
+    @cached_property
+    def side_level(self) -> torch.Tensor:
+        """`[S]` int64: which level after the root each side node is in, from 0 on."""
+        return self.depth[self.side] - 1
+
+    @cached_property
+    def side_rank(self) -> torch.Tensor:
+        """`[S]` int64: which sibling each side node is."""
+        return self.rank[self.side - 1]
+
+    @cached_property
+    def side_paths(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[S, 1 + D]` and `[S, S]` bool: the main nodes and the side nodes on the path to each side node."""
+        path = self.ancestors[self.side]  # [S, 1 + N]
+        return path[:, self.main], path[:, self.side]
+
     @property
     def is_chain(self) -> bool:
         return self.size == self.paths.shape[1]

@@ -201,9 +201,9 @@ class EagleScheduler(DecodingScheduler):
         # position decide in the pass that commits it, and in no other.
         inner = slots.positions.index_select(1, tree.inner)
         uniforms = slots.noise.uniforms(inner, Purpose.ACCEPT, 0, slots.siblings.shape[-1])  # [B, M, K]
-        target, depth = slots.target.index_select(1, tree.inner), tree.depth.index_select(0, tree.inner)
+        target = slots.target.index_select(1, tree.inner)
         accepted, left = self.acceptance.choose(
-            target, slots.state.draft_laws, slots.siblings, uniforms, len(tree.levels), depth
+            target, slots.state.draft_laws, slots.siblings, uniforms, len(tree.levels), tree.inner_depth
         )
         slots.left = slots.target.index_copy(1, tree.inner, left)
         return accepted

@@ -104,41 +104,41 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         return (self.open_rows(layout) + 2) * layout.width
 
     def look_up(self, state: RowDecodingState) -> tuple[torch.Tensor, ...]:
-        """Row of each slot, its number there, whether it has a draft, where its law is kept, whether the row leads."""
+        """Row of each slot, its number there, whether it has a draft, where its law is; for `release` if it leads."""
         depth, address = self.drafts(state.layout), self._address(state.layout)
-        return state.of_slots(
-            lambda slot, first: (
-                slot.row.number,
-                slot.offset if slot.open else depth,
-                slot.open and slot.offset + 1 < slot.row.slots,
-                address(slot, first),
-                slot.row.number == first,
-            )
-        )
+
+        def numbers(slot: RowSlot, first: int) -> tuple[int, ...]:
+            drafted = slot.open and slot.offset + 1 < slot.row.slots
+            return slot.row.number, slot.offset if slot.open else depth, drafted, address(slot, first)
+
+        if self.config.release:
+            return state.of_slots(lambda slot, first: (*numbers(slot, first), slot.row.number == first))
+        return state.of_slots(numbers)
 
     def accept(self, slots: RowSlots) -> torch.Tensor:
-        _, offset, drafted, addresses, _ = slots.numbers
+        _, offset, drafted, addresses, *_ = slots.numbers
         span = max(self.drafts(slots.state.layout), 1)
         law_at = partial(slots.state.laws.at, addresses)
         slots.drafted = Drafted(slots.target, slots.drafts, law_at, span, offset.clamp(max=span - 1))
         return (drafted > 0) & self.acceptance.accept(slots.drafted, slots.uniforms)
 
     def gains(self, slots: RowSlots) -> torch.Tensor:
-        row, offset, _, _, leads = slots.numbers
+        row, offset, *_ = slots.numbers
         depth, rows = self.drafts(slots.state.layout), slots.state.layout.rows
         # The first slot of a row that is not kept; the last one of a growing row never is.
         accepted = row.new_full((slots.state.batch_size, rows), depth)
         accepted.scatter_reduce_(1, row, offset.masked_fill(slots.keep, depth), "amin")  # [B, R]
         if self.config.release:  # only the row that leads commits the token after the accepted drafts
-            return accepted + torch.zeros_like(accepted).scatter_(1, row, leads)
+            return accepted + torch.zeros_like(accepted).scatter_(1, row, slots.numbers[-1])
         return accepted + 1
 
     def redraft(self, slots: RowSlots) -> torch.Tensor:
-        row, offset, drafted, addresses, leads = slots.numbers
+        row, offset, drafted, addresses, *_ = slots.numbers
         keep, drafted, gained = slots.keep, drafted > 0, slots.gained.gather(1, row)
         draft_law, new_law = slots.state.laws.read(addresses), slots.target
         if self.config.release:
-            front, proposal = gained - leads, slots.drafted
+            leads, proposal = slots.numbers[-1], slots.drafted
+            front = gained - leads
             # The paper's code reads a fall by less than half as agreement, and leaves such a draft its old law.
             stays = drafted & (offset > front) & (2 * proposal.probability > proposal.draft_probability)
             new_law = torch.where(stays[..., None], draft_law, new_law)

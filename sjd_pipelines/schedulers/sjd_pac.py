@@ -162,19 +162,13 @@ class SJDPACScheduler(DraftWindow):
         state.siblings = self.draft(main, state, noise)
         depth, count = len(tree.levels), len(tree.side)
 
-        level = tree.depth.index_select(0, tree.side) - 1
-        path = tree.ancestors.index_select(0, tree.side)  # [S, 1 + N]
+        level, (on_main, on_side) = tree.side_level, tree.side_paths
         # What each side node sees: the committed tokens, its path on the main line, and that after the window.
-        parts = [
-            path.index_select(1, tree.main),
-            path.new_zeros(count, window - depth),
-            path.index_select(1, tree.side),
-            path.new_zeros(count, 1),
-        ]
+        parts = [on_main, on_main.new_zeros(count, window - depth), on_side, on_main.new_zeros(count, 1)]
         sight = torch.cat(parts, 1)  # [S, W + S + 2]: the last token, what follows it, what is after all that
         slots = torch.arange(main.visible.shape[-1] + count, device=front.device)
         visible = sight[:, (slots - (front - 1)).clamp_(0, sight.shape[1] - 1)].transpose(0, 1)  # [B, S, L]
-        tokens = state.siblings[:, level, tree.rank.index_select(0, tree.side - 1)]
+        tokens = state.siblings[:, level, tree.side_rank]
         return beside(main, tokens, front + level, front + window + slots[:count], visible, state.moves)
 
     def draft(self, main: Query, state: SiblingState, noise: PositionNoise) -> torch.Tensor:
