@@ -156,16 +156,15 @@ class Calibrator:
         )
 
     def rounding(self) -> float:
-        """How far sequential sampling moves when pictures are drawn in a batch of another size."""
-        target, latents = self.batches[0]
-        alone = FlowTarget(target.model, None if target.labels is None else target.labels[:1], 1, target.guidance)
-        if self.batch_size > 1:
-            other = invert(alone, SequentialFlowSolver(), latents[:1])
-            return worst_error(other.sample, self.runs[0].sample[:1])
-        labels = None if target.labels is None else target.labels.repeat(4)
-        several = FlowTarget(target.model, labels, 4, target.guidance)
-        other = invert(several, SequentialFlowSolver(), latents.repeat(4, 1, 1))
-        return worst_error(other.sample[:1], self.runs[0].sample)
+        """How far sequential sampling moves when pictures are drawn in a batch of another size, at most."""
+        return max(self._rounding(*batch, run.sample[:1]) for batch, run in zip(self.batches, self.runs))
+
+    def _rounding(self, target: FlowTarget, latents: torch.Tensor, reference: torch.Tensor) -> float:
+        count = 4 if self.batch_size == 1 else 1
+        labels = None if target.labels is None else target.labels[:1].repeat(count)
+        other = FlowTarget(target.model, labels, count, target.guidance)
+        run = invert(other, SequentialFlowSolver(), latents[:1].repeat(count, 1, 1))
+        return worst_error(run.sample[:1], reference)
 
     def _timed(self, attempt: Callable[[], FlowRun], device: torch.device) -> tuple[FlowRun, float]:
         """A run and the seconds of its fastest repetition."""
@@ -208,8 +207,8 @@ def calibrate(
     Args:
         target_of: makes the target of a batch of `batch_size`, by its index.
         noise_of: `(first, count)` to latents `[count, T, D]` that no other numbers give.
-        mode: `exact`, `safe` or `fast`, the bounds of `MODES`. The bound of `exact` is sequential sampling's own
-            rounding where that is larger, and tolerances are no larger than its.
+        mode: `exact`, `safe` or `fast`, the bounds of `MODES`. `exact` takes exact solvers alone, and its bound is
+            twice sequential sampling's own rounding where that is larger.
         objective: what a plan saves, `seconds` on this device or serial `passes`.
         batch_size: pictures that are drawn at once; a plan is made for it.
         references: pictures to measure on, and to verify with; rounded up to whole batches.
@@ -225,7 +224,9 @@ def calibrate(
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}.")
     references = -(-references // batch_size) * batch_size
     calibrator = Calibrator(target_of, noise_of(0, references), batch_size, REPEATS[objective])
-    bound = max(MODES[mode], calibrator.rounding()) if mode == "exact" else MODES[mode]
+    bound, allowed = MODES[mode], MARGIN * MODES[mode]
+    if mode == "exact":  # the plan rounds, and so does what it is compared with
+        bound = allowed = max(MODES[mode], 2 * calibrator.rounding())
     trials = []
     for block in reversed(range(calibrator.num_blocks)):
         trials.append(block_trials(calibrator, block, bound, mode, objective))
@@ -236,7 +237,7 @@ def calibrate(
         noise = noise_of(references * (attempt + 1), references)
         return Calibrator(target_of, noise, batch_size, REPEATS[objective])
 
-    chosen, fresh, planned = _verified_plan(calibrator, trials, fresh_of, bound, objective)
+    chosen, fresh, planned = _verified_plan(calibrator, trials, fresh_of, allowed, objective)
     sequential = fresh.flow_trial(SequentialFlowSolver(), {"solver": SequentialFlowSolver.name})
     if sequential.cost(objective) <= planned.cost(objective):  # a saving of single blocks that the whole does not show
         chosen, planned = [block[0] for block in trials], sequential
@@ -259,7 +260,8 @@ def block_trials(calibrator: Calibrator, block: int, bound: float, mode: str, ob
 
     All stop by residual. A fixed number of passes is no candidate: it fails unnoticed where a picture needs more.
     """
-    tolerances = [bound * factor for factor in LOOSENESS if mode != "exact" or bound * factor <= EXACT_TOLERANCE]
+    # Smaller tolerances than the exact one lie below the rounding of float32: more passes, and no less error.
+    tolerances = [EXACT_TOLERANCE] if mode == "exact" else [bound * factor for factor in LOOSENESS]
     last = calibrator.batches[0][0].num_tokens - 1
     windows = [None] if objective == "passes" else [None, *(last // part for part in (2, 4, 8) if last // part)]
 
@@ -285,19 +287,18 @@ def _verified_plan(
     calibrator: Calibrator,
     trials: list[list[Trial]],
     fresh_of: Callable[[int], Calibrator],
-    bound: float,
+    allowed: float,
     objective: str,
 ) -> tuple[list[Trial], Calibrator, Trial]:
     """The trials of the first plan that holds on noise it has not seen, that noise, and the plan's own trial."""
-    allowed = MARGIN * bound
     for attempt in range(ATTEMPTS + 1):
         # The last attempt is nothing but sequential blocks, which have no error.
-        chosen = _loosened(calibrator, trials, allowed if attempt < ATTEMPTS else 0.0, objective)
+        aim = allowed * TIGHTEN**attempt if attempt < ATTEMPTS else 0.0
+        chosen = _loosened(calibrator, trials, aim, objective)
         fresh = fresh_of(attempt)
         planned = fresh.flow_trial(_solver(chosen), {"solver": PlannedFlowSolver.name})
-        if planned.error <= MARGIN * bound:
+        if planned.error <= allowed:
             break
-        allowed *= TIGHTEN
     return chosen, fresh, planned
 
 
