@@ -3,6 +3,8 @@
 import torch
 from transformers import Cache
 
+from .look import look_is_free
+
 
 class CanvasCache(Cache):
     """Keys and values live at the slot of their position; there is nothing to roll back.
@@ -35,7 +37,7 @@ class CanvasCache(Cache):
 
     def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
         """Copy keys and values between slots, `[B, M]` int64 each: an accepted branch takes its place."""
-        if sources.device.type == "cpu":  # which can see at no cost that much of it is in its place already
+        if look_is_free(sources):  # much of it is in its place already
             moved = (sources != targets).any(0)
             sources, targets = sources[:, moved], targets[:, moved]
             if not sources.numel():

@@ -132,7 +132,7 @@ class PositionNoise:
     def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: int) -> torch.Tensor:
         """Two keys per slot, as int32 `[2, B, Q]`, which the caller may overwrite."""
         if self._table is None:
-            draws = torch.tensor([draw], device=self.device)
+            draws = torch.arange(draw, draw + 1, device=self.device)
             return self._stream_keys(self._position_keys(positions), purpose, draws)[..., 0]
         block = self._block(purpose, draw, 1)
         return block.keys[draw - block.first].gather(2, positions.expand(2, -1, -1))
@@ -178,16 +178,15 @@ class SharedNoise:
         self.ring = PositionRing(batch_size, reach + SPARE, vocabulary_size, noise.device)
         self.ends = [0] * batch_size  # up to here (exclusive) each row has its noise (host)
 
-    def extend(self, ends: list[int]) -> None:
-        """Have the noise of the positions in front of `ends`, one for each row."""
-        if all(end <= known for end, known in zip(ends, self.ends)):
+    def extend(self, reach: int, committed: torch.Tensor, counts: list[int]) -> None:
+        """Have the noise of the next `reach` positions behind those committed, `[B]` and the same on the host."""
+        if all(count + reach <= known for count, known in zip(counts, self.ends)):
             return
         # All rows get as many: those that have advanced less get some of theirs again.
-        ends = [end + SPARE for end in ends]
-        count = max(end - known for end, known in zip(ends, self.ends))
-        self.ends = [max(end, known) for end, known in zip(ends, self.ends)]
-        last = torch.tensor(ends, device=self.noise.device)[:, None]
-        positions = last + torch.arange(-count, 0, device=last.device)  # [B, F]
+        reach += SPARE
+        fresh = max(count + reach - known for count, known in zip(counts, self.ends))
+        self.ends = [max(count + reach, known) for count, known in zip(counts, self.ends)]
+        positions = committed[:, None] + torch.arange(reach - fresh, reach, device=committed.device)  # [B, F]
         positions = positions.clamp(0, self.last_position)
         self.ring.write(positions, self.noise.exponential(positions, Purpose.SAMPLE, self.vocabulary_size))
 

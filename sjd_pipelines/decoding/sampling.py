@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from .layout import FREE
+from .look import look_is_free
 
 FIRST_LOOK = 16  # tokens that are looked at before all of them are
 
@@ -85,9 +86,9 @@ def probabilities(
 
 def _nucleus(law: torch.Tensor, top_p: float) -> torch.Tensor:
     """The law of those tokens that top-p keeps: `[..., V]` -> `[..., V]`."""
-    if law.device.type != "cpu":
+    if not look_is_free(law):
         return _at_least(law, _last_kept(law.sort(-1, descending=True).values, top_p))
-    # A CPU sorts slowly and can look at its numbers at no cost: a few tokens nearly always hold the mass.
+    # A CPU sorts slowly, and a few tokens nearly always hold the mass.
     ordered, tokens = law.topk(min(FIRST_LOOK, law.shape[-1]), -1)
     ordered = ordered.masked_fill(ordered < _last_kept(ordered, top_p), 0.0)
     kept = torch.zeros_like(law).scatter_(-1, tokens, ordered / ordered.sum(-1, keepdim=True))
@@ -122,7 +123,7 @@ def race(law: torch.Tensor, exponential: torch.Tensor) -> torch.Tensor:
 
 def most_likely(law: torch.Tensor) -> torch.Tensor:
     """The first of the largest entries, `[..., V]` -> `[...]` int64."""
-    if law.device.type == "cpu":
+    if look_is_free(law):
         return torch.as_tensor(law.numpy().argmax(-1))  # several times as fast as torch's
     return law.argmax(-1)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -9,6 +10,8 @@ from .layout import ImageTokenLayout
 from .noise import PositionNoise, SharedNoise
 from .ring import PositionRing
 from .target import Companion
+
+ALIGNMENT = 8  # of what a pass reads, as attention kernels like it
 
 
 @dataclass
@@ -26,6 +29,7 @@ class DecodingState:
         accepted_at: `[B, N + margin]` int32: the pass that committed each token, -1 before.
         forced: `[N + margin]` int64: forced ids, `FREE` elsewhere; None for a layout without forced tokens.
         laws: laws of drafts and of recent targets, where the scheduler needs them.
+        neighbours: `[N + margin]` int64 to the `left` and `above`, see `ImageTokenLayout.neighbours`.
         companions: the networks at work on this run that help to guess, by name.
         shared_noise: the noise that stays with each position of the window, where the scheduler needs it.
         passes: forward passes so far.
@@ -38,6 +42,8 @@ class DecodingState:
         advances: tokens each image gained in the most recent pass (host).
     """
 
+    extents: ClassVar[int] = 7  # that passes over one canvas have, at most
+
     layout: ImageTokenLayout
     canvas: torch.Tensor
     committed: torch.Tensor
@@ -45,6 +51,7 @@ class DecodingState:
     accepted_at: torch.Tensor
     forced: torch.Tensor | None
     laws: PositionRing | None
+    neighbours: dict[str, torch.Tensor]
     companions: Mapping[str, Companion] = field(default_factory=dict)
     shared_noise: SharedNoise | None = None
     passes: int = 0
@@ -54,7 +61,6 @@ class DecodingState:
     counts: list[int] = field(default_factory=list)
     reaches: list[int] = field(default_factory=list)
     advances: list[int] = field(default_factory=list)
-    _neighbours: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def empty(
@@ -76,6 +82,7 @@ class DecodingState:
             accepted_at=torch.full((batch_size, length), -1, dtype=torch.int32, device=device),
             forced=layout.forced_tokens(device, length) if layout.has_forced else None,
             laws=PositionRing(batch_size, law_slots, layout.vocabulary_size, device) if law_slots else None,
+            neighbours={side: layout.neighbours(side, length).to(device) for side in ("left", "above")},
             companions=companions or {},
             counts=[0] * batch_size,
             reaches=[0] * batch_size,
@@ -100,19 +107,21 @@ class DecodingState:
     def finished(self) -> bool:
         return min(self.counts) >= self.layout.num_tokens
 
-    def neighbours(self, direction: str) -> torch.Tensor:
-        """`[N + margin]` int64, see `ImageTokenLayout.neighbours`; made once per run."""
-        if direction not in self._neighbours:
-            neighbours = self.layout.neighbours(direction, self.canvas.shape[1])
-            self._neighbours[direction] = neighbours.to(self.canvas.device)
-        return self._neighbours[direction]
+    def extent(self, needed: int) -> int:
+        """Canvas slots that a pass reads which needs the first `needed`: whole blocks, so that there are few shapes.
+
+        Blocks of equal length read the least too much for a given number of shapes.
+        """
+        length = self.canvas.shape[1]
+        block = -(-length // (self.extents * ALIGNMENT)) * ALIGNMENT
+        return min(-(-max(needed, 1) // block) * block, length)
 
     def share_noise(self, noise: PositionNoise, reach: int, largest_reach: int) -> None:
         """Have the noise of the next `reach` positions of each image; `largest_reach` is the most there will be."""
         if self.shared_noise is None:
             last = self.canvas.shape[1] - 1
             self.shared_noise = SharedNoise(noise, largest_reach, self.layout.vocabulary_size, last)
-        self.shared_noise.extend([count + reach for count in self.counts])
+        self.shared_noise.extend(reach, self.committed, self.counts)
 
     def advance(self, positions: torch.Tensor, gained: torch.Tensor) -> "DecodingState":
         """Commit `gained` `[B]` tokens per row; the pass left a token at each of `positions` `[B, 1 + W]`."""

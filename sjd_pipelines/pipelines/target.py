@@ -9,6 +9,8 @@ from ..decoding import CanvasCache, ImageTokenLayout, Query, Sampling, TargetPas
 from ..decoding.query import after_prompt_end
 from .prompts import EncodedPrompt
 
+READ_BLOCK = 32  # a pass reads a multiple of so many slots, prompt included
+
 if TYPE_CHECKING:
     from .autoregressive import SJDAutoRegressivePipeline
 
@@ -52,7 +54,7 @@ class PromptedTarget:
         self._last_embed = prompt.embeds[:, -1:]  # [R, 1, D]
         self._last_position = prompt.position_ids[:, -1:]  # [R, 1], or [R, 1, axes]
         self._visible = prompt.visible  # [R, P]
-        self._cache = CanvasCache(prompt.embeds.shape[1] + self.length)
+        self._cache = CanvasCache(_whole_blocks(prompt.embeds.shape[1] + self.length))
         self.prompt_passes = self._prefill(prompt)
 
     def run(self, query: Query) -> TargetPass:
@@ -64,7 +66,9 @@ class PromptedTarget:
             embeds = torch.cat([self._last_embed, embeds[:, 1:]], 1)
             position_ids = torch.cat([self._last_position, position_ids[:, 1:]], 1)
         prompt_visible = self._visible[:, None].expand(-1, embeds.shape[1], -1)  # [R, Q, P]
-        mask = attention_bias(torch.cat([prompt_visible, self._rows(query.visible)], -1), embeds.dtype)
+        visible = torch.cat([prompt_visible, self._rows(query.visible)], -1)
+        extent = visible.shape[-1]
+        mask = attention_bias(functional.pad(visible, (0, _whole_blocks(extent) - extent)), embeds.dtype)
         prompt_end = self._visible.shape[1] - 1  # a row's slot of the prompt's last token
         if query.moves is not None:
             self._cache.move(*(self._rows(slots) + prompt_end + 1 for slots in query.moves))
@@ -99,6 +103,10 @@ class PromptedTarget:
     def _rows(self, values: torch.Tensor) -> torch.Tensor:
         """`[B, ...]` -> `[R, ...]`, conditional rows first, then the unconditional ones if there are any."""
         return torch.cat([values, values]) if self.sampling.guided else values
+
+
+def _whole_blocks(slots: int) -> int:
+    return -(-slots // READ_BLOCK) * READ_BLOCK
 
 
 def attention_bias(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -121,7 +121,7 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         state = super().step(probabilities, query, state, noise)
         # The first slot is a committed token, which the drafter has seen before.
         tokens = query.token_ids.gather(1, state.path[:, 1:])
-        slot = torch.arange(max(state.counts) + state.window, device=tokens.device)
+        slot = torch.arange(state.extent(max(state.counts) + state.window), device=tokens.device)
         state.seen = DraftQuery(tokens, positions, positions + 1, slot <= positions[..., None], moves=state.moves)
         return state
 
@@ -141,7 +141,7 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         # A branch without worth repeats the draft, so that chance never decides what is tried.
         first = torch.where(value > 0, tokens[..., 1:].flatten(1).gather(1, places), drafts.gather(1, index))
         at = positions.gather(1, index)
-        slots, visible = self.branch_slots(at, state)
+        slots, visible = self.branch_slots(at, main, state)
         return Branches(index, at, self._follow(first, at, slots, visible, state), slots, visible)
 
     def _correct(self, main: Query, state: CorrectedState) -> torch.Tensor:

@@ -41,7 +41,7 @@ class FreshSlots:
 
         Neighbours that are fresh themselves are replaced by the last token known (as in the SJD release).
         """
-        sources = embedding(self.positions, self.state.neighbours(direction)[:, None])[..., 0]
+        sources = embedding(self.positions, self.state.neighbours[direction][:, None])[..., 0]
         exists = (sources >= 0) & (self.frontier >= 0)
         return sources.minimum(self.frontier).clamp(min=0), exists
 

@@ -149,10 +149,8 @@ class EagleScheduler(DecodingScheduler):
         return state
 
     def plan(self, state: EagleState, noise: PositionNoise) -> Query:
-        # No hidden state, no drafts: the first pass has none. Near the end the slowest row decides how far a tree may
-        # reach; the last token of the image has its draft in any batch.
-        useful = state.layout.num_tokens - min(state.counts) if state.passes else 0
-        tree = state.tree = state.trees[min(useful, len(state.trees) - 1)]
+        # No hidden state, no drafts: the first pass has none. Near the end part of the tree stands behind the image.
+        tree = state.tree = state.trees[-1 if state.passes else 0]
         state.share_noise(noise, len(tree.levels) + 1, len(state.trees))
         state.window = tree.size - 1
         root = (state.committed[:, None] - 1).clamp(min=0)
@@ -202,8 +200,10 @@ class EagleScheduler(DecodingScheduler):
         inner = slots.positions.index_select(1, tree.inner)
         uniforms = slots.noise.uniforms(inner, Purpose.ACCEPT, 0, slots.siblings.shape[-1])  # [B, M, K]
         target = slots.target.index_select(1, tree.inner)
+        span = len(tree.levels)
+        useful = (slots.state.layout.num_tokens - slots.positions.min()).clamp(max=span)
         accepted, left = self.acceptance.choose(
-            target, slots.state.draft_laws, slots.siblings, uniforms, len(tree.levels), tree.inner_depth
+            target, slots.state.draft_laws, slots.siblings, uniforms, span, tree.inner_depth, useful
         )
         slots.left = slots.target.index_copy(1, tree.inner, left)
         return accepted
@@ -240,7 +240,7 @@ class EagleScheduler(DecodingScheduler):
     def _visible(self, state: EagleState) -> torch.Tensor:
         """What each node sees, the committed tokens and its ancestors: `[B, 1 + N, S]` bool over canvas slots."""
         tree, root = state.tree, state.committed[:, None] - 1
-        extent = max(state.counts) + tree.size - 1
+        extent = state.extent(max(state.counts) + tree.size - 1)
         offset = torch.arange(extent, device=root.device) - root  # [B, S], 0 at the root
         return tree.sights[:, offset.clamp(0, tree.size)].transpose(0, 1)
 
@@ -248,7 +248,7 @@ class EagleScheduler(DecodingScheduler):
         """The tokens committed since the drafter last ran, whose hidden states the target has computed."""
         # A row that gained less than the furthest one needs fewer; its surplus is overwritten before it is seen.
         positions = state.encoded[:, None] + torch.arange(max(state.advances), device=state.canvas.device)
-        extent = torch.arange(max(state.counts), device=positions.device)
+        extent = torch.arange(state.extent(max(state.counts)), device=positions.device)
         return DraftQuery(
             token_ids=state.canvas.gather(1, positions),
             positions=positions,

@@ -1,6 +1,5 @@
 """Parallel Jacobi decoding: Speculative Jacobi Decoding in several rows of the image at once."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
@@ -103,17 +102,13 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         # The open rows, the one above them, and one for the slots that store nothing.
         return (self.open_rows(layout) + 2) * layout.width
 
-    def look_up(self, state: RowDecodingState) -> tuple[torch.Tensor, ...]:
-        """Row of each slot, its number there, whether it has a draft, where its law is; for `release` if it leads."""
-        depth, address = self.drafts(state.layout), self._address(state.layout)
-
-        def numbers(slot: RowSlot, first: int) -> tuple[int, ...]:
-            drafted = slot.open and slot.offset + 1 < slot.row.slots
-            return slot.row.number, slot.offset if slot.open else depth, drafted, address(slot, first)
-
-        if self.config.release:
-            return state.of_slots(lambda slot, first: (*numbers(slot, first), slot.row.number == first))
-        return state.of_slots(numbers)
+    def look_up(self, slot: RowSlot, first: int, layout: ImageTokenLayout) -> tuple[int, ...]:
+        """Row of the slot, its number there, whether it has a draft, where its law is, and if it leads."""
+        row, leads = slot.row.number, slot.row.number == first
+        if slot.open:
+            return row, slot.offset, slot.offset + 1 < slot.row.slots, slot.position, leads
+        # The row below all that may be open keeps what is of no use.
+        return row, self.drafts(layout), False, (first + self.open_rows(layout)) * layout.width, leads
 
     def accept(self, slots: RowSlots) -> torch.Tensor:
         _, offset, drafted, addresses, *_ = slots.numbers
@@ -155,19 +150,12 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         slots.state.laws.write(addresses, new_law)
         return tokens
 
-    def draft(self, state: RowDecodingState, noise: PositionNoise) -> None:
-        vocabulary_size, address = state.layout.vocabulary_size, self._address(state.layout)
-        nowhere = state.canvas.shape[1] - 1
-        positions, addresses = state.of_slots(
-            lambda slot, first: (slot.position if slot.open else nowhere, address(slot, first))
-        )
+    def draft(
+        self, positions: torch.Tensor, numbers: tuple[torch.Tensor, ...], state: RowDecodingState, noise: PositionNoise
+    ) -> None:
+        vocabulary_size, (_, _, _, addresses, _) = state.layout.vocabulary_size, numbers
         exponential = noise.exponential(positions, Purpose.INITIALISE, vocabulary_size, state.passes)
         known = positions - 1  # the row above is final here, so no source is out of reach
         tokens, laws = INITIALISERS[self.config.initialise](FreshSlots(positions, state, exponential, known))
         state.laws.write(addresses, one_hot(tokens, vocabulary_size) if laws is None else laws)
         state.canvas.scatter_(1, positions, tokens)
-
-    def _address(self, layout: ImageTokenLayout) -> Callable[[RowSlot, int], int]:
-        """Where the law of a slot is kept: its position, or the row below all that may be open."""
-        below, width = self.open_rows(layout), layout.width
-        return lambda slot, first: slot.position if slot.open else (first + below) * width

@@ -54,7 +54,9 @@ class Slots:
     def drafted(self) -> Drafted:
         """The drafts as an acceptance rule sees them."""
         law_at = partial(self.state.laws.at, self.positions[:, :-1])
-        return Drafted(self.target[:, :-1], self.drafts, law_at, span=self.drafts.shape[1])
+        span = self.drafts.shape[1]
+        useful = (self.state.layout.num_tokens - self.positions.min()).clamp(max=span)
+        return Drafted(self.target[:, :-1], self.drafts, law_at, span, useful=useful)
 
     @cached_property
     def uniforms(self) -> torch.Tensor:
@@ -95,6 +97,8 @@ class DraftWindow(DecodingScheduler):
     noise_ahead: int = 0
     # Verification compares drafts with the law they were drawn from.
     stores_laws: ClassVar[bool] = True
+    # Slots behind the window that a query uses.
+    scratch: int = 0
     # What `start` returns.
     state_type: ClassVar[type[DecodingState]] = DecodingState
 
@@ -109,7 +113,7 @@ class DraftWindow(DecodingScheduler):
         return WindowPolicy()
 
     def margin(self, layout: ImageTokenLayout) -> int:
-        return min(self.window, layout.num_tokens) + 1
+        return min(self.window, layout.num_tokens) + 1 + self.scratch
 
     def start(
         self,
@@ -131,10 +135,10 @@ class DraftWindow(DecodingScheduler):
         """Top up the window and say what the next forward pass computes.
 
         Returns:
-            A query of Q = 1 + W slots: the last committed token, then the drafts.
+            A query of Q = 1 + W slots: the last committed token, then the drafts. Near the end some of them stand
+            behind the image: Q is the same to the last pass.
         """
-        # Near the end the window shrinks to what the slowest row can use; no row loses a slot of the image.
-        window = min(self._next_window(state), state.layout.num_tokens - min(state.counts))
+        window = min(self._next_window(state), state.layout.num_tokens)
         # Slots up to the old window's end hold redrafts; the host knows how many enter without asking the device.
         fresh = max(count + window - reach for count, reach in zip(state.counts, state.reaches))
         if self.shares_noise:
@@ -148,7 +152,7 @@ class DraftWindow(DecodingScheduler):
 
         predicts = state.committed[:, None] + torch.arange(window + 1, device=state.committed.device)  # [B, 1 + W]
         positions = (predicts - 1).clamp(min=0)
-        extent = max(state.counts) + window
+        extent = state.extent(max(state.counts) + window + self.scratch)
         visible = torch.arange(extent, device=predicts.device) < predicts[..., None]  # [B, 1 + W, S]
         return Query(state.canvas.gather(1, positions), positions, predicts, visible, prompt_end=state.passes == 0)
 

@@ -7,10 +7,10 @@ How far each row has come is known to the host, which lays out the next pass: th
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 
@@ -22,6 +22,7 @@ from ..decoding.target import Companion
 from .base import DecodingScheduler
 from .rules.speculative import Drafted
 
+SIZES = 5  # numbers of slots that queries have, each two thirds of the next
 ROW_SHARES = (1.0, 0.5, 0.25, 0.125)  # of a row, for the report's curves over `delay`
 
 
@@ -73,16 +74,20 @@ class RowDecodingState(DecodingState):
     Attributes:
         images: rows of each image.
         first: number of the first row of each image that is not complete.
-        slots: of each image in this pass, rows one after another; equally many.
-        targets: `[B, Q]` int64: where on the canvas they leave their tokens.
+        final: `[B, R]` int64: columns of each row that are final, as `Row.final`.
+        targets: `[B, Q]` int64: where on the canvas the slots of this pass leave their tokens.
+        numbers: what `RowParallelScheduler.look_up` says of them, `[B, Q]` int64 each.
         gained: `[B, R]` int64: columns that the growing rows have gained in this pass.
-        known: `[N]` bool: positions whose token is known in advance; None: there are none.
+        known: `[N + margin]` bool: positions whose token is known in advance; None: there are none.
     """
+
+    extents: ClassVar[int] = 4  # beside the sizes of queries
 
     images: list[list[Row]] = field(default_factory=list)
     first: list[int] = field(default_factory=list)
-    slots: list[list[RowSlot]] = field(default_factory=list)
+    final: torch.Tensor | None = None
     targets: torch.Tensor | None = None
+    numbers: tuple[torch.Tensor, ...] = ()
     gained: torch.Tensor | None = None
     known: torch.Tensor | None = None
 
@@ -100,41 +105,49 @@ class RowDecodingState(DecodingState):
         state = cls(**vars(DecodingState.empty(layout, batch_size, margin, law_slots, device, companions)))
         state.images = [[Row(number) for number in range(layout.rows)] for _ in range(batch_size)]
         state.first = [0] * batch_size
+        state.final = state.canvas.new_zeros(batch_size, layout.rows)
         if state.forced is not None:
             state.canvas += state.forced.clamp(min=0)
-            state.known = state.forced[: layout.num_tokens] >= 0
+            state.known = state.forced >= 0
+            state.known[layout.num_tokens :] = False
         return state
 
-    def of_slots(self, numbers: Callable[[RowSlot, int], tuple[int, ...]]) -> tuple[torch.Tensor, ...]:
-        """Some numbers of every slot, given its image's `first`, in one copy to the canvas: `[B, Q]` int64 each."""
-        table = [[numbers(slot, first) for slot in slots] for first, slots in zip(self.first, self.slots)]
-        return self.canvas.new_tensor(table).unbind(-1)
+    def advance(self, gained: torch.Tensor) -> "RowDecodingState":
+        """Commit `gained` `[B, R]` columns of the rows that have a slot in this pass."""
+        layout, rows = self.layout, (self.targets // self.layout.width).clamp(max=self.layout.rows)
+        grows = gained.new_zeros(self.batch_size, layout.rows + 1).scatter_(1, rows, 1)[:, : layout.rows]
+        before, self.gained = self.final, gained
+        self.final = before + gained * grows
+        # A row end is final together with the last token of its row, and the tail together with the last row.
+        old, new = (torch.where(final == layout.columns, layout.width, final) for final in (before, self.final))
+        column = torch.arange(layout.width, device=rows.device)
+        arrived = (column >= old[..., None]) & (column < new[..., None])  # [B, R, width]
+        grid = layout.rows * layout.width
+        self.accepted_at[:, :grid].masked_fill_(arrived.flatten(1), self.passes)
+        if layout.tail:
+            ended = (new == layout.width).all(1) & (old < layout.width).any(1)
+            self.accepted_at[:, grid : layout.num_tokens].masked_fill_(ended[:, None], self.passes)
+        self.committed = (self.acceptance_map >= 0).sum(1)
+        self.passes += 1
+        return self
 
     def synchronize(self) -> None:
-        layout, arrived = self.layout, []
+        layout, self.advances = self.layout, []
         for index, (rows, gains) in enumerate(zip(self.images, self.gained.tolist())):
-            new = []
+            new = 0
             for row in rows[self.first[index] :]:
-                if not row.growing:
-                    continue
-                begin = row.number * layout.width
-                new += range(begin + row.final, begin + row.final + gains[row.number])
-                row.drafted = max(row.drafted, row.final + row.slots)
-                row.final += gains[row.number]
-                if row.final == layout.columns:  # a row end is final together with the last token of its row
-                    new += range(begin + layout.columns, begin + layout.width)
+                if row.growing:
+                    new += gains[row.number]
+                    row.drafted = max(row.drafted, row.final + row.slots)
+                    row.final += gains[row.number]
+                    if row.final == layout.columns:
+                        new += layout.width - layout.columns
             while self.first[index] < layout.rows and rows[self.first[index]].final == layout.columns:
                 self.first[index] += 1
-            if self.first[index] == layout.rows and new:  # and the tail together with the last row
-                new += range(layout.rows * layout.width, layout.num_tokens)
-            arrived.append(new)
-        self.advances = [len(new) for new in arrived]
+            if self.first[index] == layout.rows and new:
+                new += len(layout.tail)
+            self.advances.append(new)
         self.counts = [count + gain for count, gain in zip(self.counts, self.advances)]
-        self.committed = self.canvas.new_tensor(self.counts)
-        # Images that gain less than others repeat a position; a complete one repeats a place in the margin.
-        length, nowhere = max(self.advances), [self.canvas.shape[1] - 1]
-        arrived = [new + (new[-1:] or nowhere) * (length - len(new)) for new in arrived]
-        self.accepted_at.scatter_(1, self.canvas.new_tensor(arrived), self.passes - 1)
 
 
 @dataclass
@@ -204,8 +217,8 @@ class RowParallelScheduler(DecodingScheduler):
     def redraft(self, slots: RowSlots) -> torch.Tensor:
         """Tokens for all slots, those that are kept among them: `[B, Q]` int64."""
 
-    def look_up(self, state: RowDecodingState) -> tuple[torch.Tensor, ...]:
-        """What the choices need to know of each slot beside its law, `[B, Q]` int64 each."""
+    def look_up(self, slot: RowSlot, first: int, layout: ImageTokenLayout) -> tuple[int, ...]:
+        """What the choices need to know of a slot beside its law; `first` is the image's first row to be completed."""
         return ()
 
     def delay(self, layout: ImageTokenLayout) -> int:
@@ -216,17 +229,24 @@ class RowParallelScheduler(DecodingScheduler):
         """Positions whose laws are kept."""
         return 0
 
-    def draft(self, state: RowDecodingState, noise: PositionNoise) -> None:
-        """Guess tokens for columns that have none, `state.slots`; only called where `drafts` says there are such."""
+    def draft(
+        self, positions: torch.Tensor, numbers: tuple[torch.Tensor, ...], state: RowDecodingState, noise: PositionNoise
+    ) -> None:
+        """Guess tokens for columns that have none, `[B, F]`; only called where `drafts` says there are such."""
         raise NotImplementedError
 
     def open_rows(self, layout: ImageTokenLayout) -> int:
         """How many rows may be open at a time: as many as fit side by side at their delay, and one."""
         return min(layout.rows, -(-layout.columns // self.delay(layout)) + 1)
 
+    def sizes(self, layout: ImageTokenLayout) -> list[int]:
+        """Numbers of slots that a query may have, so that there are few shapes; the last is the most it may need."""
+        most = self.open_rows(layout) * (self.drafts(layout) + 2)
+        return [-(-most * 2**step // 3**step) for step in reversed(range(SIZES))]
+
     def margin(self, layout: ImageTokenLayout) -> int:
         # Padding slots stand behind the image, because no two slots of a pass may share a position.
-        return self.open_rows(layout) * (self.drafts(layout) + 2) + 1
+        return self.sizes(layout)[-1] + 1
 
     def start(
         self,
@@ -239,24 +259,20 @@ class RowParallelScheduler(DecodingScheduler):
         return RowDecodingState.empty(layout, batch_size, margin, law_slots, device, companions)
 
     def plan(self, state: RowDecodingState, noise: PositionNoise) -> Query:
-        """Returns a query of as many slots as the image with the most of them needs."""
+        """Returns a query of as many slots as the image with the most of them needs, or some more."""
         layout = state.layout
         fresh, slots = zip(*(self._lay_out(rows, first, layout) for rows, first in zip(state.images, state.first)))
-        if any(fresh):
-            state.slots = _padded(fresh, state)
-            self.draft(state, noise)
-        state.slots = _padded(slots, state)
-        width, nowhere = layout.width, state.canvas.shape[1] - 1
-        predicts, sources, own, state.targets = state.of_slots(
-            lambda slot, first: (
-                slot.position,
-                _source(slot, layout),
-                slot.row.number * width - 1,
-                slot.position if slot.open else nowhere,
-            )
-        )
-        used = max(row[-1].row.number for row in slots if row) + 1  # rows from the top
-        canvas = torch.arange(used * width, device=predicts.device)  # [S]
+        entering, needed = (max(map(len, images)) for images in (fresh, slots))
+        fresh = _padded(fresh, state, entering)
+        slots = _padded(slots, state, next(size for size in self.sizes(layout) if size >= needed))
+        numbers = self._upload(fresh, slots, state)
+        if entering:
+            _, _, _, places, *looked_up = (values[:, :entering] for values in numbers)
+            self.draft(places, tuple(looked_up), state, noise)
+        predicts, sources, own, state.targets, *looked_up = (values[:, entering:] for values in numbers)
+        state.numbers = tuple(looked_up)
+        used = max(slot.row.number for image in slots for slot in image if slot.open) + 1  # rows from the top
+        canvas = torch.arange(state.extent(used * layout.width), device=predicts.device)  # [S]
         final = state.accepted_at[:, None, : len(canvas)] >= 0  # [B, 1, S]
         if state.known is not None:
             final = final | state.known[: len(canvas)]  # a row end is fed when the next row opens
@@ -268,12 +284,35 @@ class RowParallelScheduler(DecodingScheduler):
     def step(
         self, probabilities: torch.Tensor, query: Query, state: RowDecodingState, noise: PositionNoise
     ) -> RowDecodingState:
-        slots = RowSlots(probabilities, query.predicts, state, noise, self.look_up(state))
+        slots = RowSlots(probabilities, query.predicts, state, noise, state.numbers)
         slots.keep = self.accept(slots)
-        state.gained = slots.gained = self.gains(slots)
+        slots.gained = self.gains(slots)
         state.canvas.scatter_(1, state.targets, self.redraft(slots))
-        state.passes += 1
-        return state
+        return state.advance(slots.gained)
+
+    def _upload(
+        self, fresh: list[list[RowSlot]], slots: list[list[RowSlot]], state: RowDecodingState
+    ) -> tuple[torch.Tensor, ...]:
+        """What the device is told of a pass, the one copy to it: `[B, F + Q]` int64 each, of entering and all slots.
+
+        They are the position that a slot predicts, that of the token it feeds, where its row begins, where on the
+        canvas it leaves its token, and what `look_up` says.
+        """
+        layout, nowhere = state.layout, state.canvas.shape[1] - 1
+        table = [
+            [
+                (
+                    slot.position,
+                    _source(slot, layout),
+                    slot.row.number * layout.width - 1,
+                    slot.position if slot.open else nowhere,
+                    *self.look_up(slot, first, layout),
+                )
+                for slot in (*new, *all_slots)
+            ]
+            for first, new, all_slots in zip(state.first, fresh, slots)
+        ]
+        return state.canvas.new_tensor(table).unbind(-1)
 
     def _lay_out(self, rows: list[Row], first: int, layout: ImageTokenLayout) -> tuple[list[RowSlot], list[RowSlot]]:
         """Columns of an image that are to be guessed, and its slots of this pass."""
@@ -309,9 +348,9 @@ def _slots_of(row: Row, start: int, end: int, layout: ImageTokenLayout) -> list[
     ]
 
 
-def _padded(slots: tuple[list[RowSlot], ...], state: RowDecodingState) -> list[list[RowSlot]]:
-    """As many slots for every image; those in excess stand behind it."""
-    length, behind = max(map(len, slots)), state.layout.num_tokens + 1
+def _padded(slots: tuple[list[RowSlot], ...], state: RowDecodingState, length: int) -> list[list[RowSlot]]:
+    """`length` slots for every image; those in excess stand behind it."""
+    behind = state.layout.num_tokens + 1
     return [
         present + [RowSlot(rows[-1], 0, 0, behind + index, open=False) for index in range(len(present), length)]
         for present, rows in zip(slots, state.images)

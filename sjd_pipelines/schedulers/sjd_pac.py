@@ -15,6 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import pad
 
 from ..decoding.layout import ImageTokenLayout
+from ..decoding.look import look_is_free
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.query import Query
 from ..decoding.sampling import race
@@ -138,9 +139,10 @@ class SJDPACScheduler(DraftWindow):
         if branches**depth > LARGEST_LEVEL:
             raise ValueError(f"branches ** depth must be at most {LARGEST_LEVEL}, got {shown(branches**depth)}.")
 
-    def margin(self, layout: ImageTokenLayout) -> int:
-        nodes = nodes_of_full_tree(self.config.depth, self._branches(layout))
-        return super().margin(layout) + nodes - self.config.depth
+    @property
+    def scratch(self) -> int:
+        """Slots after the window that hold the tree, at most."""
+        return nodes_of_full_tree(self.config.depth, self.config.branches) - self.config.depth
 
     def start(
         self,
@@ -166,7 +168,7 @@ class SJDPACScheduler(DraftWindow):
         # What each side node sees: the committed tokens, its path on the main line, and that after the window.
         parts = [on_main, on_main.new_zeros(count, window - depth), on_side, on_main.new_zeros(count, 1)]
         sight = torch.cat(parts, 1)  # [S, W + S + 2]: the last token, what follows it, what is after all that
-        slots = torch.arange(main.visible.shape[-1] + count, device=front.device)
+        slots = torch.arange(main.visible.shape[-1], device=front.device)
         visible = sight[:, (slots - (front - 1)).clamp_(0, sight.shape[1] - 1)].transpose(0, 1)  # [B, S, L]
         tokens = state.siblings[:, level, tree.side_rank]
         return beside(main, tokens, front + level, front + window + slots[:count], visible, state.moves)
@@ -198,7 +200,7 @@ class SJDPACScheduler(DraftWindow):
         state.laws.write(slots.positions, slots.target)
         state.moves = None
         taken = (side >= 0) & (torch.arange(depth, device=side.device) < accepted[:, None])
-        if taken.device.type != "cpu" or taken.any():  # a look that costs nothing on a CPU
+        if not look_is_free(taken) or taken.any():
             targets = slots.positions[:, :depth]
             state.moves = (torch.where(taken, state.committed[:, None] + state.window + side, targets), targets)
         return state.advance(slots.positions, accepted + 1)

@@ -6,6 +6,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import pad
 
+from ..decoding.look import look_is_free
 from ..decoding.noise import Purpose
 from ..decoding.sampling import race
 from .declaration import Card, Setting, WindowOrAuto
@@ -55,7 +56,7 @@ class SJDScheduler(RasterWindowScheduler):
     def redraft(self, slots: Slots) -> torch.Tensor:
         # The token at the front has the noise that its redraft would have had: no draft was drawn with it.
         first = 0
-        if slots.accepted.device.type == "cpu":  # where a look costs nothing
+        if look_is_free(slots.accepted):
             first = int(slots.accepted.min())
         # Draw 0 is the noise that stays with the position; passes count from 1 here.
         positions, passes = slots.positions[:, first:], slots.state.passes + 1

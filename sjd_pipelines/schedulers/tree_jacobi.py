@@ -130,9 +130,6 @@ class TreeJacobiScheduler(DraftWindow):
     def noise_ahead(self) -> int:
         return self.config.depth - 1
 
-    def margin(self, layout: ImageTokenLayout) -> int:
-        return super().margin(layout) + self.scratch
-
     def start(
         self,
         layout: ImageTokenLayout,
@@ -160,6 +157,7 @@ class TreeJacobiScheduler(DraftWindow):
         doubt = state.doubt.gather(1, positions)
         reach = (1 - doubt).cumprod(1) / (1 - doubt)  # chance that all drafts before a slot hold
         value = (reach * doubt).masked_fill(state.runner_up.gather(1, positions) == NO_TOKEN, 0.0)
+        value = value.masked_fill(positions >= state.layout.num_tokens, -1.0)  # least of all after the image
         index = value.topk(min(self.config.branches, state.window), 1).indices  # [B, K]
         at = positions.gather(1, index)
         first = state.runner_up.gather(1, at).clamp(min=0)[..., None]  # [B, K, 1]
@@ -173,15 +171,17 @@ class TreeJacobiScheduler(DraftWindow):
             rest = torch.where(
                 same.any(-1, keepdim=True), old.tokens[..., 1 : self.config.depth].gather(1, source), rest
             )
-        return Branches(index, at, torch.cat([first, rest], -1), *self.branch_slots(at, state))
+        return Branches(index, at, torch.cat([first, rest], -1), *self.branch_slots(at, main, state))
 
-    def branch_slots(self, positions: torch.Tensor, state: TreeState) -> tuple[torch.Tensor, torch.Tensor]:
+    def branch_slots(
+        self, positions: torch.Tensor, main: Query, state: TreeState
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Slots of the branches from `positions` `[B, K]` on, and what they see: `[B, K, D]`, `[B, K, D, S]`."""
         batch, count = positions.shape
         size = count * self.config.depth
         slots = state.committed[:, None] + state.window + torch.arange(size, device=positions.device)
         slots = slots.view(batch, count, self.config.depth)
-        slot = torch.arange(max(state.counts) + state.window + size, device=positions.device)
+        slot = torch.arange(main.visible.shape[-1], device=positions.device)
         before = slot < positions[:, :, None, None]  # [B, K, 1, S]: what the main chain holds there
         own = (slot >= slots[:, :, :1, None]) & (slot <= slots[..., None])  # [B, K, D, S]
         return slots, before | own

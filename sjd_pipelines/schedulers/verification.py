@@ -2,6 +2,8 @@
 
 import torch
 
+from ..decoding.look import look_is_free
+
 
 def leading(keep: torch.Tensor) -> torch.Tensor:
     """Number of leading True per row: `[B, W]` bool -> `[B]` int64."""
@@ -11,11 +13,10 @@ def leading(keep: torch.Tensor) -> torch.Tensor:
 def rejected_slots(keep: torch.Tensor) -> torch.Tensor:
     """The slots whose drafts are rejected, in order: `[B, W]` bool -> `[B, R]` int64.
 
-    Rows with fewer than R are filled up with slots that are kept. A CPU can count at no cost; where counting would
-    wait for the device, R is W.
+    Rows with fewer than R are filled up with slots that are kept. Where counting would wait for the device, R is W.
     """
     count = keep.shape[1]
-    if keep.device.type == "cpu":
+    if look_is_free(keep):
         count -= int(keep.sum(-1).min())
     return keep.sort(dim=-1, stable=True).indices[:, :count]
 

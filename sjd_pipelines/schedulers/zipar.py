@@ -11,7 +11,7 @@ from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import Purpose
 from ..decoding.sampling import race
 from .declaration import LONGEST, Bound, Card, Setting
-from .row_parallel import ROW_SHARES, RowDecodingState, RowParallelScheduler, RowSlots
+from .row_parallel import ROW_SHARES, RowParallelScheduler, RowSlot, RowSlots
 from .rules.speculative import Drafted, Speculative
 
 Delay = Annotated[
@@ -67,18 +67,13 @@ class ZipARScheduler(RowParallelScheduler):
         # One law per row, of its first token, and one place for the slots that store none.
         return layout.rows + 1 if self.config.adaptive else 0
 
-    def look_up(self, state: RowDecodingState) -> tuple[torch.Tensor, ...]:
-        # Of a row that opens, where its law is kept; whether it has a draft, and whether something to wait for.
+    def look_up(self, slot: RowSlot, first: int, layout: ImageTokenLayout) -> tuple[int, ...]:
+        """Of a row that opens, where its law is kept; whether it has a draft, and whether something to wait for."""
         if not self.config.adaptive:
             return ()
-        columns, none = state.layout.columns, state.layout.rows  # the latter stands for no row
-        return state.of_slots(
-            lambda slot, first: (
-                (slot.row.number, slot.row.drafted > 0, slot.row.above < columns)
-                if slot.open and slot.column == 0 and slot.row.number
-                else (none, False, False)
-            )
-        )
+        if slot.open and slot.column == 0 and slot.row.number:
+            return slot.row.number, slot.row.drafted > 0, slot.row.above < layout.columns
+        return layout.rows, False, False  # stands for no row
 
     def accept(self, slots: RowSlots) -> torch.Tensor:
         if not self.config.adaptive:

@@ -129,7 +129,7 @@ def test_shared_noise_is_that_of_the_position_however_rows_advance():
     counts = [0, 0]
     for gains in [(1, 6), (6, 1), (2, 2), *[(5, 1)] * 12, *[(0, 6)] * 10]:
         for window in (reach, 2, reach):  # a window may shrink and grow again
-            shared.extend([count + window for count in counts])
+            shared.extend(window, torch.tensor(counts), counts)
             asked = torch.tensor(counts)[:, None] + positions[:window]
             assert torch.equal(shared.read(asked), noise.exponential(asked, Purpose.SAMPLE, 5))
         counts = [count + gain for count, gain in zip(counts, gains)]

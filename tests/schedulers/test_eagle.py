@@ -208,7 +208,7 @@ def test_a_perfect_drafter_is_always_believed(table_target, cls):
     scheduler = cls(window=5, depth=5, branches=1)
     state = decode(target, scheduler, PositionNoise([3, 4, 5]), {"drafter": drafter})
     assert state.passes == 4  # one without drafts, then six tokens each: 1 + 6 + 6 + 3
-    assert drafter.calls == 5 + 5 + 3
+    assert drafter.calls == 5 + 5 + 5
 
 
 def test_no_drafter_no_work(pipe):

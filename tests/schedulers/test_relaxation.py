@@ -172,6 +172,7 @@ def test_annealed_factors_fall_and_keep_their_mean():
     assert torch.allclose(factors[1:] / factors[:-1], torch.tensor(0.2).neg().exp())
     assert annealed_factors(8, 1.1, 0.7, "cpu").min() == 1
     assert annealed_factors(5, 1.0, 0.0, "cpu").tolist() == [1.0] * 5
+    assert annealed_factors(6, 2.0, 0.2, "cpu", torch.tensor(4))[:4].tolist() == factors.tolist()
 
 
 def test_annealed_factors_may_be_bound_to_a_depth():

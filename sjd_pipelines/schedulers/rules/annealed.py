@@ -14,7 +14,7 @@ class Annealed(Speculative):
     Args:
         relaxation: mean of the factors.
         decay: how fast they fall per draft.
-        spread: drafts that the mean is over; None: all there can be on a path of the pass.
+        spread: drafts that the mean is over; None: all on a path of the pass that the slowest picture can still use.
     """
 
     relaxation: float
@@ -23,12 +23,16 @@ class Annealed(Speculative):
 
     def masses(self, drafted: Drafted) -> tuple[torch.Tensor, torch.Tensor]:
         device = drafted.target.device
-        factors = annealed_factors(drafted.span, self.relaxation, self.decay, device, self.spread)
+        factors = annealed_factors(drafted.span, self.relaxation, self.decay, device, self.spread or drafted.useful)
         return drafted.probability * factors[drafted.depth], drafted.draft_probability
 
 
 def annealed_factors(
-    count: int, relaxation: float, decay: float, device: torch.device | str, spread: int | None = None
+    count: int,
+    relaxation: float,
+    decay: float,
+    device: torch.device | str,
+    spread: int | torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Factors of p that fall from draft to draft as exp(-decay * depth), never below 1: `[count]`.
 
@@ -36,6 +40,8 @@ def annealed_factors(
     Relaxing early drafts more and late ones less costs less total variation than relaxing all alike. Below 1 a factor
     would reject more than plain verification, to no one's good.
     """
-    spread = spread or count
-    weights = (-decay * torch.arange(max(count, spread), device=device)).exp()
-    return (relaxation * spread / weights[:spread].sum() * weights[:count]).clamp(min=1)
+    spread = count if spread is None else spread  # a tensor is at most `count`
+    drafts = torch.arange(max(count, spread) if isinstance(spread, int) else count, device=device)
+    weights = (-decay * drafts).exp()
+    total = weights.masked_fill(drafts >= spread, 0.0).sum()
+    return (relaxation * spread / total * weights[:count]).clamp(min=1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.functional import embedding, pad
 
+from ...decoding.look import look_is_free
 from .speculative import Drafted, Speculative
 
 
@@ -75,7 +76,7 @@ def groups(
     """
     drafts = drafts[..., None]
     level = target.gather(-1, drafts)
-    around = _around_near_the_top if target.device.type == "cpu" else _around
+    around = _around_near_the_top if look_is_free(target) else _around
     tokens, member = around(target, drafts, level, group_size)
     member = member & ((target.gather(-1, tokens) - level).abs() < gap)
     if vectors is not None:
@@ -106,7 +107,7 @@ def _around(
 def _around_near_the_top(
     target: torch.Tensor, drafts: torch.Tensor, level: torch.Tensor, group_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`_around` for a CPU, which may look at its numbers: drafts mostly are among the first tokens of the ranking."""
+    """`_around` where a look is free: drafts mostly are among the first tokens of the ranking."""
     more, fewer = group_size // 2, (group_size - 1) // 2
     count = min(target.shape[-1], max(32, target.shape[-1] // 64))
     ordered, ranking = target.topk(count, -1)

@@ -12,6 +12,7 @@ from types import EllipsisType
 
 import torch
 
+from ...decoding.look import look_is_free
 from ..verification import at_drafts
 
 Depth = EllipsisType | slice | torch.Tensor
@@ -27,6 +28,7 @@ class Drafted:
         law_at: tokens, `[B, D]` or `[B, D, K]` int64, to their probability under q, the law the draft was drawn from.
         span: how many drafts a path of this pass has at most.
         depth: how many drafts stand in front of each, as an index of `[span]` that gives `[D]` or `[B, D]`.
+        useful: how many drafts of `span` the slowest picture can still use, a number on the device; None: all.
     """
 
     target: torch.Tensor
@@ -34,6 +36,7 @@ class Drafted:
     law_at: Callable[[torch.Tensor], torch.Tensor]
     span: int
     depth: Depth = ...
+    useful: torch.Tensor | None = None
 
     @cached_property
     def probability(self) -> torch.Tensor:
@@ -86,6 +89,7 @@ class Speculative:
         uniforms: torch.Tensor,
         span: int = 1,
         depth: Depth = ...,
+        useful: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Accept the first of several drafts at one place that passes; under the plain rule the outcome has law p.
 
@@ -101,6 +105,7 @@ class Speculative:
             uniforms: `[..., K]` float32 in [0, 1), independent of each other and of the draws.
             span: as in `Drafted`.
             depth: as in `Drafted`.
+            useful: as in `Drafted`.
 
         Returns:
             `[...]` int64, which sibling is accepted, K where none is; and `[..., V]` float32, the law of the token to
@@ -110,11 +115,11 @@ class Speculative:
         failed = torch.ones_like(siblings[..., 0], dtype=torch.bool)  # [...]
         accepted = torch.zeros_like(siblings[..., 0])
         for index, (token, uniform) in enumerate(zip(siblings.unbind(-1), uniforms.unbind(-1))):
-            drafted = Drafted(target, token, lookup(draft_law), span, depth)
+            drafted = Drafted(target, token, lookup(draft_law), span, depth, useful)
             drawn = drafted.draft_probability > 0
             failed = failed > (drawn & self.accept(drafted, uniform))  # bools: failed before, and now too
             accepted = accepted + failed
-            if failed.device.type == "cpu" and not failed.any():
+            if look_is_free(failed) and not failed.any():
                 break
             left = (target - self.taken(target, draft_law, token)).clamp_(min=0)
             mass = left.sum(-1, keepdim=True)

@@ -1,0 +1,80 @@
+"""Passes of a picture have a handful of shapes, so that they can be compiled or captured."""
+
+import pytest
+import torch
+
+from sjd_pipelines import AutoregressiveScheduler, RowParallelScheduler, SeededJacobiScheduler
+from sjd_pipelines.decoding import ImageTokenLayout, PositionNoise, decode
+from sjd_pipelines.schedulers import SCHEDULERS
+
+CODES = 8
+BUNDLED, JANUS = (ImageTokenLayout(side, side, CODES) for side in (16, 24))
+EMU3 = ImageTokenLayout(90, 90, CODES, structural_tokens=1, row_end=CODES)  # 8,190 tokens
+# At that size: a window, a tree, a draft model's tree and rows; the others have the shapes of one of these.
+LARGE = ("seeded-jacobi", "sjd-pac", "eagle", "zipar", "pjd")
+
+
+class Guesses:
+    """A drafter or reviser that knows nothing."""
+
+    def __init__(self, vocabulary_size):
+        self.vocabulary_size = vocabulary_size
+
+    def observe(self, seen):
+        pass
+
+    def review(self, query):
+        pass
+
+    def laws(self, query):
+        wanted = query.token_ids if query.wanted is None else query.wanted
+        return self._flat(wanted)
+
+    def at(self, predicts):
+        return lambda canvas: self._flat(predicts)
+
+    def _flat(self, places):
+        return torch.full((*places.shape, self.vocabulary_size), 1 / self.vocabulary_size)
+
+
+def queries(table_target, scheduler, layout, batch_size=1):
+    """What the passes of some pictures ask of a model whose laws come from a table."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(CODES, layout.vocabulary_size, generator=generator).mul(2)
+    table[:, CODES:] = -torch.inf
+    target = table_target(torch.cat([table, table[: layout.structural_tokens]]).softmax(-1), layout, batch_size)
+    if scheduler.needs_codebook:
+        scheduler.prepare_codebook(torch.randn(CODES, 4, generator=generator))
+    companions = {name: Guesses(layout.vocabulary_size) for name in scheduler.companions}
+    noise = PositionNoise(list(range(batch_size)), num_positions=layout.num_tokens + scheduler.margin(layout))
+    decode(target, scheduler, noise, companions)
+    return target.queries
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [(name, layout) for layout in (BUNDLED, JANUS) for name in SCHEDULERS] + [(name, EMU3) for name in LARGE],
+    ids=lambda value: value if isinstance(value, str) else f"{value.num_tokens}-tokens",
+)
+def test_a_picture_has_few_shapes(table_target, name, layout):
+    scheduler = SCHEDULERS[name]()
+    shapes = {query.visible.shape[1:] for query in queries(table_target, scheduler, layout)}
+    if isinstance(scheduler, RowParallelScheduler):
+        assert len(shapes) <= 16
+        return
+    assert len(shapes) <= 8
+    slots = {slots for slots, _ in shapes}
+    assert len(slots - {1}) == (name != "autoregressive")  # a draft model has nothing to go by in the first pass
+
+
+@pytest.mark.parametrize("window", [5, 64, 1000])
+def test_a_window_is_the_same_to_the_end_in_a_batch_too(table_target, window):
+    asked = queries(table_target, SeededJacobiScheduler(window=window), BUNDLED, batch_size=3)
+    assert {query.token_ids.shape for query in asked} == {(3, 1 + min(window, 256))}
+
+
+def test_a_pass_reads_little_more_than_it_needs(table_target):
+    asked = queries(table_target, AutoregressiveScheduler(), BUNDLED)
+    spare = [query.visible.shape[-1] - number for number, query in enumerate(asked)]
+    assert min(spare) >= 0
+    assert max(spare) <= 40
