@@ -48,8 +48,8 @@ def unknown_remarks(tokenizer: PreTrainedTokenizerBase, texts: list[str], typed:
     if not found:
         return []
     known = word_list(tokenizer.backend_tokenizer) if tokenizer.is_fast else []
-    near = {word: get_close_matches(word.lower(), known, 1, CLOSENESS) for word in list(found)[:MOST_NAMED]}
-    close = {word: f" (close: {spellings[0]})" for word, spellings in near.items() if spellings}
+    near = {word: _nearest(word.lower(), known) for word in list(found)[:MOST_NAMED]}
+    close = {word: f" (close: {spelling})" for word, spelling in near.items() if spelling}
     line = "This model does not know " + _listed(list(found), close)
     return [f"{line}; `sjd info` of it lists its words." if known and not all(near.values()) else f"{line}."]
 
@@ -143,6 +143,21 @@ def _is_picture(sign: str) -> bool:
 def _listed(words: list[str], notes: dict[str, str]) -> str:
     named = ", ".join(_quoted(word) + notes.get(word, "") for word in words[:MOST_NAMED])
     return named if len(words) <= MOST_NAMED else f"{named} and {len(words) - MOST_NAMED} more"
+
+
+def _nearest(word: str, known: list[str]) -> str | None:
+    """The known word that a word is a misspelling of; None if it is none."""
+    slips = [other for other in known if len(word) > 2 and _is_one_slip(word, other)]
+    return next(iter(slips or get_close_matches(word, known, 1, CLOSENESS)), None)
+
+
+def _is_one_slip(word: str, other: str) -> bool:
+    """Whether two words differ by two neighbouring letters in the wrong order, as "dgo" and "dog" do."""
+    differ = [place for place, (one, two) in enumerate(zip(word, other)) if one != two]
+    if len(word) != len(other) or len(differ) != 2 or differ[1] != differ[0] + 1:
+        return False
+    first, second = differ
+    return word[first] == other[second] and word[second] == other[first]
 
 
 def _quoted(text: str) -> str:

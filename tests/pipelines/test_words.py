@@ -65,6 +65,7 @@ def sentence_piece():
     [
         ("three yellow lemons", "'lemons'" + LISTED),
         ("Two red aples on a yelow bakground", "'aples' (close: apples), 'yelow' (close: yellow), 'bakground'"),
+        ("a dgo on a bleu background", "'dgo' (close: dog), 'bleu' (close: blue)"),
         ("a Zebra, a zebra and a CAT!", "'Zebra'" + LISTED),
         ("ein großer Hund", "'ein' (close: in), 'großer', 'Hund'" + LISTED),
         ("🍎 and 👩‍🚀 on a blue background", "'🍎', '👩‍🚀'" + LISTED),
