@@ -57,7 +57,7 @@ class IndependentSiblings(EagleScheduler):
     """Tests every sibling against the untouched laws, and takes the first that passes."""
 
     class Rule(Speculative):
-        def choose(self, target, draft_law, siblings, uniforms, span, depth):
+        def choose(self, target, draft_law, siblings, uniforms, *places):
             keep = speculative_accept(target.gather(-1, siblings), draft_law.gather(-1, siblings), uniforms)
             accepted = torch.where(keep.any(-1), keep.long().argmax(-1), keep.shape[-1])
             return accepted, residual(target, draft_law)
@@ -69,7 +69,7 @@ class DraftedTwice(EagleScheduler):
     """Forgets that a sibling was drawn without the ones before it."""
 
     class Rule(Speculative):
-        def choose(self, target, draft_law, siblings, uniforms, span, depth):
+        def choose(self, target, draft_law, siblings, uniforms, *places):
             accepted, count = None, siblings.shape[-1]
             for rank, (token, uniform) in enumerate(zip(siblings.split(1, -1), uniforms.split(1, -1))):
                 passed, target = super().choose(target, draft_law, token, uniform)
