@@ -9,7 +9,7 @@ from ..decoding import CanvasCache, ImageTokenLayout, Query, Sampling, TargetPas
 from ..decoding.query import after_prompt_end
 from .prompts import EncodedPrompt
 
-READ_BLOCK = 32  # a pass reads a multiple of so many slots, prompt included
+READ_BLOCK = 16  # a pass reads a multiple of so many slots, prompt included
 
 if TYPE_CHECKING:
     from .autoregressive import SJDAutoRegressivePipeline

@@ -22,7 +22,7 @@ from ..decoding.target import Companion
 from .base import DecodingScheduler
 from .rules.speculative import Drafted
 
-SIZES = 5  # numbers of slots that queries have, each two thirds of the next
+SIZES = 5  # numbers of slots that queries usually have, each three quarters of the next
 ROW_SHARES = (1.0, 0.5, 0.25, 0.125)  # of a row, for the report's curves over `delay`
 
 
@@ -241,8 +241,11 @@ class RowParallelScheduler(DecodingScheduler):
 
     def sizes(self, layout: ImageTokenLayout) -> list[int]:
         """Numbers of slots that a query may have, so that there are few shapes; the last is the most it may need."""
-        most = self.open_rows(layout) * (self.drafts(layout) + 2)
-        return [-(-most * 2**step // 3**step) for step in reversed(range(SIZES))]
+        rows = self.open_rows(layout)
+        most = rows * (self.drafts(layout) + 2)
+        # Drafts stay below what is final in the row above, so that open rows together have about as many as columns.
+        usual = min(most, layout.columns + 2 * rows)
+        return [*(-(-usual * 3**step // 4**step) for step in reversed(range(SIZES))), most]
 
     def margin(self, layout: ImageTokenLayout) -> int:
         # Padding slots stand behind the image, because no two slots of a pass may share a position.
