@@ -54,6 +54,7 @@ class TableTarget:
 
     def __init__(self, table: torch.Tensor, layout: ImageTokenLayout, batch_size: int):
         self.table, self.layout, self.batch_size, self.device = table, layout, batch_size, table.device
+        self.length = 10**9  # it keeps nothing
         self.queries = []
 
     def run(self, query):

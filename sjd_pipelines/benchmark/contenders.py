@@ -25,6 +25,10 @@ class Contender:
     def label(self) -> str:
         return self.scheduler.label if self.scheduler else "lossless"
 
+    def label_at(self, temperature: float) -> str:
+        """What it claims of calls at this temperature."""
+        return self.scheduler.label_at(temperature) if self.scheduler else self.label
+
     @property
     def settings(self) -> dict[str, Any]:
         """Config of the scheduler."""

@@ -59,7 +59,7 @@ def measure_fidelity(
             done += 1
             if progress is not None:
                 progress(done, len(contenders) * len(batches))
-        results.append(_summary(contender, records))
+        results.append(_summary(contender, sampling, records))
     return results
 
 
@@ -88,7 +88,9 @@ def _record(
     }
 
 
-def _summary(contender: Contender, records: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def _summary(
+    contender: Contender, sampling: dict[str, float], records: list[tuple[str, dict[str, Any]]]
+) -> dict[str, Any]:
     scores = {kind: [score for of, record in records if of == kind for score in record["scores"]] for kind in KINDS}
     scores["all"] = [score for kind in KINDS for score in scores[kind]]
     passes = mean(count for _, record in records for count in record["passes"])
@@ -97,7 +99,7 @@ def _summary(contender: Contender, records: list[tuple[str, dict[str, Any]]]) ->
         histogram[: len(record["committed"])] += record["committed"]
     return {
         "name": contender.name,
-        "label": contender.label,
+        "label": contender.label_at(sampling["temperature"]),
         "settings": contender.settings,
         "passes": passes,
         "tokens_per_pass": records[0][1]["tokens"] / passes,

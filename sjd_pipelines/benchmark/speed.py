@@ -191,7 +191,7 @@ def measure_speed(
     pixels = journal.measure("pixels", _pixel_seconds, pipe, captions[: config.batch_size], sampling)
     seconds = [[run["seconds"] for run in row] for row in runs]
     results = [
-        _result(contender, row, seconds[0], seconds[1] if config.library else None, overhead)
+        _result(contender, sampling, row, seconds[0], seconds[1] if config.library else None, overhead)
         for contender, row, overhead in zip(contenders, runs, overheads)
     ]
     return SpeedReport(facts, method, skipped, pixels, results)
@@ -266,6 +266,7 @@ def _pixel_seconds(pipe: SJDAutoRegressivePipeline, prompts: list[str], sampling
 
 def _result(
     contender: Contender,
+    sampling: dict[str, float],
     runs: list[dict[str, Any]],
     sequential: list[float],
     library: list[float] | None,
@@ -277,7 +278,7 @@ def _result(
     scores = [score for run in runs for score in run["scores"] or ()]
     return SpeedResult(
         name=contender.name,
-        label=contender.label,
+        label=contender.label_at(sampling["temperature"]),
         window=contender.settings.get("window", contender.scheduler.window) if contender.scheduler else None,
         settings=contender.settings,
         tokens=tokens,

@@ -111,8 +111,9 @@ class _Laws:
 class _SyntheticTarget:
     """A target whose laws come from a table, and that notes when it was asked for them."""
 
-    def __init__(self, layout: ImageTokenLayout, batch_size: int, laws: _Laws):
+    def __init__(self, layout: ImageTokenLayout, margin: int, batch_size: int, laws: _Laws):
         self.layout, self.batch_size, self.device, self.laws_at = layout, batch_size, laws.device, laws
+        self.length = layout.num_tokens + margin
         self.calls, self.begin, self.end = 0, 0.0, 0.0
 
     def run(self, query: Query) -> TargetPass:
@@ -201,7 +202,7 @@ def _measure(
     codebook_seconds: float,
 ) -> StepCost:
     noise = PositionNoise(list(range(batch_size)), laws.device)
-    target = _SyntheticTarget(layout, batch_size, laws)
+    target = _SyntheticTarget(layout, scheduler.margin(layout), batch_size, laws)
     watch = _Stopwatch(target, passes)
     while watch.left:
         companions = {name: _COMPANIONS[name](laws) for name in scheduler.companions}

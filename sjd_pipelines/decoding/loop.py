@@ -32,10 +32,11 @@ def decode(
         The state after the last pass.
 
     Raises:
-        ValueError: the scheduler can't decode this target.
+        ValueError: the scheduler can't decode this target, or noise or target are made for something else.
     """
     companions = companions or {}
     scheduler.check_target(target.layout, companions)
+    _check_sizes(target, scheduler, noise)
     state = scheduler.start(target.layout, target.batch_size, target.device, companions)
     now = pass_clock(target.device)
     while not state.finished:
@@ -50,6 +51,17 @@ def decode(
         if on_pass is not None and on_pass(state):
             break
     return state
+
+
+def _check_sizes(target: Target, scheduler: Scheduler, noise: PositionNoise) -> None:
+    """Raise `ValueError` unless there is noise for every image, and room for all that the scheduler asks."""
+    if len(noise.seeds) != target.batch_size:
+        raise ValueError(f"noise is made of {len(noise.seeds)} seeds, for {target.batch_size} images.")
+    margin, room = scheduler.margin(target.layout), target.length - target.layout.num_tokens
+    if room < margin:
+        raise ValueError(
+            f"{type(scheduler).__name__} needs a margin of {margin}; this target was prepared with {room}."
+        )
 
 
 def pass_clock(device: torch.device) -> Callable[[], float]:

@@ -35,11 +35,13 @@ class Target(Protocol):
 
     Attributes:
         layout: of the tokens it makes.
+        length: canvas positions that it has room for.
         batch_size: B.
         device: where it runs.
     """
 
     layout: ImageTokenLayout
+    length: int
     batch_size: int
     device: torch.device
 
@@ -54,12 +56,10 @@ class HostTarget(Target, Protocol):
     """A target that lends its companions what they have not: embedding, head, guidance and sampling.
 
     Attributes:
-        length: canvas positions.
         sampling: how its tokens are sampled.
         image_embeds: `[V, D]`, its embedding of every image token.
     """
 
-    length: int
     sampling: Sampling
     image_embeds: torch.Tensor
 
@@ -76,6 +76,9 @@ class Companion(Protocol):
 
 class Scheduler(Protocol):
     """Which tokens to draft, verify and commit, see `DecodingScheduler`."""
+
+    def margin(self, layout: ImageTokenLayout) -> int:
+        """How many positions behind the image the canvas has."""
 
     def check_target(self, layout: ImageTokenLayout, companions: Collection[str]) -> None:
         """Raise `ValueError` with the reason if it can't decode such a target with these companions."""

@@ -229,8 +229,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
                 if callback is not None:
                     # Copies: what a callback does to them is its own affair.
                     tensors = {name: getattr(state, CALLBACK_TENSORS[name]).clone() for name in tensor_inputs}
-                    with run.calling_back():
-                        callback(self, state.passes - 1, sum(state.counts), tensors)
+                    callback(self, state.passes - 1, sum(state.counts), tensors)
                 return run.interrupted
 
             return decode(target, scheduler, noise, companions, on_pass)

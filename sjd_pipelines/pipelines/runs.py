@@ -23,34 +23,26 @@ class Run:
     guidance_scale: float
     interrupted: bool = False
 
-    @contextmanager
-    def calling_back(self) -> Iterator[None]:
-        """A block in which this run's callback is at work: it is the run that the pipeline's attributes speak of."""
-        token = _calling_back.set(self)
-        try:
-            yield
-        finally:
-            _calling_back.reset(token)
-
 
 _active: list[Run] = []  # of all pipelines; appending and removing are atomic
-_calling_back: ContextVar[Run | None] = ContextVar("calling_back", default=None)
+_around: ContextVar[tuple[Run, ...]] = ContextVar("around", default=())  # the runs that this code is part of
 
 
 @contextmanager
 def running(pipe: Any, guidance_scale: float) -> Iterator[Run]:
-    """A block in which a call of `pipe` is at work."""
+    """A block in which a call of `pipe` is at work; what it calls, callbacks among them, is part of the run."""
     run = Run(pipe, guidance_scale)
     _active.append(run)
+    token = _around.set((*_around.get(), run))
     try:
         yield run
     finally:
+        _around.reset(token)
         _active.remove(run)
 
 
 def runs_of(pipe: Any) -> list[Run]:
-    """The runs that are meant where a pipeline is spoken to: that whose callback is at work, else all of them."""
-    run = _calling_back.get()
-    if run is not None and run.pipe is pipe:
-        return [run]
-    return [run for run in tuple(_active) if run.pipe is pipe]
+    """The runs that are meant where a pipeline is spoken to: the innermost around the speaker, else all of them."""
+    active = [run for run in tuple(_active) if run.pipe is pipe]
+    around = [run for run in _around.get() if run in active]  # a context may outlive its run
+    return around[-1:] or active

@@ -274,9 +274,8 @@ class TarFlowPipeline(SJDPipeline):
                         "sample": lambda: target.order(flow.block, flow.state.current()),
                         "solved": lambda: torch.tensor(flow.solved),
                     }
-                    with run.calling_back():
-                        tensors = {name: makers[name]() for name in tensor_inputs}
-                        callback(self, counts["passes"] - 1, counts["solved"], tensors)
+                    tensors = {name: makers[name]() for name in tensor_inputs}
+                    callback(self, counts["passes"] - 1, counts["solved"], tensors)
                 return run.interrupted
 
             return invert(target, solver, self.prepare_latents(seeds), on_pass)

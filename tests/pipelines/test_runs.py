@@ -1,14 +1,16 @@
 """Calls of one pipeline that are at work at once: neither stops, revives or changes the other."""
 
 import contextlib
+import contextvars
 import threading
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from sjd_pipelines import AutoregressiveScheduler, SeededJacobiScheduler
+from sjd_pipelines import AutoregressiveScheduler, ParallelJacobiScheduler, PositionNoise, SeededJacobiScheduler
 from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.decoding import Sampling, decode
 
 PROMPTS = ["a red dog", "two blue cat on a green house"]
 
@@ -107,9 +109,9 @@ def test_from_outside_all_runs_are_stopped(pipe):
     outside.start()
     outputs = InTurns(pipe).run({"on_pass": on_pass}, {"on_pass": on_pass})
     outside.join()
-    for output in outputs.values():
-        assert output.statistics.interrupted
-        assert max(output.statistics.forward_passes) == 2
+    passes = [max(output.statistics.forward_passes) for output in outputs.values()]
+    assert all(output.statistics.interrupted for output in outputs.values())
+    assert max(passes) == 2  # the other one may have been told after its first pass
 
 
 def test_guidance_is_that_of_the_run(pipe):
@@ -148,3 +150,46 @@ def test_a_call_may_have_its_own_scheduler(pipe):
     assert torch.equal(output.tokens, draw(pipe, scheduler=AutoregressiveScheduler()).tokens)
     with pytest.raises(ValueError, match=r"one of this package's decoding schedulers, got DDIMScheduler\."):
         draw(pipe, scheduler=DDIMScheduler())
+
+
+def test_the_innermost_run_around_is_meant_and_none_that_has_ended(pipe):
+    other, seen = toy_pipeline(), {}
+    other.set_progress_bar_config(disable=True)
+
+    def inner(pipe_, index, *_):
+        pipe.interrupt = True  # of the call around this one
+
+    def outer(pipe_, index, *_):
+        if index == 1:
+            seen["context"] = contextvars.copy_context()
+            seen["inner"] = draw(other, guidance_scale=1.0, callback_on_step_end=inner).statistics.interrupted
+            seen["own"] = pipe_.guidance_scale
+
+    output = draw(pipe, guidance_scale=3.0, callback_on_step_end=outer)
+    assert output.statistics.interrupted
+    assert max(output.statistics.forward_passes) == 2
+    assert (seen["inner"], seen["own"]) == (False, 3.0)
+    assert seen["context"].run(lambda: pipe.guidance_scale) is None
+    assert not draw(pipe).statistics.interrupted
+
+
+def test_an_exception_in_a_callback_leaves_no_run_behind(pipe):
+    def fail(*_):
+        raise KeyError("callback")
+
+    with pytest.raises(KeyError, match="callback"):
+        draw(pipe, callback_on_step_end=fail)
+    assert pipe.guidance_scale is None
+    assert pipe.interrupt is False
+
+
+def test_a_target_without_room_or_noise_for_every_image_is_refused(pipe):
+    layout = pipe.image_layout(None, None)
+    encoded = pipe.encode_prompt(PROMPTS, None, True, 1)
+    target = pipe.prepare_target(encoded, layout, Sampling(2.0), margin=4)
+    with pytest.raises(
+        ValueError, match=r"ParallelJacobiScheduler needs a margin of 17; this target was prepared with 4"
+    ):
+        decode(target, ParallelJacobiScheduler(window=2), PositionNoise([0, 1]))
+    with pytest.raises(ValueError, match=r"noise is made of 3 seeds, for 2 images\."):
+        decode(target, AutoregressiveScheduler(), PositionNoise([0, 1, 2]))

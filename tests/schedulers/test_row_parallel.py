@@ -46,6 +46,7 @@ class RandomTarget:
 
     def __init__(self, layout, batch_size, length):
         self.layout, self.batch_size, self.device = layout, batch_size, torch.device("cpu")
+        self.length = length
         self.forced, self.generator = layout.forced_tokens(length=length), torch.Generator().manual_seed(0)
         self.queries = []
 
