@@ -10,7 +10,7 @@ from typing import Annotated
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, pad
 
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
@@ -157,8 +157,11 @@ class TreeJacobiScheduler(DraftWindow):
         doubt = state.doubt.gather(1, positions)
         reach = (1 - doubt).cumprod(1) / (1 - doubt)  # chance that all drafts before a slot hold
         value = (reach * doubt).masked_fill(state.runner_up.gather(1, positions) == NO_TOKEN, 0.0)
-        value = value.masked_fill(positions >= state.layout.num_tokens, -1.0)  # least of all after the image
-        index = value.topk(min(self.config.branches, state.window), 1).indices  # [B, K]
+        # Branches that no place of the image is left for stand after it, where nothing comes of them.
+        useful = min(state.window, state.layout.num_tokens - min(state.counts))
+        count = min(self.config.branches, state.window)
+        index = value[:, :useful].topk(min(count, useful), 1).indices
+        index = pad(index, (0, count - index.shape[1]), value=useful)  # [B, K]
         at = positions.gather(1, index)
         first = state.runner_up.gather(1, at).clamp(min=0)[..., None]  # [B, K, 1]
 
