@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from ..pipelines import SJDAutoRegressivePipeline
 from .optimization import Optimizer, rate_factor, update_average
-from .transformer import append_log, averaged_weights, save_run
+from .transformer import append_log, averaged_weights, machine_name, save_run
 
 
 @dataclass
@@ -32,6 +32,7 @@ class CompanionRecipe:
     minutes: float = 15.0
     decay_minutes: float = 5.0
     batch_size: int = 4
+    device: str = "cpu"
     threads: int = 2
     muon_rate: float = 2.5e-3
     adam_rate: float = 1.5e-3
@@ -50,7 +51,7 @@ def frozen_target(recipe: CompanionRecipe, pipe: SJDAutoRegressivePipeline | Non
     for component in pipe.components.values():
         if isinstance(component, torch.nn.Module):
             component.requires_grad_(False)
-    return pipe
+    return pipe.to(recipe.device)
 
 
 class CompanionRun:
@@ -71,16 +72,16 @@ class CompanionRun:
         folder.mkdir(parents=True, exist_ok=True)
         self.recipe, self.folder = recipe, folder
         self.average_file, self.state_file, self.log_file = run_files(folder, name)
-        self.network = network.train()
+        self.network = network.to(recipe.device).train()
         self.named = dict(network.named_parameters())
         self.parameters = list(self.named.values())
         self.optimizer = Optimizer(self.named, recipe.muon_rate, recipe.adam_rate)
         self.average = [p.detach().clone() for p in self.parameters]
         self.progress = {"step": 0, "images": 0, "seconds": 0.0}
         if self.state_file.exists():
-            state = torch.load(self.state_file, weights_only=True)
+            state = torch.load(self.state_file, map_location=recipe.device, weights_only=True)
             self.optimizer.load_state_dict(state["optimizer"])
-            saved = load_file(self.average_file)
+            saved = load_file(self.average_file, device=recipe.device)
             with torch.no_grad():
                 torch._foreach_copy_(self.parameters, [state["weights"][name] for name in self.named])
                 torch._foreach_copy_(self.average, [saved[name] for name in self.named])
@@ -125,6 +126,7 @@ class CompanionRun:
                 last_save = seconds
         with averaged_weights(self.parameters, self.average), torch.no_grad():
             entry = progress | {f"probe_{name}": value for name, value in probe().items()}
+        entry["machine"] = machine_name(torch.device(recipe.device), recipe.threads)
         append_log(self.log_file, entry)
         self.save()
         return entry

@@ -34,8 +34,8 @@ One layer, {parameters:.2f} million parameters, that guesses the next hidden sta
 (EAGLE, Li et al. 2024); embedding and head are that model's. It decides how many forward passes are saved, never what
 an exact or lossless decoder draws.
 
-Made by `python -m sjd_pipelines.training drafter`: {images:,} pictures in {step:,} steps and {seconds:.0f} seconds of
-a CPU that did other work as well. On scenes that training does not see, at guidance 1.5, its law overlaps the model's
+Made by `python -m sjd_pipelines.training drafter`: {images:,} pictures in {step:,} steps and {seconds:.0f} seconds on
+{machine}. On scenes that training does not see, at guidance 1.5, its law overlaps the model's
 by {probe_overlap_1:.2f} one token ahead; going on from its guesses, by {probe_overlap_2:.2f} and then
 {probe_overlap_3:.2f}.
 """
@@ -150,12 +150,13 @@ def correction_loss(
     Returns:
         The loss, and for the log the overlaps of the new law with the old and with the corrected one.
     """
-    rows = torch.from_numpy(rng.choice(len(drawing.captions), count, replace=False))
+    device = drawing.canvas.device
+    rows = torch.from_numpy(rng.choice(len(drawing.captions), count, replace=False)).to(device)
     unfinished = (drawing.committed[1:, rows] < drawing.canvas.shape[-1]).sum(0)  # [B] passes with tokens left behind
-    passes = 1 + (torch.from_numpy(rng.random(count)) * unfinished).long()
+    passes = 1 + (torch.from_numpy(rng.random(count)).to(device) * unfinished).long()
     old, new = drawing.canvas[passes - 1, rows], drawing.canvas[passes, rows]  # [B, N]
     front = drawing.committed[passes, rows][:, None] - 1
-    at = torch.arange(new.shape[1] - 1)
+    at = torch.arange(new.shape[1] - 1, device=device)
     seen = drawing.committed[passes - 1, rows][:, None] - 1 + WINDOW
     inside = (at >= front) & (at <= seen)  # [B, N - 1]
     captions = [drawing.captions[row] for row in rows.tolist()]
@@ -201,7 +202,7 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
         RuntimeError: the loss is not finite.
     """
     pipe = frozen_target(recipe, pipe)
-    width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+    width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64, device=pipe.device)).shape[-1]
     run = CompanionRun(NAME, build_drafter(width, recipe.seed), recipe)
     rng = np.random.default_rng([recipe.seed, run.progress["step"]])
     scenes, drawings = scene_stream(rng, MIXED), Drawings(pipe, rng)
@@ -209,7 +210,7 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
     def loss_of() -> tuple[torch.Tensor, dict[str, float]]:
         run.progress["images"] += recipe.batch_size
         if rng.random() >= recipe.drawn_share:
-            captions, tokens = _render(scenes, recipe.batch_size, rng)
+            captions, tokens = _render(scenes, recipe.batch_size, rng, pipe.device)
             # Guidance mixes the drafter's two guesses, whatever its strength.
             guidance_scale = float(rng.uniform(1.01, LARGEST_GUIDANCE))
             return drafter_loss(run.network, pipe, captions, tokens, guidance_scale, recipe)
@@ -240,14 +241,16 @@ def _probe(drafter: EagleDrafter, pipe: SJDAutoRegressivePipeline, recipe: Draft
     scenes = scene_stream(rng, MIXED)
     entries = []
     for _ in range(4):
-        captions, tokens = _render(scenes, recipe.batch_size, rng)
+        captions, tokens = _render(scenes, recipe.batch_size, rng, pipe.device)
         loss, overlaps = drafter_loss(drafter, pipe, captions, tokens, 1.5, recipe)
         entries.append({"loss": loss.item()} | overlaps)
     return means(entries)
 
 
-def _render(scenes: Iterator[Scene], count: int, rng: np.random.Generator) -> tuple[list[str], torch.Tensor]:
+def _render(
+    scenes: Iterator[Scene], count: int, rng: np.random.Generator, device: torch.device
+) -> tuple[list[str], torch.Tensor]:
     """Captions and rendered tokens `[count, N]` of the next scenes."""
     batch = [next(scenes) for _ in range(count)]
     tokens = np.stack([scene_tokens(scene, place(scene, rng), sample_shading(rng)) for scene in batch])
-    return [caption(scene, rng) for scene in batch], torch.from_numpy(tokens)
+    return [caption(scene, rng) for scene in batch], torch.from_numpy(tokens).to(device)

@@ -24,7 +24,7 @@ _CARD = """# Draft reviser of Emoji Janus
 {parameters:.2f} million parameters that say how the logits of the model in the folder above change with the tokens
 around them. It decides how many forward passes `revised-jacobi` saves, never what is drawn.
 
-Made by `python -m sjd_pipelines.training reviser`: {step:,} steps and {seconds:.0f} seconds on a CPU, over
+Made by `python -m sjd_pipelines.training reviser`: {step:,} steps and {seconds:.0f} seconds on {machine}, over
 {images:,} pictures that the model drew meanwhile. In pictures that training does not see, where the tokens around a
 place have changed from one pass to the next, the law that the model gave overlaps the one it gives next by
 {probe_before_weak:.2f}, the revised law by {probe_revised_weak:.2f} (guidance 1.5; at guidance 3 by
@@ -45,7 +45,7 @@ class ReviserRecipe(CompanionRecipe):
 def build_reviser(pipe: SJDAutoRegressivePipeline, seed: int) -> DraftReviser:
     """A reviser that changes nothing yet; the caller's random state is not touched."""
     vocabulary_size = pipe.image_layout(None, None).vocabulary_size
-    width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+    width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64, device=pipe.device)).shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DraftReviser(width, vocabulary_size)
@@ -97,7 +97,8 @@ def train_reviser(recipe: ReviserRecipe, pipe: SJDAutoRegressivePipeline | None 
     """
     pipe = frozen_target(recipe, pipe)
     run = CompanionRun(NAME, build_reviser(pipe, recipe.seed), recipe)
-    image_embeds = pipe.embed_image_tokens(torch.arange(pipe.image_layout(None, None).vocabulary_size)).detach()
+    vocabulary = torch.arange(pipe.image_layout(None, None).vocabulary_size, device=pipe.device)
+    image_embeds = pipe.embed_image_tokens(vocabulary).detach()
     stream = Revisions(pipe, np.random.default_rng([recipe.seed, run.progress["step"]]))
     already = run.progress["images"]
 

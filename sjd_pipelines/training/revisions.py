@@ -55,10 +55,11 @@ class PassRecorder:
         columns: tokens per row of the picture, row ends included.
         batch_size: B.
         length: canvas positions.
+        device: of the target.
     """
 
-    def __init__(self, columns: int, batch_size: int, length: int):
-        self.neighbours, self.tokens = neighbours(columns), CanvasMemory(batch_size, length)
+    def __init__(self, columns: int, batch_size: int, length: int, device: torch.device | str = "cpu"):
+        self.neighbours, self.tokens = neighbours(columns, device), CanvasMemory(batch_size, length, device)
         self.kept: list[Examples] = []
         self.before: TargetPass | None = None
 
@@ -115,8 +116,9 @@ def draw(
     scheduler, layout = SeededJacobiScheduler(window=WINDOW), pipe.image_layout(None, None)
     encoded = pipe.encode_prompt(captions, None, True, 1, layout)
     target = pipe.prepare_target(encoded, layout, Sampling(guidance_scale, top_p=top_p), scheduler.margin(layout))
-    recorder = PassRecorder(layout.width, len(captions), target.length)
-    decode(target, scheduler, PositionNoise(seeds, num_positions=target.length), {"recorder": recorder})
+    recorder = PassRecorder(layout.width, len(captions), target.length, target.device)
+    noise = PositionNoise(seeds, target.device, target.length)
+    decode(target, scheduler, noise, {"recorder": recorder})
     parts = [[getattr(kept, field.name) for kept in recorder.kept] for field in fields(Examples)]
     joined = [torch.cat(part, 0 if part[0].dtype == torch.int64 else 1) for part in parts]
     return Drawn(Examples(*joined), guidance_scale)

@@ -158,6 +158,13 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def machine_name(device: torch.device, threads: int) -> str:
+    """What trains, in words for a model card."""
+    if device.type == "cuda":
+        return f"one {torch.cuda.get_device_name(device)}"
+    return f"{threads} CPU thread{'s' * (threads > 1)}"
+
+
 class Gradients:
     """One flat buffer for all gradients, so that processes average them, and what they report, in a single message.
 
@@ -242,10 +249,8 @@ class Run:
 
     @property
     def machine(self) -> str:
-        """What trains, in words for the model card."""
-        if self.device.type == "cuda":
-            return f"one {torch.cuda.get_device_name(self.device)}"
-        return f"{self.world * self.recipe.threads} CPU thread{'s' * (self.world * self.recipe.threads > 1)}"
+        """What trains, see `machine_name`."""
+        return machine_name(self.device, self.world * self.recipe.threads)
 
     @property
     def finished(self) -> bool:
