@@ -1,4 +1,4 @@
-"""What a scheduler may ask of a draft model: the laws behind tokens that the target has not seen yet."""
+"""What a scheduler may ask of a draft model: the laws after tokens that the target has not seen yet."""
 
 from dataclasses import dataclass
 from typing import Protocol

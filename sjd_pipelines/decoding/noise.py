@@ -169,7 +169,7 @@ class SharedNoise:
         noise: the source.
         reach: positions from the last committed token on that may be asked for.
         vocabulary_size: V.
-        last_position: there is nothing behind it.
+        last_position: there is nothing after it.
     """
 
     def __init__(self, noise: PositionNoise, reach: int, vocabulary_size: int, last_position: int):
@@ -179,7 +179,7 @@ class SharedNoise:
         self.ends = [0] * batch_size  # up to here (exclusive) each row has its noise (host)
 
     def extend(self, reach: int, committed: torch.Tensor, counts: list[int]) -> None:
-        """Have the noise of the next `reach` positions behind those committed, `[B]` and the same on the host."""
+        """Have the noise of the next `reach` positions after those committed, `[B]` and the same on the host."""
         if all(count + reach <= known for count, known in zip(counts, self.ends)):
             return
         # All rows get as many: those that have advanced less get some of theirs again.

@@ -1,4 +1,4 @@
-"""What a decoding run knows: tokens on the canvas, how far each image has come, the laws behind its drafts."""
+"""What a decoding run knows: tokens on the canvas, how far each image has come, the laws of its drafts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ ALIGNMENT = 8  # of what a pass reads, as attention kernels like it
 class DecodingState:
     """The state of one batch. Tensors keep their shapes from the first pass to the last.
 
-    The canvas lists tokens by position, in the order they are made. It has a margin behind the image, so that a window
+    The canvas lists tokens by position, in the order they are made. It has a margin after the image, so that a window
     may reach past the last token without clamping.
 
     Attributes:
         layout: the token grid.
         canvas: `[B, N + margin]` int64: committed tokens, then drafts.
-        committed: `[B]` int64: how many tokens are final; behind a raster window they are the first ones.
+        committed: `[B]` int64: how many tokens are final; with a raster window they are the first ones.
         drafted: `[B]` int64: tokens up to here (exclusive) have a draft.
         accepted_at: `[B, N + margin]` int32: the pass that committed each token, -1 before.
         forced: `[N + margin]` int64: forced ids, `FREE` elsewhere; None for a layout without forced tokens.

@@ -78,7 +78,7 @@ class Scheduler(Protocol):
     """Which tokens to draft, verify and commit, see `DecodingScheduler`."""
 
     def margin(self, layout: ImageTokenLayout) -> int:
-        """How many positions behind the image the canvas has."""
+        """How many positions after the image the canvas has."""
 
     def check_target(self, layout: ImageTokenLayout, companions: Collection[str]) -> None:
         """Raise `ValueError` with the reason if it can't decode such a target with these companions."""

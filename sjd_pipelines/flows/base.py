@@ -9,7 +9,7 @@ from diffusers import ConfigMixin, SchedulerMixin
 from .state import BlockState, FlowOverflowError
 
 EXACT_TOLERANCE = 1e-6  # changes up to here are rounding
-STARTS = ("latents", "zeros")  # first iterates: x = z, or 0 behind the first token
+STARTS = ("latents", "zeros")  # first iterates: x = z, or 0 after the first token
 
 
 class FlowSolver(SchedulerMixin, ConfigMixin):

@@ -21,7 +21,7 @@ SETTLED = 0.5
 
 
 class FrontierFlowSolver(FlowSolver):
-    """Each pass recomputes what lies behind the settled prefix of the slowest picture, or a window of it.
+    """Each pass recomputes what lies after the settled prefix of the slowest picture, or a window of it.
 
     A token is settled when it and all tokens before it changed by no more than half the tolerance in one pass; the one
     after them was then computed from settled tokens alone, so that every pass settles one at least. A picture leaves
@@ -89,9 +89,9 @@ class FrontierFlowSolver(FlowSolver):
             state.stop = min(state.start + (self.config.window or last), last)
 
     def _repair(self, proposal: torch.Tensor, window: torch.Tensor, state: BlockState) -> torch.Tensor:
-        """Keep overflowed iterates out of keys and values; raises where the one behind a front has overflowed."""
-        behind = (state.front - state.start).clamp(max=proposal.shape[1] - 1)  # [A] index of token front + 1
-        certain = proposal[torch.arange(len(behind), device=behind.device), behind]  # [A, D]
+        """Keep overflowed iterates out of keys and values; raises where the one after a front has overflowed."""
+        after = (state.front - state.start).clamp(max=proposal.shape[1] - 1)  # [A] index of token front + 1
+        certain = proposal[torch.arange(len(after), device=after.device), after]  # [A, D]
         if not certain.isfinite().all():
             raise_overflow()
         return replace_non_finite(proposal, window)

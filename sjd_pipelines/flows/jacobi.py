@@ -55,7 +55,7 @@ class GaussSeidelJacobiFlowSolver(FlowSolver):
     """Gauss-Seidel over segments of the dominant blocks, Jacobi inside each, few Jacobi passes for the other blocks.
 
     Semantics of the published sampler but for its clamp of the iterates, which keeps it from the right result: the
-    whole batch goes through the same passes; a segment left before it has converged is read by those behind it
+    whole batch goes through the same passes; a segment left before it has converged is read by those after it
     through keys and values one pass old.
 
     Args:

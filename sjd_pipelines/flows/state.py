@@ -22,7 +22,7 @@ class BlockState:
         numbers: `rows` on the host.
         result: `[B, T, D]`, filled as pictures are solved.
         start: first input of the next pass.
-        stop: behind its last; the pass computes tokens `start + 1` to `stop`.
+        stop: after its last; the pass computes tokens `start + 1` to `stop`.
         scale: `[A, 1]`, what changes are measured in: the root mean square of the picture's latents.
         front: `[A]` int64: this token and those before it are settled.
         fronts: `front` on the host.

@@ -277,7 +277,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
             prompt: as `encode_prompt` returns it.
             layout: of the image tokens.
             sampling: how they are sampled; says whether there are unconditional rows.
-            margin: canvas positions behind the image, see `DecodingScheduler.margin`.
+            margin: canvas positions after the image, see `DecodingScheduler.margin`.
         """
         return PromptedTarget(self, prompt, layout, sampling, margin)
 
@@ -358,7 +358,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
     def embed_prompt(
         self, prompt: list[str], negative_prompt: list[str] | None, guided: bool, layout: ImageTokenLayout
     ) -> EncodedPrompt:
-        """As `encode_prompt`, one row per prompt and one per guidance prompt behind them."""
+        """As `encode_prompt`, one row per prompt and one per guidance prompt after them."""
 
     @abstractmethod
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:

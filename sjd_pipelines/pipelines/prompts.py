@@ -10,7 +10,7 @@ class EncodedPrompt:
     """Prompt rows as the transformer reads them: R = B without guidance, 2B with it (conditional rows first).
 
     Attributes:
-        embeds: `[R, P, D]`; the output behind the last one predicts the first image token.
+        embeds: `[R, P, D]`; the output after the last one predicts the first image token.
         visible: `[R, P]` bool, False for padding.
         position_ids: `[R, P]` int64, or `[R, P, axes]` for a family with several; those of image tokens are made of
             the last one, see `image_position_ids`. None counts the visible tokens of each row from 0.

@@ -26,7 +26,7 @@ class PromptedTarget:
         prompt: as the transformer reads it, unconditional rows included where there is guidance.
         layout: of the image tokens.
         sampling: how they are sampled.
-        margin: canvas positions behind the image.
+        margin: canvas positions after the image.
 
     Attributes:
         length: canvas positions.

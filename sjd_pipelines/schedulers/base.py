@@ -32,7 +32,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         paper: where it comes from.
         companions: names of the networks beside the target that it needs.
         raster_only: whether it decodes one grid in raster order only.
-        acceptance: the rule by which drafts that were drawn at random hold; None: they must match exactly.
+        acceptance: the rule by which drafts that were sampled at random hold; None: they must match exactly.
     """
 
     order = 1
@@ -109,7 +109,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
 
     @abstractmethod
     def margin(self, layout: ImageTokenLayout) -> int:
-        """How many positions behind the image the canvas has: as far as a query may reach."""
+        """How many positions after the image the canvas has: as far as a query may reach."""
 
     @abstractmethod
     def start(

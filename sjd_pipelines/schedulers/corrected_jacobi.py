@@ -73,8 +73,8 @@ class CorrectedState(TreeState):
 class CorrectedJacobiScheduler(TreeJacobiScheduler):
     """Token-identical to `AutoregressiveScheduler` for the same seed, in fewer passes than Jacobi drafts alone.
 
-    The target's choices in a window were made behind drafts some of which have turned out wrong. The draft model says
-    what that changes: its guess behind the new tokens minus its guess behind the old ones, added to what the target
+    The target's choices in a window were made after drafts some of which have turned out wrong. The draft model says
+    what that changes: its guess after the new tokens minus its guess after the old ones, added to what the target
     itself found. Where nothing has changed the target's own choice stays, so a weak draft model does little harm.
     Side chains begin with tokens that came close to being the draft; the draft model continues them.
     The pipeline needs a `drafter`.
@@ -82,7 +82,7 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
     Args:
         window: drafts on the main chain.
         reach: drafts that are corrected: the first ones of the window. The target itself revises those
-            behind them several times before their turn comes.
+            after them several times before their turn comes.
         corrections: passes of the draft model over them before each pass of the target. Each lets a change
             spread one token further.
         branches: side chains per pass.

@@ -8,7 +8,7 @@ from math import log
 import torch
 from torch.nn.functional import pad
 
-# Chance that a first sibling is accepted where its parent was, and what each sibling behind it has of the one before.
+# Chance that a first sibling is accepted where its parent was, and what each sibling after it has of the one before.
 FIRST_RANK, NEXT_RANK = 0.6, 0.3
 
 
@@ -66,7 +66,7 @@ class DraftTree:
 
     @cached_property
     def sights(self) -> torch.Tensor:
-        """`[1 + N, 2 + N]` bool: the nodes that each one sees, and nothing behind them."""
+        """`[1 + N, 2 + N]` bool: the nodes that each one sees, and nothing after them."""
         return pad(self.ancestors, (0, 1))
 
     @cached_property
@@ -180,7 +180,7 @@ def likeliest_paths(size: int, depth: int, branches: int) -> list[tuple[int, ...
 
 @lru_cache(maxsize=8)
 def draft_trees(size: int, depth: int, branches: int, device: torch.device) -> tuple[DraftTree, ...]:
-    """The tree of `likeliest_paths`, cut behind each of its levels: number of levels -> tree."""
+    """The tree of `likeliest_paths`, cut after each of its levels: number of levels -> tree."""
     paths = likeliest_paths(size, depth, branches)
     return tuple(
         DraftTree.build([path for path in paths if len(path) <= levels], device)

@@ -23,7 +23,7 @@ class FreshSlots:
     Attributes:
         positions: `[B, F]` int64.
         state: the run.
-        exponential: `[B, F, V]` float32 noise to draw with.
+        exponential: `[B, F, V]` float32 noise to sample with.
         frontier: `[B, 1]` or `[B, F]` int64, the last position in front of each slot that has a token.
     """
 
@@ -32,7 +32,7 @@ class FreshSlots:
     exponential: torch.Tensor
     frontier: torch.Tensor
 
-    def draw_uniform(self) -> torch.Tensor:
+    def sample_uniform(self) -> torch.Tensor:
         """`[B, F]` int64 uniform codebook ids."""
         return self.exponential[..., : self.state.layout.codebook_size].argmin(-1)
 
@@ -51,12 +51,12 @@ Initialiser = Callable[[FreshSlots], tuple[torch.Tensor, torch.Tensor | None]]
 
 def random_tokens(slots: FreshSlots) -> tuple[torch.Tensor, None]:
     """`random` of SJD (Teng et al. 2024, sec. 4.2): a uniform token, held to be certain (one-hot law)."""
-    return slots.draw_uniform(), None
+    return slots.sample_uniform(), None
 
 
 def uniform_law(slots: FreshSlots) -> tuple[torch.Tensor, torch.Tensor]:
     """A uniform token with its honest law 1/V, which survives verification far more often than a one-hot one."""
-    return slots.draw_uniform(), _uniform(slots)
+    return slots.sample_uniform(), _uniform(slots)
 
 
 def repeat_neighbour(direction: str) -> Initialiser:
@@ -64,13 +64,13 @@ def repeat_neighbour(direction: str) -> Initialiser:
 
     def initialise(slots: FreshSlots) -> tuple[torch.Tensor, None]:
         sources, exists = slots.source(direction)
-        return torch.where(exists, slots.state.canvas.gather(1, sources), slots.draw_uniform()), None
+        return torch.where(exists, slots.state.canvas.gather(1, sources), slots.sample_uniform()), None
 
     return initialise
 
 
 def sample_neighbour(direction: str) -> Initialiser:
-    """`sample` of SJD (sec. 4.2): drawn from the neighbour's law, then held to be certain (one-hot law)."""
+    """`sample` of SJD (sec. 4.2): sampled from the neighbour's law, then held to be certain (one-hot law)."""
 
     def initialise(slots: FreshSlots) -> tuple[torch.Tensor, None]:
         return race(_neighbour_laws(slots, direction), slots.exponential), None
@@ -128,7 +128,7 @@ def _neighbour_laws(slots: FreshSlots, direction: str) -> torch.Tensor:
     return torch.where(exists[..., None], slots.state.laws.read(sources), _uniform(slots))
 
 
-def draw_siblings(law: torch.Tensor, exponential: torch.Tensor, count: int) -> torch.Tensor:
+def sample_siblings(law: torch.Tensor, exponential: torch.Tensor, count: int) -> torch.Tensor:
     """Draw `count` different tokens in order, without replacement.
 
     The order of arrival in an exponential race is exactly that (Gumbel top-k, Kool et al. 2019, arXiv 1903.06059).

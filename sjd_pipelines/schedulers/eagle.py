@@ -17,7 +17,7 @@ from ..decoding.target import Companion
 from .base import DecodingScheduler
 from .declaration import Card, Setting
 from .draft_tree import DraftTree, draft_trees
-from .drafting import draw_siblings
+from .drafting import sample_siblings
 from .rules.exact_match import matching_sibling
 from .rules.speculative import Speculative
 
@@ -57,7 +57,7 @@ class EagleState(DecodingState):
     Attributes:
         trees: by number of levels, from none on.
         tree: that of this pass.
-        draft_laws: `[B, M, V]` float32: what the children of each inner node were drawn from.
+        draft_laws: `[B, M, V]` float32: what the children of each inner node were sampled from.
         encoded: `[B]` int64: tokens that have gone through the drafter with the target's own hidden states.
         moves: pairs of canvas slots to copy before the next pass.
     """
@@ -79,9 +79,9 @@ class TreeSlots:
     """The slots of one pass as verification sees them.
 
     Attributes:
-        target: `[B, 1 + N, V]` float32, the model's law behind each node.
+        target: `[B, 1 + N, V]` float32, the model's law after each node.
         positions: `[B, 1 + N]` int64, what the nodes predict.
-        siblings: `[B, M, K]` int64, the guesses behind each inner node.
+        siblings: `[B, M, K]` int64, the guesses after each inner node.
         tree: their topology.
         state: the run before this pass is committed.
         noise: position-addressed random numbers.
@@ -107,7 +107,7 @@ class TreeSlots:
 class EagleScheduler(DecodingScheduler):
     """EAGLE: a draft model continues the picture, and the target keeps what it would have drawn itself.
 
-    Siblings are drawn without replacement and verified by exact recursive rejection. The pipeline needs a `drafter`.
+    Siblings are sampled without replacement and verified by exact recursive rejection. The pipeline needs a `drafter`.
 
     Args:
         window: drafts per pass. They are spent on the tree that is likeliest to be accepted far.
@@ -149,7 +149,7 @@ class EagleScheduler(DecodingScheduler):
         return state
 
     def plan(self, state: EagleState, noise: PositionNoise) -> Query:
-        # No hidden state, no drafts: the first pass has none. Near the end part of the tree stands behind the image.
+        # No hidden state, no drafts: the first pass has none. Near the end part of the tree stands after the image.
         tree = state.tree = state.trees[-1 if state.passes else 0]
         state.share_noise(noise, len(tree.levels) + 1, len(state.trees))
         state.window = tree.size - 1
@@ -231,7 +231,7 @@ class EagleScheduler(DecodingScheduler):
             else:
                 query = self._catch_up(state)
             law = state.drafter.laws(query)  # [B, M, V]
-            siblings = draw_siblings(law, exponential, level.branches)  # [B, M, K]
+            siblings = sample_siblings(law, exponential, level.branches)  # [B, M, K]
             tokens = torch.cat([tokens, siblings.flatten(1).index_select(1, level.guesses)], 1)
             laws.append(law)
         state.draft_laws = torch.cat(laws, 1)
@@ -260,7 +260,7 @@ class EagleScheduler(DecodingScheduler):
 
 
 class SeededEagleScheduler(EagleScheduler):
-    """EAGLE drafts drawn with the noise that the target will draw with: token-identical to `AutoregressiveScheduler`.
+    """EAGLE drafts sampled with the noise of the target: token-identical to `AutoregressiveScheduler`.
 
     A guess holds if it equals argmax(p / noise). The drafter guesses argmax(q / noise) and the runners-up, which are
     its siblings without replacement.

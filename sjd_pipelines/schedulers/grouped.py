@@ -47,7 +47,7 @@ class GroupedSJDScheduler(SJDScheduler):
 
     Groups are made anew for every draft from the ranking by target probability. A rejected draft is replaced from the
     residual of single tokens, as in the paper. Unlike there, groups by default keep to the tokens that top-k and top-p
-    leave: behind a sharp nucleus the paper's rule accepts what truncation was set to avoid. Distances are measured in
+    leave: with a sharp nucleus the paper's rule accepts what truncation was set to avoid. Distances are measured in
     units of the codebook, where the release has one bound for one model.
 
     Args:

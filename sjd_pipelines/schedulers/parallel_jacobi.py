@@ -141,9 +141,9 @@ class ParallelJacobiScheduler(RowParallelScheduler):
             drafted = drafted & (offset < front + leads)  # rows that follow replace a rejected draft from p
         elif not self.config.coupled:
             keep = keep & (offset < gained - 1)
-            drafted = drafted & (offset < gained)  # those after the front are drawn anew
+            drafted = drafted & (offset < gained)  # those after the front are sampled anew
 
-        # Most slots are drawn anew: to pick them out would cost more than it saves.
+        # Most slots are sampled anew: to pick them out would cost more than it saves.
         draft_law = draft_law.masked_fill_(~drafted[..., None], 0.0)
         law = self.acceptance.residual(slots.target, draft_law, slots.drafts)
         tokens = torch.where(keep, slots.drafts, race(law, slots.exponential()))

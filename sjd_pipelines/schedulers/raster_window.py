@@ -27,7 +27,7 @@ from .verification import leading
 
 @dataclass
 class Slots:
-    """The slots of one pass, as the choices see them. Slot W, behind the last draft, has none.
+    """The slots of one pass, as the choices see them. Slot W, after the last draft, has none.
 
     Attributes:
         target: `[B, W + 1, V]` float32, the model's law at each slot given the drafts before it.
@@ -93,11 +93,11 @@ class DraftWindow(DecodingScheduler):
 
     # Drafts and initial guesses of one position share one noise vector (Gumbel coupling) or take fresh noise.
     shares_noise: ClassVar[bool] = False
-    # Positions behind the window that this noise is asked of.
+    # Positions after the window that this noise is asked of.
     noise_ahead: int = 0
-    # Verification compares drafts with the law they were drawn from.
+    # Verification compares drafts with the law they were sampled from.
     stores_laws: ClassVar[bool] = True
-    # Slots behind the window that a query uses.
+    # Slots after the window that a query uses.
     scratch: int = 0
     # What `start` returns.
     state_type: ClassVar[type[DecodingState]] = DecodingState
@@ -136,14 +136,14 @@ class DraftWindow(DecodingScheduler):
 
         Returns:
             A query of Q = 1 + W slots: the last committed token, then the drafts. Near the end some of them stand
-            behind the image: Q is the same to the last pass.
+            after the image: Q is the same to the last pass.
         """
         window = min(self._next_window(state), state.layout.num_tokens)
         # Slots up to the old window's end hold redrafts; the host knows how many enter without asking the device.
         fresh = max(count + window - reach for count, reach in zip(state.counts, state.reaches))
         if self.shares_noise:
-            behind = 1 + self.noise_ahead  # the slot behind the last draft draws as well
-            state.share_noise(noise, window + behind, min(self.window, state.layout.num_tokens) + behind)
+            after = 1 + self.noise_ahead  # the slot after the last draft samples as well
+            state.share_noise(noise, window + after, min(self.window, state.layout.num_tokens) + after)
         if fresh > 0 and window > 0:
             self._initialise(state, noise, fresh)
         state.window = window
@@ -174,7 +174,7 @@ class DraftWindow(DecodingScheduler):
         return self.config.get("initialise", "random")
 
     def _initialise(self, state: DecodingState, noise: PositionNoise, fresh: int) -> None:
-        """Guess tokens for `fresh` positions behind `state.drafted`, in place."""
+        """Guess tokens for `fresh` positions after `state.drafted`, in place."""
         positions = state.drafted[:, None] + torch.arange(fresh, device=state.drafted.device)  # [B, F]
         # A row that advanced less than the furthest one needs fewer; its surplus lands in the margin.
         positions = positions.clamp(max=state.canvas.shape[1] - 1)
@@ -206,7 +206,7 @@ class RasterWindowScheduler(DraftWindow):
 
     @abstractmethod
     def redraft(self, slots: Slots) -> torch.Tensor:
-        """The token committed at the front, and new guesses behind it whose law is `slots.target`: `[B, W + 1]` int64.
+        """The token committed at the front, and new guesses after it whose law is `slots.target`: `[B, W + 1]` int64.
 
         What it says of the slots in front of that is not used.
         """

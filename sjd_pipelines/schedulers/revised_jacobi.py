@@ -54,7 +54,7 @@ class RevisedState(DecodingState):
 class RevisedJacobiScheduler(SeededJacobiScheduler):
     """Token-identical to `AutoregressiveScheduler` for the same seed, in fewer passes than Jacobi drafts alone.
 
-    The target made its choices in a window behind drafts some of which have turned out wrong. A draft reviser says
+    The target made its choices in a window after drafts some of which have turned out wrong. A draft reviser says
     what that changes, and the seed's noise chooses again. Where nothing has changed the target's own choice stays, so
     that a weak reviser does little harm; nothing it says is kept unless the target agrees.
     The pipeline needs a `reviser`.
@@ -62,7 +62,7 @@ class RevisedJacobiScheduler(SeededJacobiScheduler):
     Args:
         window: drafts verified per pass, or "auto".
         reach: drafts that are revised: the first ones of the window. The target itself revises those
-            behind them several times before their turn comes.
+            after them several times before their turn comes.
         revisions: times they are revised before each pass of the target. Each lets a change spread one
             token further.
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.

@@ -1,7 +1,7 @@
 """The loop that row-parallel decoders share: several rows of the image grow at once, each from its own left end.
 
 A row opens when the row above is `delay` columns ahead. A member of the family decides what the slots of the open
-rows become. The context of a token lacks what the rows above have not drawn yet, so all members are approximate.
+rows become. The context of a token lacks what the rows above have not sampled yet, so all members are approximate.
 
 How far each row has come is known to the host, which lays out the next pass: these are a few numbers per open row.
 """
@@ -185,7 +185,7 @@ class RowSlots:
         return self.noise.uniform(self.positions, Purpose.ACCEPT, self.state.passes)
 
     def exponential(self) -> torch.Tensor:
-        """`[B, Q, V]`: noise to draw with that is new in every pass."""
+        """`[B, Q, V]`: noise to sample with that is new in every pass."""
         return self.noise.exponential(self.positions, Purpose.RESIDUAL, self.target.shape[-1], self.state.passes)
 
 
@@ -248,7 +248,7 @@ class RowParallelScheduler(DecodingScheduler):
         return [*(-(-usual * 3**step // 4**step) for step in reversed(range(SIZES))), most]
 
     def margin(self, layout: ImageTokenLayout) -> int:
-        # Padding slots stand behind the image, because no two slots of a pass may share a position.
+        # Padding slots stand after the image, because no two slots of a pass may share a position.
         return self.sizes(layout)[-1] + 1
 
     def start(
@@ -327,12 +327,12 @@ class RowParallelScheduler(DecodingScheduler):
             row.above = rows[row.number - 1].final if row.number else layout.columns
             if row.final == layout.columns:
                 # Its last token is fed once more, unless it opens the next row in the same pass.
-                behind = rows[row.number + 1 :]
-                needed = not row.closed and behind and (layout.row_end is not None or behind[0].final > 0)
+                after = rows[row.number + 1 :]
+                needed = not row.closed and after and (layout.row_end is not None or after[0].final > 0)
                 row.growing, row.closed, row.slots = False, True, int(bool(needed))
             else:
                 row.growing = row.final > 0 or row.above >= self.delay(layout)
-                # Drafts stay below what is final in the row above, and leave the last column to the token behind them.
+                # Drafts stay below what is final in the row above, and leave the last column to the token after them.
                 drafts = min(row.above + 1, layout.columns) - 1 - row.final
                 drafts = min(max(drafts, 0), self.drafts(layout))
                 row.slots = 1 + drafts if row.growing else 0
@@ -352,10 +352,10 @@ def _slots_of(row: Row, start: int, end: int, layout: ImageTokenLayout) -> list[
 
 
 def _padded(slots: tuple[list[RowSlot], ...], state: RowDecodingState, length: int) -> list[list[RowSlot]]:
-    """`length` slots for every image; those in excess stand behind it."""
-    behind = state.layout.num_tokens + 1
+    """`length` slots for every image; those in excess stand after it."""
+    after = state.layout.num_tokens + 1
     return [
-        present + [RowSlot(rows[-1], 0, 0, behind + index, open=False) for index in range(len(present), length)]
+        present + [RowSlot(rows[-1], 0, 0, after + index, open=False) for index in range(len(present), length)]
         for present, rows in zip(slots, state.images)
     ]
 

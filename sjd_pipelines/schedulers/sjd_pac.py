@@ -1,4 +1,4 @@
-"""SJD-PAC: coupled speculative Jacobi decoding with several guesses for the positions right behind the front.
+"""SJD-PAC: coupled speculative Jacobi decoding with several guesses for the positions right after the front.
 
 Proactive drafting is the tree, adaptive continuation the maximal coupling of redrafts with old drafts (Kang et al.
 2026, arXiv 2603.18599). The paper's release tests siblings independently and takes the longest path, which is biased;
@@ -23,7 +23,7 @@ from ..decoding.state import DecodingState
 from ..decoding.target import Companion
 from .declaration import Card, Setting, WindowOrAuto, shown
 from .draft_tree import DraftTree, draft_trees, nodes_of_full_tree
-from .drafting import Initialise, draw_siblings
+from .drafting import Initialise, sample_siblings
 from .raster_window import DraftWindow
 from .rules.speculative import Drafted, Speculative
 from .side_slots import beside
@@ -79,7 +79,7 @@ class PathSlots:
         uniforms: `[B, W]`: numbers in [0, 1) that decide over the drafts of the main chain.
         chosen: `[B, D]` bool: whether a sibling was accepted at each level.
         side: `[B, D]` int64: the path's nodes by `DraftTree.side_number`.
-        left: `[B, D, V]` float32: the laws of what is drawn at each level if none was.
+        left: `[B, D, V]` float32: the laws of what is sampled at each level if none was.
         state: the run before this pass is committed.
         noise: position-addressed random numbers.
         keep: `[B, W]` bool, which drafts passed, once that is known.
@@ -103,9 +103,9 @@ class PathSlots:
 
 
 class SJDPACScheduler(DraftWindow):
-    """Maximal coupling (`CoupledSJDScheduler`) plus a tree of siblings behind the last committed token.
+    """Maximal coupling (`CoupledSJDScheduler`) plus a tree of siblings after the last committed token.
 
-    The first `depth` positions of the window have `branches` guesses each, drawn without replacement from the law of
+    The first `depth` positions of the window have `branches` guesses each, sampled without replacement from the law of
     the position, and every combination of them is verified: branches + ... + branches ** depth slots, of which
     `depth` are the window's own. The laws are those that the last pass left, so the tree costs no pass of its own.
 
@@ -183,7 +183,7 @@ class SJDPACScheduler(DraftWindow):
         # Given the first sibling, the others have its law without it; fresh noise keeps them independent of it.
         exponential = noise.exponential(near, Purpose.SAMPLE, state.layout.vocabulary_size, state.passes)
         others = state.laws.read(near).scatter(-1, first, 0.0)
-        return torch.cat([first, draw_siblings(others, exponential, branches - 1)], -1)
+        return torch.cat([first, sample_siblings(others, exponential, branches - 1)], -1)
 
     def step(
         self, probabilities: torch.Tensor, query: Query, state: SiblingState, noise: PositionNoise
@@ -214,7 +214,7 @@ class SJDPACScheduler(DraftWindow):
         return torch.cat([slots.chosen, self.acceptance.accept(chain, slots.uniforms[:, depth:])], 1)
 
     def redraft(self, slots: PathSlots) -> torch.Tensor:
-        """What passed, and draws from the residual elsewhere, as `CoupledSJDScheduler`: `[B, 1 + W]` int64."""
+        """What passed, and samples from the residual elsewhere, as `CoupledSJDScheduler`: `[B, 1 + W]` int64."""
         depth, (batch, window) = slots.depth, slots.guesses.shape
         rejected = depth + rejected_slots(slots.keep[:, depth:])  # [B, R]
         redrawn = pad(rejected, (0, 1), value=window)
@@ -247,7 +247,7 @@ class SJDPACScheduler(DraftWindow):
         levels = zip(*(values.split(1, 1) for values in (draft_law, siblings, uniforms[:, :depth])))
         for step, level in enumerate(levels):
             passed, left = self.acceptance.choose(path[-1], *level, window, slice(step, step + 1))
-            # Where no sibling passes, the first one's node is as near as any to the token drawn instead.
+            # Where no sibling passes, the first one's node is as near as any to the token sampled instead.
             node = tree.children[node, passed % branches]
             nodes.append(node)
             chosen.append(passed)

@@ -64,8 +64,8 @@ class SJDPlusPlusScheduler(SJDScheduler):
         tokens = super().redraft(slots)
         confidence, threshold = self.config.confidence, self.config.reuse_threshold
         reused = confident(slots.drafted.probability, slots.drafted.draft_probability, confidence, threshold)
-        behind = torch.arange(reused.shape[1], device=reused.device) > slots.accepted[:, None]  # [B, W]
-        tokens[:, :-1] = torch.where(reused & behind, slots.drafts, tokens[:, :-1])
+        after = torch.arange(reused.shape[1], device=reused.device) > slots.accepted[:, None]  # [B, W]
+        tokens[:, :-1] = torch.where(reused & after, slots.drafts, tokens[:, :-1])
         return tokens
 
 
@@ -74,12 +74,12 @@ def confident(
 ) -> torch.Tensor:
     """Drafts worth keeping though not yet verified: p/q (`ratio`) or p (`probability`) above a threshold.
 
-    SJD++ (Teng et al. 2025, arXiv 2512.07503) reuses confident drafts; it looks at the drawn token, so what is kept
+    SJD++ (Teng et al. 2025, arXiv 2512.07503) reuses confident drafts; it looks at the sampled token, so what is kept
     no longer has the law stored with it.
 
     Args:
         probability: `[B, W]` float32, of each draft under the target.
-        draft_probability: `[B, W]` float32, of each draft under the law it was drawn from.
+        draft_probability: `[B, W]` float32, of each draft under the law it was sampled from.
         confidence: `ratio` or `probability`.
         threshold: drafts above it stay.
 

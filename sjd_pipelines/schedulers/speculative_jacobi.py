@@ -32,7 +32,7 @@ class SJDScheduler(RasterWindowScheduler):
         window: drafts verified per pass, or "auto".
         initialise: how a slot that enters the window is guessed. The paper's choices are `random`, `repeat-left`,
             `repeat-above`, `sample-left` and `sample-above`, which hold the guess to be certain; `uniform`,
-            `law-left` and `law-above` store the law the guess was really drawn from.
+            `law-left` and `law-above` store the law the guess was really sampled from.
     """
 
     label = "lossless"
@@ -54,7 +54,7 @@ class SJDScheduler(RasterWindowScheduler):
         return self.acceptance.accept(slots.drafted, slots.uniforms)
 
     def redraft(self, slots: Slots) -> torch.Tensor:
-        # The token at the front has the noise that its redraft would have had: no draft was drawn with it.
+        # The token at the front has the noise that its redraft would have had: no draft was sampled with it.
         first = 0
         if look_is_free(slots.accepted):
             first = int(slots.accepted.min())

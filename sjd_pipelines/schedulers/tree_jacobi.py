@@ -123,7 +123,7 @@ class TreeJacobiScheduler(DraftWindow):
 
     @property
     def scratch(self) -> int:
-        """Slots behind the window that hold the branches."""
+        """Slots after the window that hold the branches."""
         return self.config.branches * self.config.depth
 
     @property
@@ -200,7 +200,7 @@ class TreeJacobiScheduler(DraftWindow):
         doubt = 0.5 * at_drafts(scores, runner_up) / best
 
         accepted = leading(exact_match(query.token_ids[:, 1 : window + 1], choices[:, :window]))  # [B]
-        side = choices[:, window + 1 :].unflatten(1, (count, depth))  # [B, K, D]: choices behind each branch token
+        side = choices[:, window + 1 :].unflatten(1, (count, depth))  # [B, K, D]: choices after each branch token
         correct = choices.gather(1, accepted[:, None])  # [B, 1]
         taken = (branches.index == accepted[:, None]) & (branches.tokens[..., 0] == correct)  # [B, K], one at most
         hit = taken.any(1)
@@ -208,14 +208,14 @@ class TreeJacobiScheduler(DraftWindow):
         followed = leading(exact_match(branches.tokens[..., 1:], side[..., :-1]).flatten(0, 1)).unflatten(
             0, (-1, count)
         )
-        followed = followed.gather(1, chosen[:, None])[:, 0]  # [B]: tokens behind the runner-up that hold
+        followed = followed.gather(1, chosen[:, None])[:, 0]  # [B]: tokens after the runner-up that hold
         gained = torch.where(hit, (accepted + 2 + followed).clamp(max=window + 1), accepted + 1)
 
         # The query slot whose output speaks for each window position: the branch's where it was taken.
         index = torch.arange(window + 1, device=gained.device).expand(len(gained), -1)
-        behind = index - accepted[:, None] - 1
-        on_branch = hit[:, None] & (behind >= 0) & (behind < depth)
-        state.path = path = torch.where(on_branch, window + 1 + chosen[:, None] * depth + behind, index)  # [B, 1 + W]
+        after = index - accepted[:, None] - 1
+        on_branch = hit[:, None] & (after >= 0) & (after < depth)
+        state.path = path = torch.where(on_branch, window + 1 + chosen[:, None] * depth + after, index)  # [B, 1 + W]
         positions = query.predicts[:, : window + 1]
         state.canvas.scatter_(1, positions, choices.gather(1, path))
         state.runner_up.scatter_(1, positions, runner_up.gather(1, path))

@@ -30,7 +30,7 @@ Adaptive = Annotated[
 
 
 class ZipARScheduler(RowParallelScheduler):
-    """ZipAR (He et al. 2024, arXiv 2412.04062): a token is drawn once the row above is `delay` columns ahead.
+    """ZipAR (He et al. 2024, arXiv 2412.04062): a token is sampled once the row above is `delay` columns ahead.
 
     An image of R rows and C columns takes C + (R - 1) * delay passes. A delay of C columns is sequential decoding.
 

@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from sjd_pipelines.schedulers.drafting import draw_siblings
+from sjd_pipelines.schedulers.drafting import sample_siblings
 from sjd_pipelines.schedulers.rules.speculative import Speculative, residual, speculative_accept
 
 choose = Speculative().choose
@@ -24,7 +24,7 @@ def outcome(p, q, count, seed, verify):
     """Frequencies `[V]` of the token that `verify` ends with."""
     generator = torch.Generator().manual_seed(seed)
     p, q = p.expand(DRAWS, -1), q.expand(DRAWS, -1)
-    siblings = draw_siblings(q, torch.empty(q.shape).exponential_(generator=generator), count)
+    siblings = sample_siblings(q, torch.empty(q.shape).exponential_(generator=generator), count)
     accepted, rest = verify(p, q, siblings, torch.rand(siblings.shape, generator=generator))
     other = (rest / torch.empty(rest.shape).exponential_(generator=generator)).argmax(-1)
     tokens = torch.cat([siblings, other[:, None]], -1).gather(-1, accepted[:, None])
@@ -63,7 +63,7 @@ def test_broken_recursions_are_caught(broken):
 def test_siblings_are_drawn_without_replacement_in_the_order_of_the_race():
     _, q = laws(3)
     noise = torch.empty(DRAWS, VOCABULARY).exponential_(generator=torch.Generator().manual_seed(0))
-    siblings = draw_siblings(q.expand(DRAWS, -1), noise, 2)
+    siblings = sample_siblings(q.expand(DRAWS, -1), noise, 2)
     for first, second in permutations(range(VOCABULARY), 2):
         expected = q[first] * q[second] / (1 - q[first])
         measured = (siblings == torch.tensor([first, second])).all(-1).float().mean()
@@ -95,7 +95,7 @@ def test_the_residual_is_that_of_the_recursion():
 def test_leading_shapes_are_kept():
     p, q = laws(5)
     noise = torch.empty(2, 3, VOCABULARY).exponential_(generator=torch.Generator().manual_seed(0))
-    siblings = draw_siblings(q.expand(2, 3, -1), noise, 2)
+    siblings = sample_siblings(q.expand(2, 3, -1), noise, 2)
     accepted, rest = choose(p.expand(2, 3, -1), q.expand(2, 3, -1), siblings, torch.full((2, 3, 2), 0.5))
     assert accepted.shape == (2, 3)
     assert rest.shape == (2, 3, VOCABULARY)

@@ -25,7 +25,7 @@ class Drafted:
     Attributes:
         target: `[B, D, V]` float32, p of each draft, after guidance, mask, temperature and truncation.
         tokens: `[B, D]` int64.
-        law_at: tokens, `[B, D]` or `[B, D, K]` int64, to their probability under q, the law the draft was drawn from.
+        law_at: tokens, `[B, D]` or `[B, D, K]` int64, to their probability under q, the law of the draft.
         span: how many drafts a path of this pass has at most.
         depth: how many drafts stand in front of each, as an index of `[span]` that gives `[D]` or `[B, D]`.
         useful: how many drafts of `span` the slowest picture can still use, a number on the device; None: all.
@@ -45,7 +45,7 @@ class Drafted:
 
     @cached_property
     def draft_probability(self) -> torch.Tensor:
-        """`[B, D]`: of each draft under the law it was drawn from."""
+        """`[B, D]`: of each draft under the law it was sampled from."""
         return self.law_at(self.tokens)
 
 
@@ -101,7 +101,7 @@ class Speculative:
         Args:
             target: `[..., V]` float32, p, rows sum to one.
             draft_law: `[..., V]` float32, q, rows sum to one, or to zero where nothing is drafted.
-            siblings: `[..., K]` int64, drawn from `draft_law` in this order without replacement.
+            siblings: `[..., K]` int64, sampled from `draft_law` in this order without replacement.
             uniforms: `[..., K]` float32 in [0, 1), independent of each other and of the draws.
             span: as in `Drafted`.
             depth: as in `Drafted`.
@@ -116,15 +116,15 @@ class Speculative:
         accepted = torch.zeros_like(siblings[..., 0])
         for index, (token, uniform) in enumerate(zip(siblings.unbind(-1), uniforms.unbind(-1))):
             drafted = Drafted(target, token, lookup(draft_law), span, depth, useful)
-            drawn = drafted.draft_probability > 0
-            failed = failed > (drawn & self.accept(drafted, uniform))  # bools: failed before, and now too
+            sampled = drafted.draft_probability > 0
+            failed = failed > (sampled & self.accept(drafted, uniform))  # bools: failed before, and now too
             accepted = accepted + failed
             if look_is_free(failed) and not failed.any():
                 break
             left = (target - self.taken(target, draft_law, token)).clamp_(min=0)
             mass = left.sum(-1, keepdim=True)
             # No mass left: p and q are equal up to rounding, and what was rejected could not be.
-            target = torch.where(drawn[..., None] & (mass > 0), left / mass, target)
+            target = torch.where(sampled[..., None] & (mass > 0), left / mass, target)
             if index + 1 < count:
                 draft_law = draft_law.scatter(-1, token[..., None], 0.0)
                 draft_law = draft_law / draft_law.sum(-1, keepdim=True).clamp(min=torch.finfo(draft_law.dtype).tiny)
