@@ -73,7 +73,7 @@ def local_file(source: str | Path, hub_options: dict[str, Any]) -> Path:
     path = Path(source).expanduser()
     if path.is_file():
         return path
-    text = str(source)
+    text = _text(source, "file")
     if text.count("/") < 2 or text.startswith((".", "/", "~")):
         raise OSError(f"{text} is neither a file nor a file on the hub (owner/name/file).")
     owner, name, inside = text.split("/", 2)
@@ -87,14 +87,24 @@ def local_folder(source: str | Path, hub_options: dict[str, Any], files: Sequenc
         return path
     if path.is_file():
         raise OSError(f"{path} is a file; from_pretrained takes the folder that holds config.json and its weights.")
-    text = str(source)
+    text = _text(source, "folder")
     if "/" not in text:
         raise OSError(
             f"{text} is neither a bundled model ({', '.join(BUNDLED)}) nor a folder; a hub id has the form owner/name."
         )
-    if text.count("/") != 1 or text.startswith((".", "/", "~")):
+    if text.count("/") != 1 or text.startswith((".", "/", "~")) or text.endswith("/"):
         raise OSError(f"{text} is neither a folder nor a hub id (owner/name).")
     return Path(snapshot_download(text, allow_patterns=list(files), **hub_options))
+
+
+def _text(source: str | Path, kind: str) -> str:
+    """What is not on disk, as a name. Raises `OSError` for a `Path`, which means nothing else."""
+    if not isinstance(source, Path):
+        return source
+    name, hint = source.as_posix(), ""
+    if name in BUNDLED or ("/" in name and not name.startswith((".", "/", "~"))):
+        hint = f"; give a bundled model, or what is on the hub, as text: {name!r}"
+    raise OSError(f"{source}: there is no such {kind}, and a Path always means one on disk{hint}.")
 
 
 def find_family(folder: Path) -> type:

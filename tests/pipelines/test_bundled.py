@@ -72,6 +72,21 @@ def test_a_name_of_nothing_lists_the_bundled_ones(here):
         SJDAutoRegressivePipeline.from_pretrained("./emoji-janus")
 
 
+@pytest.mark.parametrize("name", [DEFAULT, "owner/name", "mine", "/absent/mine", "../mine"])
+def test_a_path_is_a_folder_and_nothing_else(here, name):
+    hint = f"; give a bundled model, or what is on the hub, as text: '{name}'" * (name in (DEFAULT, "owner/name"))
+    message = f"^{name}: there is no such folder, and a Path always means one on disk{hint}\\.$"
+    with pytest.raises(OSError, match=message):
+        SJDAutoRegressivePipeline.from_pretrained(Path(name))
+    with pytest.raises(OSError, match=rf"^{name}/x\.pt: there is no such file, and a Path always means one on disk"):
+        SJDAutoRegressivePipeline.from_single_file(Path(name, "x.pt"))
+
+
+def test_a_text_that_ends_in_a_slash_is_no_hub_id(here):
+    with pytest.raises(OSError, match=r"^emoji-janus/ is neither a folder nor a hub id"):
+        SJDAutoRegressivePipeline.from_pretrained("emoji-janus/")
+
+
 def test_another_class_says_which_one_to_use():
     message = "^emoji-janus holds a SJDJanusPipeline, not a SJDEmu3Pipeline; load it with SJDJanusPipeline.$"
     for source in ("emoji-janus", None):
