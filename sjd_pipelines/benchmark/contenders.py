@@ -1,5 +1,6 @@
 """Who takes part in a comparison: schedulers with their settings, and the approximate ones over their bounds."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -21,13 +22,9 @@ class Contender:
     name: str
     scheduler: DecodingScheduler | None
 
-    @property
-    def label(self) -> str:
-        return self.scheduler.label if self.scheduler else "lossless"
-
     def label_at(self, temperature: float) -> str:
         """What it claims of calls at this temperature."""
-        return self.scheduler.label_at(temperature) if self.scheduler else self.label
+        return self.scheduler.label_at(temperature) if self.scheduler else "lossless"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -45,6 +42,11 @@ class Contender:
         if self.scheduler is None:
             return None
         return self.scheduler.unsuited(pipe.image_layout(None, None), pipe.companions())
+
+
+def labels_at(contenders: Iterable[Contender], temperature: float) -> dict[str, str]:
+    """What each claims of calls at this temperature, by its key."""
+    return {contender.key: contender.label_at(temperature) for contender in contenders}
 
 
 def at_defaults(names: list[str] | None = None) -> tuple[Contender, ...]:

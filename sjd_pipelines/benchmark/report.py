@@ -10,7 +10,7 @@ from typing import Any
 from ..emoji.judge import ceilings
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.pictures import data_uri, render_tokens, to_pictures
-from .contenders import RELAXED_FAMILIES, Contender, RelaxedFamily
+from .contenders import RELAXED_FAMILIES, Contender, RelaxedFamily, labels_at
 from .drawing import benchmark_scenes, draw
 from .exactness import enumerable_pipeline, judge
 from .journal import Journal
@@ -120,13 +120,14 @@ class _ReportRun:
         method |= {"sampling": self.sampling, "sweep_sampling": SWEEP_SAMPLING}
         method |= {"families": [family.title for family in config.families]}
         facts = {"model": config.model} | pipeline_facts(self.pipe)
-        contenders = {contender.key: contender.label for contender in self.contenders}
+        temperature = self.sampling["temperature"]
+        contenders = labels_at(self.contenders, temperature)
         self.journal.begin({"facts": facts, "method": method, "contenders": contenders})
         labels, seconds = self.labels(), self.seconds()
         entries = [
             {
                 "name": contender.name,
-                "label": contender.label,
+                "label": contender.label_at(temperature),
                 "paper": contender.scheduler.paper,
                 "settings": contender.settings,
                 "exactness": verdict,
@@ -164,14 +165,17 @@ class _ReportRun:
             scheduler = contender.scheduler
             if "window" in contender.settings:  # wider than the enumerable picture shows less
                 scheduler = type(scheduler).from_config(scheduler.config, window=TOY_WINDOW)
-            verdicts.append(self.verdict(toy, Contender(contender.name, scheduler)))
+            verdicts.append(self.verdict(toy, Contender(contender.name, scheduler), self.sampling["temperature"]))
             self.progress("labels", index + 1, len(self.contenders))
         return verdicts
 
-    def verdict(self, toy: SJDAutoRegressivePipeline, contender: Contender) -> dict[str, Any]:
-        key = f"label {toy.image_layout(None, None).num_tokens} tokens {contender.key}"
+    def verdict(
+        self, toy: SJDAutoRegressivePipeline, contender: Contender, temperature: float = 1.0
+    ) -> dict[str, Any]:
+        key = f"label {toy.image_layout(None, None).num_tokens} tokens temperature={temperature} {contender.key}"
+        config = self.config
         return self.journal.measure(
-            key, lambda: asdict(judge(toy, contender.scheduler, self.config.samples, self.config.seed))
+            key, lambda: asdict(judge(toy, contender.scheduler, config.samples, config.seed, temperature))
         )
 
     def seconds(self) -> dict[str, dict[str, Any]]:
@@ -233,12 +237,12 @@ class _ReportRun:
 
     def curves(self) -> dict[str, dict[str, Any]]:
         """Tokens per pass and seconds per picture over window, guidance, temperature and top-k."""
-        wanted = self.config.curves
+        wanted, labels = self.config.curves, labels_at(self.contenders, SWEEP_SAMPLING["temperature"])
         drawn = [
             contender
             for contender in self.contenders
             if contender.name not in UNSWEPT
-            and (contender.label != "approximate" if wanted is None else contender.name in wanted)
+            and (labels[contender.key] != "approximate" if wanted is None else contender.name in wanted)
         ]
         captions = [caption for caption, _ in benchmark_scenes(self.config.swept, self.config.seed)]
         sweeps = {}
@@ -251,7 +255,7 @@ class _ReportRun:
                 key = f"{name}={value} {contender.key}"
                 points[contender.name].append(self.journal.measure(key, self.point, contender, name, value, captions))
                 self.progress(f"curves over {name}", step + 1, len(values) * len(swept))
-            curves = [{"name": c.name, "label": c.label, "points": points[c.name]} for c in swept]
+            curves = [{"name": c.name, "label": labels[c.key], "points": points[c.name]} for c in swept]
             sweeps[name] = {"values": list(values), "curves": curves}
         return sweeps
 

@@ -17,7 +17,7 @@ from ..emoji.judge import rates
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.pictures import render_tokens
 from ..schedulers import AutoregressiveScheduler
-from .contenders import Contender
+from .contenders import Contender, labels_at
 from .drawing import benchmark_scenes, draw, score_run
 from .journal import Journal
 from .library import check_library
@@ -158,7 +158,7 @@ def measure_speed(
     own = ("prompts", "repeats", "batch_size", "seed", "library", "fidelity")
     method = {name: getattr(config, name) for name in own} | {"captions": captions, "sampling": sampling}
     journal = journal or Journal()
-    journal.begin({"facts": facts, "method": method, "contenders": {c.key: c.label for c in contenders}})
+    journal.begin({"facts": facts, "method": method, "contenders": labels_at(contenders, sampling["temperature"])})
 
     starts = range(0, config.prompts, config.batch_size)
     total = len(contenders) * (1 + config.repeats * len(starts))

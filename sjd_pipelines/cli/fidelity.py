@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def measure(pipe: Any, arguments: argparse.Namespace, sampling: dict[str, float], journal: Any, progress: Any) -> dict:
     """Everything that `--json` writes."""
-    from ..benchmark.contenders import at_defaults
+    from ..benchmark.contenders import at_defaults, labels_at
     from ..benchmark.machine import pipeline_facts
     from ..benchmark.prompt_fidelity import can_be_judged, measure_fidelity
     from ..emoji.judge import ceilings
@@ -97,7 +97,8 @@ def measure(pipe: Any, arguments: argparse.Namespace, sampling: dict[str, float]
         "seed": arguments.seed,
         "sampling": pipe.sampling_defaults() | sampling,
     }
-    journal.begin({"facts": facts, "method": method, "contenders": {c.key: c.label for c in contenders}})
+    labels = labels_at(contenders, method["sampling"]["temperature"])
+    journal.begin({"facts": facts, "method": method, "contenders": labels})
     return {
         "facts": facts,
         "method": method,

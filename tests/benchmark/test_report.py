@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -113,6 +114,29 @@ def test_a_finished_journal_measures_nothing_again(toy, journal, report):
     again = json.loads(json.dumps(measure_report(toy, CONFIG, journal)))
     assert again == report
     assert journal.measurements == known
+
+
+@pytest.mark.parametrize(("temperature", "label"), [(0.0, "exact"), (0.5, "approximate")])
+def test_labels_are_those_of_the_temperature(toy, temperature, label):
+    config = ReportConfig(
+        at_defaults(["autoregressive", "jacobi"]),
+        "toy",
+        shown=1,
+        prompts=1,
+        per_kind=1,
+        sweeps=(),
+        families=(),
+        samples=100,
+        sampling={"temperature": temperature},
+    )
+    journal = Journal()
+    entry = measure_report(toy, config, journal)["schedulers"][1]
+    verdict = entry["exactness"]
+    assert [part["label"] for part in (entry, verdict, entry["speed"], entry["fidelity"])] == [label] * 4
+    assert (verdict["temperature"], verdict["identical"] == 1) == (temperature, label == "exact")
+    assert verdict["passed"]
+    with pytest.raises(ValueError, match=r"other settings: method\.sampling"):
+        measure_report(toy, replace(config, sampling={"temperature": 1.0}), journal)
 
 
 def test_the_page_stands_alone_and_names_every_scheduler(report):
