@@ -2,13 +2,14 @@
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ..decoding import ImageTokenLayout
 from .autoregressive import SJDAutoRegressivePipeline
@@ -19,6 +20,7 @@ FRAME_MILLISECONDS = 80
 LAST_FRAME_MILLISECONDS = 2000
 JPEG_QUALITY = 92
 GAP = 4  # pixels between the pictures of a contact sheet
+FONT, LETTER, LINE = 10, 6, 13  # of their captions, in pixels: size, mean width of a letter, distance of two lines
 # Black, violet, red, orange, light yellow: rises evenly in brightness, so it reads without colour as well.
 RAMP = ((0, 0, 5), (87, 15, 110), (186, 54, 84), (250, 140, 10), (252, 255, 163))
 
@@ -90,15 +92,23 @@ def to_pictures(pixels: torch.Tensor) -> list[Image.Image]:
     return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))
 
 
-def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = GAP) -> Image.Image:
-    """Pictures of one size in rows of `columns`, `gap` white pixels between them."""
+def contact_sheet(
+    pictures: Sequence[Image.Image], columns: int, gap: int = GAP, captions: Sequence[str] = ()
+) -> Image.Image:
+    """Pictures of one size in rows of `columns`, `gap` white pixels in between, `captions` below if any."""
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     width, height = pictures[0].size
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    texts = ["\n".join(textwrap.wrap(caption, width // LETTER)) for caption in captions]
+    foot = LINE * max((text.count("\n") + 1 for text in texts), default=0)
+    across, down = width + gap, height + foot + gap
+    sheet = Image.new("RGB", (columns * across - gap, rows * down - gap), "white")
+    pen = ImageDraw.Draw(sheet)
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
-        sheet.paste(picture, (column * (width + gap), row * (height + gap)))
+        sheet.paste(picture, (column * across, row * down))
+        if texts:
+            pen.text((column * across, row * down + height), texts[index], "black", ImageFont.load_default(FONT))
     return sheet
 
 

@@ -53,7 +53,7 @@ def evaluate(
     Args:
         per_kind: pictures for each of single, count and relation.
         schedulers: names as in `SCHEDULERS`, at their default settings.
-        grid: where to write a sheet of the first scheduler's first pictures of each kind, if anywhere.
+        grid: where to write a sheet of the first scheduler's first pictures of each kind, with their captions.
 
     Returns:
         `scores` by scheduler and kind, the sampling settings, and how far the training had come.
@@ -62,7 +62,7 @@ def evaluate(
     pipe = trained_pipeline(folder)
     scores = ceilings(partial(render_tokens, pipe), min(per_kind, 100), seed)
     sampling = {"guidance_scale": guidance_scale, "temperature": temperature, "top_p": top_p}
-    shown = []
+    shown, below = [], []
     for name in dict.fromkeys(schedulers):
         pipe.scheduler = SCHEDULERS[name]()
         for kind in KINDS:
@@ -73,10 +73,11 @@ def evaluate(
                 verdicts += [score_picture(picture, truth) for picture, truth in zip(pictures, truths)]
                 if name == schedulers[0] and start == 0:
                     shown += to_pictures(pictures[:SHOWN])
+                    below += captions[:SHOWN]
             scores[f"{name}, {kind}"] = rates(verdicts)
             print(name, kind, {key: round(rate, 3) for key, rate in rates(verdicts).items()}, flush=True)
     if grid is not None:
-        write_atomically(Path(grid), lambda path: contact_sheet(shown, 8).save(path, format="PNG"))
+        write_atomically(Path(grid), lambda path: contact_sheet(shown, 8, captions=below).save(path, format="PNG"))
     encoder_trained = PixelRecipe(Path(folder), "encoder").weights_file.exists()
     last = json.loads((Path(folder) / LOG_FILE).read_text().splitlines()[-1])
     return {

@@ -48,6 +48,19 @@ def test_contact_sheet():
     assert contact_sheet(pictures[:1], columns=5).size == (SIDE, SIDE)
 
 
+def test_contact_sheet_has_captions_below_its_pictures():
+    pictures = [Image.new("RGB", (64, 64), colour) for colour in ("red", "lime")]
+    sheet = contact_sheet(pictures, columns=2, captions=["a cat", "a dog left of a car"])
+    assert sheet.width == contact_sheet(pictures, columns=2).width
+    below = np.asarray(sheet.convert("L"))[64:]
+    assert (below[:, :64] < 128).any()
+    assert (below[:, 68:] < 128).any()
+    inked = (below < 128).any(0)
+    assert not inked[60:68].any()  # a caption stays below its own picture
+    assert (below[13:, :64] > 128).all()
+    assert (below[13:, 68:] < 128).any()
+
+
 def test_animation_rests_on_its_last_frame(tmp_path):
     frames = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "lime", "blue")]
     save_animation(frames, tmp_path / "a.gif")
