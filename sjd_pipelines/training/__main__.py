@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--schedulers", nargs="+", choices=SCHEDULERS, default=["autoregressive"], help="default: %(default)s"
     )
     scoring.add_argument("--threads", type=int, default=1)
+    scoring.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
     scoring.add_argument("--grid", type=Path, help="write a sheet of sample pictures here")
     scoring.add_argument("--results", type=Path, help="write the scores here, for `export`")
     writing = commands.add_parser("export")

@@ -47,6 +47,7 @@ def evaluate(
     threads: int = 1,
     schedulers: tuple[str, ...] = ("autoregressive",),
     grid: str | Path | None = None,
+    device: str = "cpu",
 ) -> dict:
     """Draw held-out captions with every scheduler named, and judge the pictures.
 
@@ -54,12 +55,13 @@ def evaluate(
         per_kind: pictures for each of single, count and relation.
         schedulers: names as in `SCHEDULERS`, at their default settings.
         grid: where to write a sheet of the first scheduler's first pictures of each kind, with their captions.
+        device: where they are drawn.
 
     Returns:
         `scores` by scheduler and kind, the sampling settings, and how far the training had come.
     """
     torch.set_num_threads(threads)
-    pipe = trained_pipeline(folder)
+    pipe = trained_pipeline(folder).to(device)
     scores = ceilings(partial(render_tokens, pipe), min(per_kind, 100), seed)
     sampling = {"guidance_scale": guidance_scale, "temperature": temperature, "top_p": top_p}
     shown, below = [], []
@@ -69,7 +71,7 @@ def evaluate(
             scenes, verdicts = held_out_scenes(per_kind, kind, seed), []
             for start in range(0, per_kind, BATCH):
                 captions, truths = zip(*scenes[start : start + BATCH])
-                pictures = draw(pipe, captions, seed + start, sampling)
+                pictures = draw(pipe, captions, seed + start, sampling).cpu()
                 verdicts += [score_picture(picture, truth) for picture, truth in zip(pictures, truths)]
                 if name == schedulers[0] and start == 0:
                     shown += to_pictures(pictures[:SHOWN])
