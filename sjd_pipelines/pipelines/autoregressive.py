@@ -28,7 +28,15 @@ from ..decoding import (
 from ..models import Tiling, render_tiled
 from ..schedulers import DecodingScheduler, RevisedJacobiScheduler, SeededJacobiScheduler
 from .base import SJDPipeline
-from .inputs import check_call, check_generators, check_seeds, check_tensor_inputs
+from .inputs import (
+    check_call,
+    check_generators,
+    check_negatives,
+    check_sampling,
+    check_seeds,
+    check_size,
+    check_tensor_inputs,
+)
 from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
 from .prompts import EncodedPrompt
@@ -172,13 +180,13 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
         scheduler = self.scheduler if scheduler is None else scheduler
         prompts = self.prepare_prompts(prompt)
         sampling = self.prepare_sampling(guidance_scale, temperature, top_k, top_p)
-        check_call(prompts, negative_prompt, sampling, num_images_per_prompt, output_type)
+        num_images_per_prompt = check_call(prompts, num_images_per_prompt, output_type)
         batch_size = len(prompts) * num_images_per_prompt
-        check_generators(generator, batch_size)
+        generator = check_generators(generator, batch_size)
         seeds = check_seeds(seeds, generator, batch_size)
         tensor_inputs = check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
-        layout = self.image_layout(height, width)
-        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
+        layout = self.image_layout(*check_size(height, width))
+        negatives = check_negatives(negative_prompt, len(prompts))
         used_negatives = negatives if sampling.guided else None
         self.check_prompts(prompts, used_negatives, layout)
         self.check_scheduler(scheduler, layout)
@@ -264,9 +272,10 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
         top_k: int | None = None,
         top_p: float | None = None,
     ) -> Sampling:
-        """What is given, and the checkpoint's defaults for what is not."""
+        """What is given, and the checkpoint's defaults for the rest; raises `ValueError` for what is out of range."""
         given = {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-        return Sampling(**self.sampling_defaults() | {name: one for name, one in given.items() if one is not None})
+        given = {name: value for name, value in given.items() if value is not None}
+        return Sampling(**check_sampling(**self.sampling_defaults() | given))
 
     def prepare_target(
         self, prompt: EncodedPrompt, layout: ImageTokenLayout, sampling: Sampling, margin: int = 0

@@ -5,43 +5,46 @@ The command line checks its options here too, before it loads torch.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import asdict
-from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ..ranges import Range
 
 if TYPE_CHECKING:
     import torch
 
-    from ..decoding import Sampling
-
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+AT_ONCE = Range(1, 2**16, whole=True)  # pictures; what memory allows is less
+SEED = Range(0, 2**63 - 1, whole=True)
+SIDE = Range(1, 2**14, whole=True)  # pixels
+# Temperatures so low, and guidance so strong, that logits stay finite in float32.
+SAMPLING = {
+    "guidance_scale": Range(0, 1000),
+    "temperature": Range(1e-6, 1000, zero=True),
+    "top_k": Range(0, whole=True),
+    "top_p": Range(0, 1, above=True),
+}
 
 
-def check_call(
-    prompts: list[str],
-    negative_prompt: str | list[str] | None,
-    sampling: Sampling,
-    num_images_per_prompt: int,
-    output_type: str,
-) -> None:
-    """Raise `ValueError` for the first argument that is out of range or of the wrong type."""
-    _check_prompts(prompts, negative_prompt)
-    check_sampling(**asdict(sampling))
-    check_integer("num_images_per_prompt", num_images_per_prompt, 1)
+def check_call(prompts: list[str], num_images_per_prompt: int, output_type: str) -> int:
+    """The number of pictures per prompt. Raises `ValueError` for the first argument that is bad."""
+    _check_prompts(prompts)
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}.")
+    return AT_ONCE.check("num_images_per_prompt", num_images_per_prompt)
 
 
-def check_sampling(guidance_scale: float = 1.0, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> None:
-    """Raise `ValueError` for the first number that is out of range or of the wrong type."""
-    check_number("guidance_scale", guidance_scale, 0)
-    check_number("temperature", temperature, 0)
-    check_integer("top_k", top_k, 0)
-    check_number("top_p", top_p, 0)
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p must lie in (0, 1], got {top_p}.")
+def check_sampling(**options: Any) -> dict[str, int | float]:
+    """Options of `SAMPLING` as Python's numbers; raises `ValueError` for the first that is out of range or none."""
+    return {name: SAMPLING[name].check(name, value) for name, value in options.items()}
+
+
+def check_size(height: int | None, width: int | None) -> tuple[int | None, int | None]:
+    """A size in pixels as Python's numbers; raises `ValueError` for what is no size of any picture."""
+    sides = {"height": height, "width": width}
+    height, width = (side if side is None else SIDE.check(name, side) for name, side in sides.items())
+    return height, width
 
 
 def check_tensor_inputs(names: list[str] | None, known: list[str]) -> list[str]:
@@ -54,20 +57,23 @@ def check_tensor_inputs(names: list[str] | None, known: list[str]) -> list[str]:
     return names
 
 
-def check_generators(generator: torch.Generator | list[torch.Generator] | None, batch_size: int) -> None:
-    """Raise `ValueError` unless `generator` is None, one generator, or one per picture."""
+def check_generators(
+    generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int
+) -> torch.Generator | list[torch.Generator] | None:
+    """None, one generator or a list of one per picture; raises `ValueError` for anything else."""
     import torch
 
     if generator is None or isinstance(generator, torch.Generator):
-        return
-    if not isinstance(generator, list) or not all(isinstance(one, torch.Generator) for one in generator):
+        return generator
+    if not isinstance(generator, list | tuple) or not all(isinstance(one, torch.Generator) for one in generator):
         raise ValueError("generator must be a torch.Generator or a list of them.")
     if len(generator) != batch_size:
         raise ValueError(f"generator: got {len(generator)} for {batch_size} pictures; pass one, or one per picture.")
+    return list(generator)
 
 
 def check_seeds(
-    seeds: int | Iterable[int] | None, generator: torch.Generator | list[torch.Generator] | None, batch_size: int
+    seeds: int | Iterable[int] | None, generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int
 ) -> list[int] | None:
     """The seeds that are given, one per picture, as Python integers; None if none are.
 
@@ -78,13 +84,15 @@ def check_seeds(
         return None
     if generator is not None:
         raise ValueError("generator and seeds exclude each other; pass one of them.")
-    given = list(seeds) if isinstance(seeds, Iterable) else [seeds]
+    if not isinstance(seeds, Iterable) or getattr(seeds, "ndim", None) == 0:
+        seeds = [seeds]
+    given = list(seeds if hasattr(seeds, "__len__") else islice(seeds, batch_size + 1))
     for seed in given:
-        if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-            raise ValueError(f"seeds must be integers from 0 to 2**63 - 1, got {seed!r}.")
+        if refusal := SEED.refusal(seed):
+            raise ValueError(f"seeds {refusal.replace('an integer', 'integers')}.")
     if len(given) != batch_size:
         raise ValueError(f"seeds: got {len(given)} for {batch_size} pictures; pass one per picture.")
-    return [int(seed) for seed in given]
+    return [SEED.check("seeds", seed) for seed in given]
 
 
 def check_text_only(prompts: list[str], image_placeholder: str | None) -> None:
@@ -97,7 +105,37 @@ def check_text_only(prompts: list[str], image_placeholder: str | None) -> None:
         )
 
 
-def _check_prompts(prompts: list[str], negative_prompt: str | list[str] | None) -> None:
+def check_text(name: str, text: str) -> None:
+    """Raise `ValueError` for what no tokenizer reads: bytes that were not UTF-8, or half of a sign."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        place = f"{text[error.start]!a} at character {error.start + 1}"
+        raise ValueError(f"{name} is not valid text: {place}.") from None
+
+
+def check_prompt(number: int, prompt: str) -> None:
+    """Raise `ValueError` for a prompt, counted from 1, that asks for nothing or is no text."""
+    if not prompt.strip():
+        raise ValueError(f"prompt {number} is empty; say what to draw.")
+    check_text(f"prompt {number}", prompt)
+
+
+def check_negatives(negative_prompt: str | Sequence[str] | None, prompts: int) -> list[str] | None:
+    """One negative prompt for each of the prompts, or None; raises `ValueError` for what is neither that nor one."""
+    if negative_prompt is None:
+        return None
+    negatives = [negative_prompt] * prompts if isinstance(negative_prompt, str) else negative_prompt
+    if not isinstance(negatives, list | tuple) or not all(isinstance(text, str) for text in negatives):
+        raise ValueError("negative_prompt must be a string or a list of strings.")
+    for text in negatives:
+        check_text("negative_prompt", text)
+    if len(negatives) != prompts:
+        raise ValueError(f"negative_prompt: got {len(negatives)} for {prompts} prompts; pass one, or one per prompt.")
+    return list(negatives)
+
+
+def _check_prompts(prompts: list[str]) -> None:
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
         raise ValueError(
             f"prompt must be a string or a list of strings, got {type(prompts).__name__} "
@@ -105,23 +143,15 @@ def _check_prompts(prompts: list[str], negative_prompt: str | list[str] | None) 
         )
     if not prompts:
         raise ValueError("prompt is an empty list; pass at least one prompt.")
-    if negative_prompt is None or isinstance(negative_prompt, str):
-        return
-    if not isinstance(negative_prompt, list) or not all(isinstance(prompt, str) for prompt in negative_prompt):
-        raise ValueError("negative_prompt must be a string or a list of strings.")
-    if len(negative_prompt) != len(prompts):
-        raise ValueError(
-            f"negative_prompt: got {len(negative_prompt)} for {len(prompts)} prompts; pass one, or one per prompt."
-        )
+    for number, prompt in enumerate(prompts, 1):
+        check_prompt(number, prompt)
 
 
-def check_number(name: str, value: float, minimum: float) -> None:
-    """Raise `ValueError` unless `value` is a finite number of at least `minimum`."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < minimum:
-        raise ValueError(f"{name} must be a number of at least {minimum}, got {value!r}.")
+def check_number(name: str, value: float, minimum: float) -> float:
+    """The value as Python's own number. Raises `ValueError` unless it is finite and at least `minimum`."""
+    return Range(minimum).check(name, value)
 
 
-def check_integer(name: str, value: int, minimum: int) -> None:
-    """Raise `ValueError` unless `value` is an integer of at least `minimum`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
+def check_integer(name: str, value: int, minimum: int) -> int:
+    """The value as Python's own integer. Raises `ValueError` unless it is one of at least `minimum`."""
+    return Range(minimum, whole=True).check(name, value)

@@ -21,6 +21,7 @@ from ..models import (
     write_published_file,
 )
 from ..models.llamagen import CONDITION
+from ..ranges import plain, shown
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .captions import clean_caption
@@ -156,7 +157,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
 
     def prepare_prompts(self, prompt: str | int | list[str] | list[int]) -> list[str]:
         """Texts, or class indices as texts; the latter are checked here."""
-        prompts = prompt if isinstance(prompt, list) else [prompt]
+        prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
         if self.class_conditional:
             return [str(self._class_index(label)) for label in prompts]
         return super().prepare_prompts(prompt)
@@ -203,14 +204,12 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         return 2 ** (len(self.vq_model.config.block_out_channels) - 1)
 
     def _class_index(self, label: str | int) -> int:
-        classes = self.transformer.config.num_classes
-        try:
+        classes, index = self.transformer.config.num_classes, plain(label)
+        if isinstance(label, str) and label.strip().isdecimal() and len(label) <= 10:
             index = int(label)
-        except (TypeError, ValueError):
-            index = -1
-        if isinstance(label, bool | float) or not 0 <= index < classes:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < classes:
             raise ValueError(
-                f"This model draws classes: the prompt must be an index in [0, {classes}), got {label!r}."
+                f"This model draws classes: the prompt must be an index in [0, {classes}), got {shown(label)}."
             )
         return index
 

@@ -16,7 +16,7 @@ class TextSide:
 
     def prepare_prompts(self, prompt: str | list[str]) -> list[str]:
         """One text per row of the batch. Raises `ValueError` where a text asks for a picture to be read."""
-        prompts = [prompt] if isinstance(prompt, str) else prompt
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, tuple) else prompt
         check_text_only(prompts, self.image_placeholder)
         return prompts
 

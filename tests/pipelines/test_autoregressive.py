@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from fractions import Fraction
 
 import numpy as np
 import PIL.Image
@@ -226,13 +227,21 @@ def test_model_offload_loads_before_the_submodules_are_called():
         ({"prompt": 3}, r"prompt must be a string or a list of strings, got int"),
         ({"prompt": ["a", None]}, r"prompt must be a string or a list of strings"),
         ({"negative_prompt": ["a", "b", "c"]}, r"negative_prompt: got 3 for 2 prompts; pass one, or one per prompt\."),
-        ({"guidance_scale": "5"}, r"guidance_scale must be a number of at least 0, got '5'\."),
-        ({"temperature": -1.0}, r"temperature must be a number of at least 0, got -1\.0\."),
-        ({"temperature": float("nan")}, r"temperature must be a number of at least 0, got nan\."),
+        ({"prompt": ["a", " "]}, r"prompt 2 is empty; say what to draw\."),
+        ({"prompt": "a \udc80"}, r"prompt 1 is not valid text: '\\udc80' at character 3\."),
+        ({"negative_prompt": "\ud83d"}, r"negative_prompt is not valid text: '\\ud83d' at character 1\."),
+        ({"guidance_scale": "5"}, r"guidance_scale must be a number from 0 to 1000, got '5'\."),
+        ({"guidance_scale": 1e300}, r"guidance_scale must be a number from 0 to 1000, got 1e\+300\."),
+        ({"temperature": -1.0}, r"temperature must be 0 or a number from 1e-06 to 1000, got -1\.0\."),
+        ({"temperature": float("nan")}, r"temperature must be 0 or a number from 1e-06 to 1000, got nan\."),
+        ({"temperature": 1e-40}, r"temperature must be 0 or a number from 1e-06 to 1000, got 1e-40\."),
         ({"top_k": 2.0}, r"top_k must be an integer of at least 0, got 2\.0\."),
-        ({"top_p": 1.5}, r"top_p must lie in \(0, 1\], got 1\.5\."),
-        ({"top_p": 0.0}, r"top_p must lie in \(0, 1\], got 0\.0\."),
-        ({"num_images_per_prompt": 0}, r"num_images_per_prompt must be an integer of at least 1, got 0\."),
+        ({"top_p": 1.5}, r"top_p must be a number above 0, at most 1, got 1\.5\."),
+        ({"top_p": 0.0}, r"top_p must be a number above 0, at most 1, got 0\.0\."),
+        ({"num_images_per_prompt": 0}, r"num_images_per_prompt must be an integer from 1 to 65536, got 0\."),
+        ({"num_images_per_prompt": 10**400}, r"num_images_per_prompt must be .*, got an integer of 401 digits\."),
+        ({"width": 8.0}, r"width must be an integer from 1 to 16384, got 8\.0\."),
+        ({"height": True}, r"height must be an integer from 1 to 16384, got True\."),
         ({"output_type": "jpeg"}, r"output_type must be one of pil, np, pt, latent; got 'jpeg'\."),
         ({"height": 512}, r"This model draws 8x8 pixels only, got 512xNone\."),
         ({"generator": 3}, r"generator must be a torch\.Generator or a list of them\."),
@@ -260,3 +269,25 @@ def test_bad_input_is_refused_before_any_work(pipe, monkeypatch, arguments, mess
     monkeypatch.setattr(pipe, "run_transformer", fail, raising=False)
     with pytest.raises(ValueError, match=message):
         pipe(**({"prompt": PROMPTS} | arguments))
+
+
+def test_numbers_and_lists_may_be_those_of_other_libraries(pipe):
+    sampling = {"guidance_scale": 2.0, "temperature": 0.5, "top_k": 8, "top_p": 0.5, "height": 8}
+    plain = pipe(PROMPTS, num_images_per_prompt=1, seeds=[3, 4], output_type="latent", **sampling)
+    strange = {
+        "guidance_scale": torch.tensor(2.0),
+        "temperature": Fraction(1, 2),
+        "top_k": np.int64(8),
+        "top_p": np.float32(0.5),
+        "height": np.uint16(8),
+    }
+    for seeds in (torch.tensor([3, 4]), np.array([3, 4]), (3, 4), iter([3, 4]), range(3, 5)):
+        given = {"prompt": tuple(PROMPTS), "num_images_per_prompt": np.array(1), "seeds": seeds, **strange}
+        again = pipe(**given, output_type="latent")
+        assert torch.equal(again.tokens, plain.tokens)
+        assert again.statistics.seeds == [3, 4]
+    expected = pipe(PROMPTS, negative_prompt=["car", "dog"], generator=generators(1, 2), output_type="latent")
+    given = {"negative_prompt": ("car", "dog"), "generator": tuple(generators(1, 2))}
+    assert torch.equal(pipe(PROMPTS, output_type="latent", **given).tokens, expected.tokens)
+    one = pipe("car", seeds=torch.tensor(5), output_type="latent")
+    assert torch.equal(one.tokens, pipe("car", seeds=5, output_type="latent").tokens)
