@@ -1,6 +1,7 @@
 """The command line on a toy model: files, statistics, errors, exit statuses."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -178,13 +179,23 @@ def test_the_window_may_be_left_to_speed(sjd, model):
 
 
 BAD_INPUT = {
-    ("generate", " "): "prompt 1 is empty.",
-    ("generate", "car", ""): "prompt 2 is empty.",
+    ("generate", " "): "prompt 1 is empty; say what to draw.",
+    ("generate", "car", ""): "prompt 2 is empty; say what to draw.",
+    ("generate", "car\udcff"): "prompt 1 is not valid text: '\\udcff' at character 4.",
+    ("generate", "car", "--negative-prompt", "\ud800"): "negative_prompt is not valid text: '\\ud800' at character 1.",
     ("generate",): "the following arguments are required: PROMPT",
     (): "the following arguments are required: COMMAND",
     ("generate", "car", "--window", "0"): "argument --window: must be an integer from 1 to 65536 or 'auto', got 0",
-    ("generate", "car", "--num-images", "x"): "argument --num-images: must be an integer of at least 1, got 'x'",
-    ("generate", "car", "--seed", "-1"): "argument --seed: must be an integer of at least 0, got '-1'",
+    ("generate", "car", "--num-images", "x"): "argument --num-images: must be an integer from 1 to 1000000, got 'x'",
+    ("generate", "car", "--num-images", "1000000000"): (
+        "argument --num-images: must be an integer from 1 to 1000000, got 1000000000"
+    ),
+    ("generate", "car", "--num-images=--"): "argument --num-images: expected a value, got '--'",
+    ("generate", "car", "--batch-size", "1" + "0" * 5000): (
+        f"argument --batch-size: must be an integer from 1 to 65536, got '1{'0' * 16}...{'0' * 18}'"
+    ),
+    ("benchmark", "--threads", "1000000"): "argument --threads: must be an integer from 1 to ",
+    ("generate", "car", "--seed", "-1"): "argument --seed: must be an integer from 0 to 2**63 - 1, got -1",
     ("generate", "car", "dog", "--seed", str(2**63 - 1)): (
         f"--seed {2**63 - 1}: the seeds of 2 pictures must stay below 2**63."
     ),
@@ -212,8 +223,13 @@ BAD_INPUT = {
     ("generate", "car", "--set", "window=3"): (
         "--set needs --scheduler: it belongs to the scheduler that you name."
     ),
-    ("generate", "car", "--top-p", "0"): "top_p must lie in (0, 1], got 0.0.",
-    ("generate", "car", "--temperature", "nan"): "temperature must be a number of at least 0, got nan.",
+    ("generate", "car", "--top-p", "0"): "top_p must be a number above 0, at most 1, got 0.0.",
+    ("generate", "car", "--guidance-scale", "1e300"): "guidance_scale must be a number from 0 to 1000, got 1e+300.",
+    ("generate", "car", "--temperature", "9" * 500): "temperature must be 0 or a number from 1e-06 to 1000, got inf.",
+    ("generate", "car", "--temperature", "warm"): "argument --temperature: must be a number, got 'warm'",
+    ("generate", "car", "--temperature", "nan"): (
+        "temperature must be 0 or a number from 1e-06 to 1000, got nan."
+    ),
     ("generate", "car", "--device", "abacus"): "--device abacus: ",
     ("generate", "car", "-o", "missing/a.png"): "--output: the folder missing does not exist.",
     ("generate", "car", "-o", "missing/folder/"): "--output: the folder missing does not exist.",
@@ -233,12 +249,18 @@ BAD_INPUT = {
     ("verify", "--schedulers", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
     ("verify", "--windows", "4096"): "scheduler eagle: window must be an integer from 1 to 1024, got 4096.",
     ("step-cost", "--window", str(10**30)): (
-        "scheduler jacobi: window must be an integer from 1 to 65536 or 'auto', got an integer of 31 digits."
+        "argument --window: must be an integer from 1 to 65536, got an integer of 31 digits"
     ),
     ("benchmark", "--report", "report", "--windows", "4096"): (
         "scheduler eagle: window must be an integer from 1 to 1024, got 4096."
     ),
-    ("verify", "--samples", "0"): "argument --samples: must be an integer of at least 1, got '0'",
+    ("verify", "--samples", "0"): "argument --samples: must be an integer from 1 to 1000000, got 0",
+    ("verify", "--json", "pipe"): "--json pipe: is a pipe, not a regular file; name another one.",
+    ("verify", "--json", "locked.txt"): "--json locked.txt: is read-only; name another file, or make it writable.",
+    ("verify", "--json=plain/"): "argument --json: must be the name of a file, got 'plain/'",
+    ("info", "--json", "n" * 300): f"--json {'n' * 300}: File name too long.",
+    ("info", "~nosuchuser"): "argument MODEL: ~nosuchuser: there is no user of that name.",
+    ("info", "--json", "~nosuchuser/a.json"): "argument --json: ~nosuchuser/a.json: there is no user of that name.",
 }  # fmt: skip
 
 
@@ -246,12 +268,14 @@ BAD_INPUT = {
 def test_bad_input_is_one_line_before_the_model_is_sought(sjd, argv):
     Path("folder.png").mkdir()
     Path("file.txt").touch()
+    Path("locked.txt").touch(mode=0o444)
+    os.mkfifo("pipe")
     model = ("--model", "nowhere") if argv and argv[0] in ("generate", "benchmark") else ()
     status, out, err = sjd(*argv, *model)
     assert (status, out) == (2, "")
     assert err.startswith(f"sjd: error: {BAD_INPUT[argv]}")
     assert err.count("\n") == 1
-    assert files() == ["file.txt", "folder.png"]
+    assert files() == ["file.txt", "folder.png", "locked.txt", "pipe"]
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody can write in")

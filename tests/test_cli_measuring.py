@@ -9,7 +9,6 @@ from sjd_pipelines import SCHEDULERS, SeededJacobiScheduler
 from sjd_pipelines.benchmark import report
 from sjd_pipelines.cli.report import SWEEPS
 
-UNFINISHED = '{"unfinished": {"settings": {}, "measurements": {}}}'
 REPORT = (
     *("--schedulers", "autoregressive", "sjd", "--windows", "1,4", "--shown", 1, "--prompts", 1, "--per-kind", 1),
     *("--swept", 1, "--sweeps", "window", "--no-relaxed", "--samples", 200, "--guidance-scale", 3),
@@ -71,7 +70,7 @@ def test_an_interrupted_benchmark_goes_on_in_its_file(sjd, model, stopped):
     status, _, err = sjd(*what, "--json", "speed.json")
     assert (status, err) == (130, "sjd: interrupted\n")
     assert files() == ["speed.json"]
-    (saved,) = json.loads(Path("speed.json").read_text()).values()
+    saved = json.loads(Path("speed.json").read_text())["unfinished"]
     before = {key: value["seconds"] for key, value in saved["measurements"].items() if key.startswith("repeat")}
     assert before  # sequential decoding was timed
     status, _, err = sjd(*what, "--json", "speed.json", "--seed", 1)
@@ -159,6 +158,17 @@ def test_json_of_something_else_is_left_alone(sjd):
         status, _, err = sjd("benchmark", "--json", "a.json", "--model", "nowhere")
         assert status == 2
         assert err.startswith("sjd: error: --json a.json: ")
+        assert Path("a.json").read_text() == text
+
+
+@pytest.mark.parametrize("journal", [3, [], {}, {"measurements": 3}, {"settings": [], "measurements": {}}])
+def test_an_edited_journal_is_not_gone_on_with(sjd, journal):
+    for seal in ({}, {"sha256": "0" * 64}, {"sha256": None, "more": 1}):
+        text = json.dumps({"unfinished": journal} | seal)
+        Path("a.json").write_text(text)
+        status, _, err = sjd("benchmark", "--json", "a.json", "--model", "nowhere")
+        assert (status, err.count("\n")) == (2, 1)
+        assert err.startswith("sjd: error: --json a.json: the unfinished run in it was edited")
         assert Path("a.json").read_text() == text
 
 

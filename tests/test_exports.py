@@ -23,7 +23,7 @@ for line in sys.stdin.read().splitlines():
         status = stop.code
     print("status", status, line, {LOADED})
 """
-NAMES = [command.__name__.rpartition(".")[2].replace("_", "-") for command in COMMANDS]
+NAMES = [command.replace("_", "-") for command in COMMANDS]
 REFUSED = [
     "unknown",
     "generate",

@@ -1,20 +1,36 @@
-"""`sjd`: the command line. One module per command; a new command is one more module in `COMMANDS`.
+"""`sjd`: the command line. One module per command; a new command is one more name in `COMMANDS`.
 
 Parsing imports nothing heavy. A command imports torch and the rest of the package when it runs.
 """
 
 import argparse
+import contextlib
+import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from ..version import __version__
-from . import benchmark, comfy, convert, fidelity, generate, info, pass_cost, schedulers, step_cost, verify
 from .arguments import CommandError, Parser
 
-# A command module defines `add_parser(commands)`, which sets the default `run`: arguments -> exit status.
+# A command's module defines `add_parser(commands)`, which sets the default `run`: arguments -> exit status.
 # It finds the whole command, as typed, in `arguments.command`.
-COMMANDS = (generate, info, schedulers, benchmark, fidelity, verify, step_cost, pass_cost, convert, comfy)
+COMMANDS = (
+    "generate",
+    "info",
+    "schedulers",
+    "benchmark",
+    "fidelity",
+    "verify",
+    "step_cost",
+    "pass_cost",
+    "convert",
+    "comfy",
+)
+LONGEST_WORD = 400  # characters of a message without a blank; a path may be long
+INTERRUPTED, PIPE_CLOSED = 130, 141  # as shells count a process that a signal has ended
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
-        command.add_parser(commands)
+        import_module(f".{command}", __name__).add_parser(commands)
     return parser
 
 
@@ -36,15 +52,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program name; None takes those of the process.
 
     Returns:
-        Exit status: 0 done, 1 a verdict of `sjd verify` failed, 2 bad input, 130 interrupted.
+        Exit status: 0 done, 1 a verdict of `sjd verify` failed, 2 bad input, 130 interrupted, 141 nobody reads what
+        is printed.
     """
+    if getattr(sys.stdout, "errors", None) == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: a name need not be text
     try:
-        arguments = build_parser().parse_args(argv)
-        arguments.command = shlex.join(["sjd", *(sys.argv[1:] if argv is None else argv)])
-        return arguments.run(arguments)
-    except CommandError as error:
-        print(f"sjd: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        try:
+            arguments = build_parser().parse_args(argv)
+            arguments.command = shlex.join(["sjd", *(sys.argv[1:] if argv is None else argv)])
+            return arguments.run(arguments)
+        except CommandError as error:
+            print(f"sjd: error: {_one_line(error)}", file=sys.stderr)
+            return 2
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("sjd: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):  # what is left in the buffer goes nowhere, without a word
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _one_line(error: CommandError) -> str:
+    """A message without line breaks, and without the middle of what is absurdly long."""
+    text = " ".join(str(error).split())
+    return re.sub(rf"\S{{{LONGEST_WORD},}}", lambda word: f"{word[0][:40]}…{word[0][-20:]}", text)

@@ -2,11 +2,16 @@
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..bundled import BUNDLED, DEFAULT
+from ..disk import expanded
+from ..pipelines.inputs import AT_ONCE, SAMPLING, SEED, check_sampling
+from ..ranges import Range, shown
 from ..schedulers.declaration import AUTO, WINDOW
 
 MODEL_HELP = (
@@ -14,7 +19,6 @@ MODEL_HELP = (
     + "; ".join(f"{name}: {model.description}" for name, model in BUNDLED.items())
     + "), a folder (./NAME where a bundled model has that name) or a hub id (owner/name)"
 )
-SAMPLING = ("guidance_scale", "temperature", "top_k", "top_p")
 
 
 class CommandError(Exception):
@@ -27,13 +31,65 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        for argument in sys.argv[1:] if args is None else args:
+            if argument == "--":
+                break
+            if argument.startswith("--") and argument.endswith("=--"):  # argparse drops these dashes and stumbles
+                self.error(f"argument {argument[:-3]}: expected a value, got '--'")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise CommandError(message)
 
 
-def positive(text: str) -> int:
-    """Argument type: an integer of at least 1."""
-    return _integer(text, 1)
+def whole(limits: Range) -> Callable[[str], int]:
+    """Argument type: an integer of a range."""
+
+    def read(text: str) -> int:
+        value: int | str = text
+        with contextlib.suppress(ValueError):
+            value = int(text)
+        if refusal := limits.refusal(value):
+            raise argparse.ArgumentTypeError(refusal)
+        return value
+
+    return read
+
+
+positive = whole(Range(1, 10**6, whole=True))  # what is counted: pictures of a run, repeats, samples
+at_once = whole(AT_ONCE)
+seed = whole(SEED)
+threads = whole(Range(1, 4 * (os.cpu_count() or 1), whole=True))  # many more bring torch down
+
+
+def number(text: str) -> float:
+    """Argument type: a number; whoever takes it knows its range."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {shown(text)}") from None
+
+
+def file(text: str) -> Path:
+    """Argument type: the name of a file."""
+    if not text or text.endswith("/"):
+        raise argparse.ArgumentTypeError(f"must be the name of a file, got {shown(text)}")
+    return path(text)
+
+
+def path(text: str) -> Path:
+    """Argument type: the name of a file or a folder."""
+    try:
+        return expanded(text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def model(text: str) -> str:
+    """Argument type: what names a model; whoever loads it looks whether it is there."""
+    path(text)
+    return text
 
 
 def window(text: str) -> int | str:
@@ -53,22 +109,18 @@ def windows_or_auto(text: str) -> list[int | str]:
 
 
 def windows(text: str) -> list[int]:
-    """Argument type: integers of at least 1, separated by commas."""
-    return [positive(part) for part in text.split(",")]
+    """Argument type: integers, separated by commas."""
+    return [a_window(part) for part in text.split(",")]
 
 
-def seed(text: str) -> int:
-    """Argument type: an integer from 0 to 2**63 - 1."""
-    value = _integer(text, 0)
-    if value >= 2**63:
-        raise argparse.ArgumentTypeError(f"must be below 2**63, got {text}")
-    return value
+a_window = whole(Range(WINDOW.least, WINDOW.most, whole=True))
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
+        type=model,
         help=f"{MODEL_HELP}; default: {DEFAULT}",
     )
     parser.add_argument(
@@ -86,13 +138,15 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guidance-scale",
         metavar="SCALE",
-        type=float,
+        type=number,
         help="strength of classifier-free guidance; 1 is off; default: the checkpoint's, as for the next three",
     )
-    parser.add_argument("--temperature", type=float, metavar="T", help="divides the logits; 0 is greedy")
-    parser.add_argument("--top-k", type=int, metavar="K", help="sample among the K most likely tokens; 0 is all")
+    parser.add_argument("--temperature", type=number, metavar="T", help="divides the logits; 0 is greedy")
     parser.add_argument(
-        "--top-p", type=float, metavar="P", help="sample among the likeliest tokens of total probability P; 1 is all"
+        "--top-k", type=whole(SAMPLING["top_k"]), metavar="K", help="sample among the K most likely tokens; 0 is all"
+    )
+    parser.add_argument(
+        "--top-p", type=number, metavar="P", help="sample among the likeliest tokens of total probability P; 1 is all"
     )
 
 
@@ -116,13 +170,13 @@ def add_windows(parser: argparse.ArgumentParser, default: Sequence[int]) -> None
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write everything measured to this file")
+    parser.add_argument("--json", metavar="FILE", type=file, help="write everything measured to this file")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """How a measurement on a model runs."""
     parser.add_argument("--seed", metavar="S", type=seed, default=0, help="of the first picture; default: %(default)s")
-    parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads; default: torch's own choice")
+    parser.add_argument("--threads", metavar="N", type=threads, help="CPU threads; default: torch's own choice")
     parser.add_argument("--quiet", action="store_true", help="no progress on screen")
 
 
@@ -132,21 +186,8 @@ def sampling_options(arguments: argparse.Namespace) -> dict[str, float]:
     Raises:
         CommandError: one is out of range.
     """
-    from ..pipelines.inputs import check_sampling
-
     given = {name: getattr(arguments, name) for name in SAMPLING if getattr(arguments, name) is not None}
     try:
-        check_sampling(**given)
+        return check_sampling(**given)
     except ValueError as error:
         raise CommandError(error) from error
-    return given
-
-
-def _integer(text: str, minimum: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = minimum - 1
-    if value < minimum:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least {minimum}, got {text!r}")
-    return value

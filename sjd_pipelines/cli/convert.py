@@ -1,10 +1,9 @@
 """`sjd convert`: published checkpoints to folders that load anywhere, and back again."""
 
 import argparse
-from pathlib import Path
 
 from ..pipelines.families import FAMILIES
-from .arguments import CommandError
+from .arguments import CommandError, model, path
 
 OPTIONS = [option.name for family in FAMILIES for option in family.options]
 
@@ -18,9 +17,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "authors' own code loads.",
     )
     parser.add_argument(
-        "source", metavar="FILE|MODEL", help="what to convert; hub files as owner/name/file.pt, else as for sjd info"
+        "source",
+        metavar="FILE|MODEL",
+        type=model,
+        help="what to convert; hub files as owner/name/file.pt, else as for sjd info",
     )
-    parser.add_argument("target", metavar="FOLDER", type=Path, help="new folder")
+    parser.add_argument("target", metavar="FOLDER", type=path, help="new folder")
     published = " and ".join(family.models for family in FAMILIES if family.single_files)
     parser.add_argument(
         "--reverse", action="store_true", help=f"from such a folder to the authors' files: {published}"
@@ -51,6 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
             written = [convert_model(arguments.source, arguments.target, **options)]
     except (OSError, ValueError, TypeError) as error:
         raise CommandError(f"cannot convert: {error}") from error
-    for path in written:
-        print(path)
+    for one in written:
+        print(one)
     return 0

@@ -13,6 +13,7 @@ from .arguments import (
     add_run_options,
     add_sampling_options,
     add_scheduler_names,
+    at_once,
     positive,
     sampling_options,
 )
@@ -41,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="pictures of each kind of caption: single, count, relation; default: %(default)s",
     )
     parser.add_argument(
-        "--batch-size", metavar="N", type=positive, default=25, help="pictures drawn at once; default: %(default)s"
+        "--batch-size", metavar="N", type=at_once, default=25, help="pictures drawn at once; default: %(default)s"
     )
     add_sampling_options(parser)
     add_json_option(parser)

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import CommandError, add_model_options, add_sampling_options, positive, sampling_options, seed, window
+from ..pipelines.inputs import check_prompt, check_text
+from .arguments import (
+    CommandError,
+    add_model_options,
+    add_sampling_options,
+    at_once,
+    positive,
+    sampling_options,
+    seed,
+    window,
+)
 from .files import check_distinct, check_folder, check_suffix, check_writable, replacing, write_json
 from .loading import check_device, load_pipeline, show_progress
 from .notices import logged_once
@@ -59,7 +69,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--batch-size",
         metavar="N",
-        type=positive,
+        type=at_once,
         default=1,
         help="pictures drawn at once; changes time and memory, not the pictures; default: %(default)s",
     )
@@ -115,6 +125,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     start = secrets.randbits(32) if arguments.seed is None else arguments.seed
     seeds = arguments.picture_seeds or range(start, start + len(arguments.prompts) * arguments.num_images)
+    check_texts(arguments.prompts, arguments.negative_prompt)
     pictures = plan_pictures(arguments.prompts, arguments.num_images, seeds, arguments.output)
     check_outputs(arguments, pictures)
 
@@ -171,9 +182,6 @@ def plan_pictures(prompts: list[str], num_images: int, seeds: Sequence[int], out
         seeds: one for each picture.
         output: a picture file, or a folder (anything without a suffix, ending in a slash, or existing as one).
     """
-    for index, prompt in enumerate(prompts, 1):
-        if not prompt.strip():
-            raise CommandError(f"prompt {index} is empty.")
     total = len(prompts) * num_images
     if seeds[-1] >= 2**63:
         raise CommandError(f"--seed {seeds[0]}: the seeds of {total} pictures must stay below 2**63.")
@@ -198,6 +206,16 @@ def plan_pictures(prompts: list[str], num_images: int, seeds: Sequence[int], out
         if path.is_dir():
             raise CommandError(f"--output {path}: is a folder; name a file, or end the name with a slash.")
     return pictures
+
+
+def check_texts(prompts: list[str], negative_prompt: str | None = None) -> None:
+    """Raise `CommandError` for a prompt that asks for nothing, or is no text."""
+    try:
+        for number, prompt in enumerate(prompts, 1):
+            check_prompt(number, prompt)
+        check_text("negative_prompt", negative_prompt or "")
+    except ValueError as error:
+        raise CommandError(error) from error
 
 
 def check_outputs(arguments: argparse.Namespace, pictures: list[Picture]) -> None:

@@ -2,10 +2,9 @@
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 from ..bundled import DEFAULT
-from .arguments import MODEL_HELP, CommandError
+from .arguments import MODEL_HELP, CommandError, file, model
 from .files import check_writable, write_json
 
 
@@ -16,14 +15,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Describe a model from its configuration alone; no weights are loaded or downloaded. A model that "
         "knows whole words only, as the bundled one, lists them.",
     )
-    parser.add_argument("model", metavar="MODEL", nargs="?", help=f"{MODEL_HELP}; default: {DEFAULT}")
+    parser.add_argument("model", metavar="MODEL", type=model, nargs="?", help=f"{MODEL_HELP}; default: {DEFAULT}")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         default="bfloat16",
         help="number format the model would be loaded in; default: %(default)s",
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the description to this file as well")
+    parser.add_argument("--json", metavar="FILE", type=file, help="write the description to this file as well")
     parser.set_defaults(run=run)
 
 

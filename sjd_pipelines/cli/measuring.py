@@ -1,20 +1,22 @@
 """What the measuring commands share: journals in files, threads, counters, the model's name."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..disk import expanded, read_json
 from .arguments import CommandError
 from .files import check_writable, write_json
 
 if TYPE_CHECKING:
     from ..benchmark.journal import Journal
 
-UNFINISHED = "unfinished"  # the only key of a file that a run has not finished yet
+UNFINISHED = "unfinished"  # the key of a file that a run has not finished yet
 
 
 def open_journal(option: str, path: Path | None) -> "Journal":
@@ -32,11 +34,16 @@ def open_journal(option: str, path: Path | None) -> "Journal":
     if not path.exists():
         return Journal(save=save)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = read_json(path)
+    except OSError as error:
         raise CommandError(f"{option} {path}: exists and is not the file of an unfinished run.") from error
-    if not isinstance(value, dict) or list(value) != [UNFINISHED]:
+    if not isinstance(value, dict) or UNFINISHED not in value:
         raise CommandError(f"{option} {path}: holds something finished; delete it or name another file.")
+    if value != _sealed(value[UNFINISHED]):
+        raise CommandError(
+            f"{option} {path}: the unfinished run in it was edited, or is another version's; delete it or name "
+            "another file."
+        )
     return Journal(value[UNFINISHED], save)
 
 
@@ -44,7 +51,7 @@ def model_name(model: str | None) -> str:
     """A hub id as it is, a folder by its name alone."""
     if model is None:
         return "bundled"
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     return folder.resolve().name if folder.is_dir() else model
 
 
@@ -68,4 +75,10 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 def _save_unfinished(path: Path, journal: dict) -> None:
-    write_json(path, {UNFINISHED: journal}, indent=None)
+    write_json(path, _sealed(journal), indent=None)
+
+
+def _sealed(journal: Any) -> dict[str, Any]:
+    """A journal with a digest, by which it is known to be as it was written."""
+    text = json.dumps(journal)  # in the order in which it will be read
+    return {UNFINISHED: journal, "sha256": hashlib.sha256(text.encode()).hexdigest()}

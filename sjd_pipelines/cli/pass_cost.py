@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 
 from ..tables import table
-from .arguments import add_json_option, positive, windows
+from .arguments import add_json_option, at_once, positive, windows
 from .files import check_writable, write_json
 from .loading import check_device, show_progress
 from .measuring import show_count
@@ -35,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="number format of the weights; default: %(default)s",
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; default: cuda if there is one")
-    parser.add_argument("--batch-size", metavar="B", type=positive, default=1, help="pictures; default: %(default)s")
+    parser.add_argument("--batch-size", metavar="B", type=at_once, default=1, help="pictures; default: %(default)s")
     parser.add_argument(
         "--passes", metavar="N", type=positive, default=50, help="timed passes per window; default: %(default)s"
     )

@@ -3,9 +3,12 @@
 import argparse
 from dataclasses import asdict
 
+from ..ranges import Range
 from ..tables import table
-from .arguments import add_json_option, add_scheduler_names, positive
+from .arguments import a_window, add_json_option, add_scheduler_names, at_once, whole
 from .files import check_writable, write_json
+
+CODEBOOK = Range(2, 2**20, whole=True)  # entries
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -15,9 +18,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Time each scheduler's plan and step on synthetic laws of a large codebook, without a model.",
     )
     add_scheduler_names(parser)
-    parser.add_argument("--window", metavar="W", type=positive, default=64, help="default: %(default)s")
-    parser.add_argument("--codebook-size", metavar="V", type=positive, default=16384, help="default: %(default)s")
-    parser.add_argument("--batch-size", metavar="B", type=positive, default=4, help="default: %(default)s")
+    parser.add_argument("--window", metavar="W", type=a_window, default=64, help="default: %(default)s")
+    parser.add_argument(
+        "--codebook-size", metavar="V", type=whole(CODEBOOK), default=16384, help="default: %(default)s"
+    )
+    parser.add_argument("--batch-size", metavar="B", type=at_once, default=4, help="default: %(default)s")
     add_json_option(parser)
     parser.set_defaults(run=run)
 
