@@ -282,14 +282,15 @@ def draw(
     """Draw one batch and add it to `drawing`; `record` keeps what it looked like after each pass.
 
     Raises:
-        CommandError: the model does not take these options, or lacks a network that its scheduler needs.
+        CommandError: the model does not take these options, lacks a network that its scheduler needs, or gives
+            numbers that are not finite.
     """
     from ..pipelines.pictures import Recording
 
     recording = Recording() if record else None
     try:
         output = pipe([picture.prompt for picture in batch], callback_on_step_end=recording, **options)
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
         raise CommandError(error) from error
     drawing.images += output.images
     drawing.records += records(batch, output.statistics, pipe.scheduler, "seeds" in options)

@@ -7,7 +7,7 @@ from .noise import PositionNoise, Purpose, SharedNoise
 from .query import Query
 from .ring import PositionRing
 from .sampling import Sampling, force, guide, guide_rows, inverse_transform, most_likely, probabilities, race
-from .state import DecodingState
+from .state import DecodingState, NotFiniteError
 from .statistics import DecodingStatistics
 from .target import Companion, Target, TargetPass
 
@@ -18,6 +18,7 @@ __all__ = [
     "DecodingState",
     "DecodingStatistics",
     "ImageTokenLayout",
+    "NotFiniteError",
     "PositionNoise",
     "PositionRing",
     "Purpose",

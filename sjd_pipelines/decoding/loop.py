@@ -33,6 +33,7 @@ def decode(
 
     Raises:
         ValueError: the scheduler can't decode this target, or noise or target are made for something else.
+        NotFiniteError: the model gave numbers that are not finite.
     """
     companions = companions or {}
     scheduler.check_target(target.layout, companions)
@@ -43,6 +44,7 @@ def decode(
         begin = now()
         query = scheduler.plan(state, noise)
         seen = target.run(query)
+        state.watch(seen)
         for companion in companions.values():
             companion.observe(seen)
         state = scheduler.step(target.law(seen.logits, query.predicts), query, state, noise)

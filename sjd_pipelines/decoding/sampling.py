@@ -135,4 +135,5 @@ def inverse_transform(law: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """
     reached = law.double().cumsum(-1)  # float64, so that no rounding leads past the last token the law allows
     level = uniform.double()[..., None] * reached[..., -1:]
-    return torch.searchsorted(reached, level, right=True)[..., 0]
+    # Where the law is no law but NaN, there is a token all the same: what is wrong is told when the pass is read.
+    return torch.searchsorted(reached, level, right=True)[..., 0].clamp_(max=law.shape[-1] - 1)

@@ -9,9 +9,13 @@ import torch
 from .layout import ImageTokenLayout
 from .noise import PositionNoise, SharedNoise
 from .ring import PositionRing
-from .target import Companion
+from .target import Companion, TargetPass
 
 ALIGNMENT = 8  # of what a pass reads, as attention kernels like it
+
+
+class NotFiniteError(ArithmeticError):
+    """The model gave numbers that are not finite: damaged weights, or an overflow in their number format."""
 
 
 @dataclass
@@ -40,6 +44,8 @@ class DecodingState:
         counts: host copy of `committed`, read once per pass.
         reaches: host copy of `drafted`, kept by raster windows.
         advances: tokens each image gained in the most recent pass (host).
+        unsound: `[B]` bool: whether logits of the most recent pass were not finite; None before the first.
+        dtype: in which the model computed them.
     """
 
     extents: ClassVar[int] = 7  # that passes over one canvas have, at most
@@ -61,6 +67,8 @@ class DecodingState:
     counts: list[int] = field(default_factory=list)
     reaches: list[int] = field(default_factory=list)
     advances: list[int] = field(default_factory=list)
+    unsound: torch.Tensor | None = None
+    dtype: torch.dtype = torch.float32
 
     @classmethod
     def empty(
@@ -134,8 +142,29 @@ class DecodingState:
         self.passes += 1
         return self
 
+    def watch(self, seen: TargetPass) -> None:
+        """Take note of logits `[B, Q, V]` that are NaN or infinite; `read` tells. Minus infinity alone is allowed."""
+        self.unsound, self.dtype = ~seen.logits.amax(-1).isfinite().all(-1), seen.hidden.dtype
+
+    def read(self, progress: torch.Tensor) -> list:
+        """What each image has gained, `[B, ...]`, at least 0, on the host: the one device-to-host copy of a pass.
+
+        Raises:
+            NotFiniteError: logits of this pass were not finite.
+        """
+        if self.unsound is not None:
+            progress = torch.where(self.unsound.unflatten(0, (-1, *[1] * (progress.dim() - 1))), -1, progress)
+        values = progress.tolist()
+        for image, value in enumerate(values):
+            if (value[0] if isinstance(value, list) else value) < 0:
+                raise NotFiniteError(
+                    f"The model's logits are not finite in {str(self.dtype).removeprefix('torch.')}: image "
+                    f"{image + 1} of {len(values)}, pass {self.passes}, after {self.counts[image]} tokens."
+                )
+        return values
+
     def synchronize(self) -> None:
-        """Read the committed counts to the host: the one device-to-host copy of a pass."""
-        counts = self.committed.tolist()
+        """Read the committed counts to the host. Raises `NotFiniteError` as `read`."""
+        counts = self.read(self.committed)
         self.advances = [new - old for new, old in zip(counts, self.counts)]
         self.counts = counts

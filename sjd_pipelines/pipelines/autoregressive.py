@@ -27,16 +27,9 @@ from ..decoding import (
 )
 from ..models import Tiling, render_tiled
 from ..schedulers import DecodingScheduler, RevisedJacobiScheduler, SeededJacobiScheduler
+from . import inputs
 from .base import SJDPipeline
-from .inputs import (
-    check_call,
-    check_generators,
-    check_negatives,
-    check_sampling,
-    check_seeds,
-    check_size,
-    check_tensor_inputs,
-)
+from .finite import explained
 from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
 from .prompts import EncodedPrompt
@@ -176,17 +169,18 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
 
         Raises:
             ValueError: bad input, before any work starts.
+            NotFiniteError: the model gave numbers that are not finite.
         """
         scheduler = self.scheduler if scheduler is None else scheduler
         prompts = self.prepare_prompts(prompt)
         sampling = self.prepare_sampling(guidance_scale, temperature, top_k, top_p)
-        num_images_per_prompt = check_call(prompts, num_images_per_prompt, output_type)
+        num_images_per_prompt = inputs.check_call(prompts, num_images_per_prompt, output_type)
         batch_size = len(prompts) * num_images_per_prompt
-        generator = check_generators(generator, batch_size)
-        seeds = check_seeds(seeds, generator, batch_size)
-        tensor_inputs = check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
-        layout = self.image_layout(*check_size(height, width))
-        negatives = check_negatives(negative_prompt, len(prompts))
+        generator = inputs.check_generators(generator, batch_size)
+        seeds = inputs.check_seeds(seeds, generator, batch_size)
+        tensor_inputs = inputs.check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        layout = self.image_layout(*inputs.check_size(height, width))
+        negatives = inputs.check_negatives(negative_prompt, len(prompts))
         used_negatives = negatives if sampling.guided else None
         self.check_prompts(prompts, used_negatives, layout)
         self.check_scheduler(scheduler, layout)
@@ -230,7 +224,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
             scheduler.prepare_codebook(self.codebook_vectors())
         companions = self.prepare_companions(scheduler, target)
         noise = PositionNoise(seeds, target.device, target.length)
-        with self.progress_bar(total=target.batch_size * layout.num_tokens) as bar:
+        with self.progress_bar(total=target.batch_size * layout.num_tokens) as bar, explained(self.components):
 
             def on_pass(state: DecodingState) -> bool:
                 bar.update(sum(state.advances))
@@ -275,7 +269,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
         """What is given, and the checkpoint's defaults for the rest; raises `ValueError` for what is out of range."""
         given = {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         given = {name: value for name, value in given.items() if value is not None}
-        return Sampling(**check_sampling(**self.sampling_defaults() | given))
+        return Sampling(**inputs.check_sampling(**self.sampling_defaults() | given))
 
     def prepare_target(
         self, prompt: EncodedPrompt, layout: ImageTokenLayout, sampling: Sampling, margin: int = 0

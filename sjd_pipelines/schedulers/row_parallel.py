@@ -133,7 +133,7 @@ class RowDecodingState(DecodingState):
 
     def synchronize(self) -> None:
         layout, self.advances = self.layout, []
-        for index, (rows, gains) in enumerate(zip(self.images, self.gained.tolist())):
+        for index, (rows, gains) in enumerate(zip(self.images, self.read(self.gained))):
             new = 0
             for row in rows[self.first[index] :]:
                 if row.growing:
