@@ -5,7 +5,7 @@ import torch
 
 from sjd_pipelines.benchmark.toy import toy_pipeline
 from sjd_pipelines.cli import main
-from sjd_pipelines.decoding import ImageTokenLayout, TargetPass
+from sjd_pipelines.decoding import ImageTokenLayout, Memory, TargetPass
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ class TableTarget:
 
     def __init__(self, table: torch.Tensor, layout: ImageTokenLayout, batch_size: int):
         self.table, self.layout, self.batch_size, self.device = table, layout, batch_size, table.device
-        self.length = 10**9  # it keeps nothing
+        self.length, self.memory = 10**9, Memory()  # it keeps no tokens
         self.queries = []
 
     def run(self, query):
@@ -64,6 +64,10 @@ class TableTarget:
 
     def law(self, logits, predicts):
         return logits
+
+    def codebook(self):
+        """`[V, 4]`: random, the same for every target."""
+        return torch.randn(self.layout.codebook_size, 4, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture

@@ -95,8 +95,6 @@ def measure_loop(
     model = Timed(pipe, TRANSFORMER_CALLS, device, seconds.transformer)
     target = PromptedTarget(model, encoded, layout, settings, scheduler.margin(layout))
     seconds.transformer.clear()  # the prompt's pass is not the loop's
-    if scheduler.needs_codebook:
-        scheduler.prepare_codebook(pipe.codebook_vectors())
     companions = {
         name: kind.running(Timed(getattr(pipe, name), kind.calls, device, seconds.drafting), target)
         for name, kind in COMPANIONS.items()

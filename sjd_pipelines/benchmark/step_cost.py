@@ -7,7 +7,7 @@ from statistics import mean, median
 
 import torch
 
-from ..decoding import DecodingState, ImageTokenLayout, PositionNoise, Query, TargetPass, decode
+from ..decoding import DecodingState, ImageTokenLayout, Memory, PositionNoise, Query, TargetPass, decode
 from ..decoding.drafter import DraftQuery
 from ..schedulers import SCHEDULERS, DecodingScheduler
 from .machine import wait_for
@@ -27,7 +27,7 @@ class StepCost:
         tokens: mean tokens an image gains per pass.
         plan: median seconds of `plan`; what a draft model itself takes is not in it.
         step: median seconds of `step`, with the copy of the counts to the host.
-        codebook: seconds of `prepare_codebook`, once per codebook; 0 where it is not used.
+        codebook: seconds until the acceptance rule knows the codebook, once per model; 0 where it is not used.
     """
 
     name: str
@@ -75,16 +75,10 @@ def measure_step_costs(
     for name in names or list(SCHEDULERS):
         cls = SCHEDULERS[name]
         scheduler = cls(window=window) if "window" in cls().config else cls()
-        seconds = 0.0
-        if scheduler.needs_codebook:
-            begin = time.perf_counter()
-            scheduler.prepare_codebook(vectors)
-            wait_for(device)
-            seconds = time.perf_counter() - begin
         generator.manual_seed(seed)
-        costs.append(
-            _measure(name, scheduler, layout, batch_size, passes, _Laws(logits, change, generator, device), seconds)
-        )
+        laws = _Laws(logits, change, generator, device)
+        target = _SyntheticTarget(layout, scheduler.margin(layout), batch_size, laws, vectors)
+        costs.append(_measure(name, scheduler, target, passes))
     return costs
 
 
@@ -109,12 +103,17 @@ class _Laws:
 
 
 class _SyntheticTarget:
-    """A target whose laws come from a table, and that notes when it was asked for them."""
+    """A target whose laws come from a table, and that notes when it was asked for them, and for its codebook."""
 
-    def __init__(self, layout: ImageTokenLayout, margin: int, batch_size: int, laws: _Laws):
+    def __init__(self, layout: ImageTokenLayout, margin: int, batch_size: int, laws: _Laws, vectors: torch.Tensor):
         self.layout, self.batch_size, self.device, self.laws_at = layout, batch_size, laws.device, laws
-        self.length = layout.num_tokens + margin
-        self.calls, self.begin, self.end = 0, 0.0, 0.0
+        self.length, self.memory, self.vectors = layout.num_tokens + margin, Memory(), vectors
+        self.calls, self.begin, self.end, self.asked = 0, 0.0, 0.0, None
+
+    def codebook(self) -> torch.Tensor:
+        wait_for(self.device)
+        self.asked = time.perf_counter()
+        return self.vectors
 
     def run(self, query: Query) -> TargetPass:
         wait_for(self.device)
@@ -192,20 +191,12 @@ class _Stopwatch:
         return self.left == 0
 
 
-def _measure(
-    name: str,
-    scheduler: DecodingScheduler,
-    layout: ImageTokenLayout,
-    batch_size: int,
-    passes: int,
-    laws: _Laws,
-    codebook_seconds: float,
-) -> StepCost:
-    noise = PositionNoise(list(range(batch_size)), laws.device)
-    target = _SyntheticTarget(layout, scheduler.margin(layout), batch_size, laws)
+def _measure(name: str, scheduler: DecodingScheduler, target: _SyntheticTarget, passes: int) -> StepCost:
+    seconds = _codebook_seconds(scheduler, target)
+    noise = PositionNoise(list(range(target.batch_size)), target.device)
     watch = _Stopwatch(target, passes)
     while watch.left:
-        companions = {name: _COMPANIONS[name](laws) for name in scheduler.companions}
+        companions = {name: _COMPANIONS[name](target.laws_at) for name in scheduler.companions}
         watch.start()
         decode(target, scheduler, noise, {**companions, "stopwatch": watch}, watch)
     return StepCost(
@@ -216,5 +207,13 @@ def _measure(
         tokens=mean(watch.tokens[1:]),
         plan=median(watch.plans[1:]),
         step=median(watch.steps[1:]),
-        codebook=codebook_seconds,
+        codebook=seconds,
     )
+
+
+def _codebook_seconds(scheduler: DecodingScheduler, target: _SyntheticTarget) -> float:
+    """From the moment that the rule has the codebook until it is ready to be asked."""
+    if scheduler.acceptance is not None:
+        scheduler.acceptance.running(target)
+        wait_for(target.device)
+    return 0.0 if target.asked is None else time.perf_counter() - target.asked

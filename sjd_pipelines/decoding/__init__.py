@@ -3,6 +3,7 @@
 from .cache import CanvasCache
 from .layout import FREE, ImageTokenLayout
 from .loop import decode
+from .memory import Memory
 from .noise import PositionNoise, Purpose, SharedNoise
 from .query import Query
 from .ring import PositionRing
@@ -18,6 +19,7 @@ __all__ = [
     "DecodingState",
     "DecodingStatistics",
     "ImageTokenLayout",
+    "Memory",
     "NotFiniteError",
     "PositionNoise",
     "PositionRing",

@@ -38,7 +38,7 @@ def decode(
     companions = companions or {}
     scheduler.check_target(target.layout, companions)
     _check_sizes(target, scheduler, noise)
-    state = scheduler.start(target.layout, target.batch_size, target.device, companions)
+    state = scheduler.start(target, companions)
     now = pass_clock(target.device)
     while not state.finished:
         begin = now()

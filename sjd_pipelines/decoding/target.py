@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from .layout import ImageTokenLayout
+from .memory import Memory
 from .noise import PositionNoise
 from .query import Query
 from .sampling import Sampling
@@ -38,12 +39,17 @@ class Target(Protocol):
         length: canvas positions that it has room for.
         batch_size: B.
         device: where it runs.
+        memory: what runs of its model leave to later ones.
     """
 
     layout: ImageTokenLayout
     length: int
     batch_size: int
     device: torch.device
+    memory: Memory
+
+    def codebook(self) -> torch.Tensor:
+        """`[V, E]`: the codebook as the picture decoder looks it up, so that near vectors are alike in the picture."""
 
     def run(self, query: Query) -> TargetPass:
         """One forward pass."""
@@ -83,14 +89,8 @@ class Scheduler(Protocol):
     def check_target(self, layout: ImageTokenLayout, companions: Collection[str]) -> None:
         """Raise `ValueError` with the reason if it can't decode such a target with these companions."""
 
-    def start(
-        self,
-        layout: ImageTokenLayout,
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        companions: Mapping[str, Companion] | None = None,
-    ) -> "DecodingState":
-        """An empty canvas."""
+    def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> "DecodingState":
+        """An empty canvas, and what a run of this target needs."""
 
     def plan(self, state: "DecodingState", noise: PositionNoise) -> Query:
         """Say what the next forward pass computes."""

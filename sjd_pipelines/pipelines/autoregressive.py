@@ -20,6 +20,7 @@ from ..decoding import (
     DecodingState,
     DecodingStatistics,
     ImageTokenLayout,
+    Memory,
     PositionNoise,
     Sampling,
     decode,
@@ -57,6 +58,10 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
 
     scheduler: DecodingScheduler
     _tiling: Tiling | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = Memory()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path | None = None, **kwargs: Any):
@@ -220,8 +225,6 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
     ) -> DecodingState:
         """Decode the tokens of one batch, with progress bar, callback and interruption; see `decoding.decode`."""
         layout = target.layout
-        if scheduler.needs_codebook:
-            scheduler.prepare_codebook(self.codebook_vectors())
         companions = self.prepare_companions(scheduler, target)
         noise = PositionNoise(seeds, target.device, target.length)
         with self.progress_bar(total=target.batch_size * layout.num_tokens) as bar, explained(self.components):

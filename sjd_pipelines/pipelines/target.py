@@ -30,6 +30,7 @@ class PromptedTarget:
 
     Attributes:
         length: canvas positions.
+        memory: what runs of this model leave to later ones.
         image_embeds: `[V, D]`, of every image token; looked up, not computed, in each pass.
         prompt_passes: forward passes that the prompt took.
     """
@@ -45,7 +46,7 @@ class PromptedTarget:
         self.pipe, self.layout, self.sampling = pipe, layout, sampling
         self.device = prompt.embeds.device
         self.batch_size = len(prompt.embeds) // (2 if sampling.guided else 1)
-        self.length = layout.num_tokens + margin
+        self.length, self.memory = layout.num_tokens + margin, pipe.memory
         self.image_embeds = pipe.embed_image_tokens(torch.arange(layout.vocabulary_size, device=self.device))
         self._forced = layout.forced_tokens(self.device, self.length) if layout.has_forced else None
         self._cells = None  # [L, 1], where positions are not cells
@@ -56,6 +57,10 @@ class PromptedTarget:
         self._visible = prompt.visible  # [R, P]
         self._cache = CanvasCache(_whole_blocks(prompt.embeds.shape[1] + self.length))
         self.prompt_passes = self._prefill(prompt)
+
+    def codebook(self) -> torch.Tensor:
+        """`[V, E]`, see `SJDAutoRegressivePipeline.codebook_vectors`."""
+        return self.pipe.codebook_vectors()
 
     def run(self, query: Query) -> TargetPass:
         """One forward pass of the transformer: hidden states `[R, Q, D]` and guided logits `[B, Q, V]`."""

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,17 +12,28 @@ from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
 from ..decoding.state import DecodingState
-from ..decoding.target import Companion
+from ..decoding.target import Companion, Target
 from .declaration import Bound, Card, check_settings
 from .registry import SCHEDULERS
 from .rules.speculative import Speculative
 
 
+@dataclass
+class RunState(DecodingState):
+    """The state of one batch, with what its scheduler needs of the target.
+
+    Attributes:
+        acceptance: the scheduler's rule at work on this run; None where drafts must match exactly.
+    """
+
+    acceptance: Speculative | None = None
+
+
 class DecodingScheduler(SchedulerMixin, ConfigMixin):
     """Base of every scheduler. A run is `start`, then `plan`, forward pass and `step` until the image is complete.
 
-    A scheduler with `needs_codebook` is given the codebook by `prepare_codebook` before `start`. One with `companions`
-    finds these networks in `state.companions`.
+    It holds settings and nothing of a run, so that runs of several models may share it. What a run needs of its target
+    is in its state: `companions` by name, and the rule of `acceptance` at work.
 
     A subclass declares its settings in its constructor, each with a `Setting`, its words in a `Card` and, if it is
     approximate, its `bounds`; a line in `registry.py` makes it known to everything else.
@@ -32,7 +44,9 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         paper: where it comes from.
         companions: names of the networks beside the target that it needs.
         raster_only: whether it decodes one grid in raster order only.
-        acceptance: the rule by which drafts that were sampled at random hold; None: they must match exactly.
+        acceptance: the rule by which drafts that were sampled at random hold; None: they must match exactly. Runs ask
+            `state.acceptance`, which knows the codebook.
+        state_type: what `start` returns.
     """
 
     order = 1
@@ -44,6 +58,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     companions: ClassVar[tuple[str, ...]] = ()
     raster_only: ClassVar[bool] = False
     acceptance: Speculative | None = None
+    state_type: ClassVar[type[RunState]] = RunState
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -71,11 +86,6 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         """Drafts verified per pass, at most; `ParallelJacobiScheduler`: per row."""
         return self.config.window
 
-    @property
-    def needs_codebook(self) -> bool:
-        """Whether `prepare_codebook` must be called before `start`."""
-        return self.acceptance is not None and self.acceptance.needs_codebook
-
     @classmethod
     def label_at(cls, temperature: float) -> str:
         """What it claims of a call at this temperature."""
@@ -85,12 +95,6 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     def claim(cls) -> str:
         """Its label in words, for tables."""
         return f"{cls.greedy_label} at temperature 0, else {cls.label}" if cls.greedy_label else cls.label
-
-    def prepare_codebook(self, vectors: torch.Tensor) -> None:
-        """Take the codebook `[V, E]` as the picture decoder uses it; only where `needs_codebook` says so."""
-        if not self.needs_codebook:
-            raise NotImplementedError(f"{type(self).__name__} does not use the codebook.")
-        self.acceptance.prepare_codebook(vectors)
 
     def unsuited(self, layout: ImageTokenLayout, companions: Collection[str]) -> str | None:
         """Why it can't decode a target with this layout and these companions; None if it can."""
@@ -111,15 +115,18 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     def margin(self, layout: ImageTokenLayout) -> int:
         """How many positions after the image the canvas has: as far as a query may reach."""
 
-    @abstractmethod
-    def start(
-        self,
-        layout: ImageTokenLayout,
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        companions: Mapping[str, Companion] | None = None,
-    ) -> DecodingState:
-        """An empty canvas, with the `companions` at work on this run."""
+    def law_slots(self, layout: ImageTokenLayout) -> int:
+        """Positions whose laws are kept."""
+        return 0
+
+    def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> RunState:
+        """An empty canvas, with what this run needs of its target and the `companions` at work on it."""
+        layout = target.layout
+        margin, law_slots = self.margin(layout), self.law_slots(layout)
+        state = self.state_type.empty(layout, target.batch_size, margin, law_slots, target.device, companions)
+        if self.acceptance is not None:
+            state.acceptance = self.acceptance.running(target)
+        return state
 
     @abstractmethod
     def plan(self, state: DecodingState, noise: PositionNoise) -> Query:

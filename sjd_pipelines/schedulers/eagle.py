@@ -12,9 +12,8 @@ from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.query import Query
 from ..decoding.sampling import inverse_transform, race
-from ..decoding.state import DecodingState
-from ..decoding.target import Companion
-from .base import DecodingScheduler
+from ..decoding.target import Companion, Target
+from .base import DecodingScheduler, RunState
 from .declaration import Card, Setting
 from .draft_tree import DraftTree, draft_trees
 from .drafting import sample_siblings
@@ -51,7 +50,7 @@ Branching = Annotated[
 
 
 @dataclass
-class EagleState(DecodingState):
+class EagleState(RunState):
     """Adds the tree of the running pass.
 
     Attributes:
@@ -127,6 +126,7 @@ class EagleScheduler(DecodingScheduler):
     companions = ("drafter",)
     raster_only = True  # a drafter has rows and columns in its rotary positions
     acceptance = Speculative()
+    state_type = EagleState
 
     @register_to_config
     def __init__(self, window: TreeWindow = 16, depth: Depth = 6, branches: Branching = 3):
@@ -135,14 +135,8 @@ class EagleScheduler(DecodingScheduler):
     def margin(self, layout: ImageTokenLayout) -> int:
         return max(self.window, self.config.depth) + 2
 
-    def start(
-        self,
-        layout: ImageTokenLayout,
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        companions: Mapping[str, Companion] | None = None,
-    ) -> EagleState:
-        state = EagleState.empty(layout, batch_size, self.margin(layout), 0, device, companions)
+    def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> EagleState:
+        state, layout = super().start(target, companions), target.layout
         depth, branches = min(self.config.depth, layout.num_tokens), min(self.config.branches, layout.codebook_size)
         state.trees = draft_trees(self.window, depth, branches, state.canvas.device)
         state.encoded = torch.zeros_like(state.committed)
@@ -202,7 +196,7 @@ class EagleScheduler(DecodingScheduler):
         target = slots.target.index_select(1, tree.inner)
         span = len(tree.levels)
         useful = (slots.state.layout.num_tokens - slots.positions.min()).clamp(max=span)
-        accepted, left = self.acceptance.choose(
+        accepted, left = slots.state.acceptance.choose(
             target, slots.state.draft_laws, slots.siblings, uniforms, span, tree.inner_depth, useful
         )
         slots.left = slots.target.index_copy(1, tree.inner, left)

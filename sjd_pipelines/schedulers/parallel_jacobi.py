@@ -115,7 +115,7 @@ class ParallelJacobiScheduler(RowParallelScheduler):
         span = max(self.drafts(slots.state.layout), 1)
         law_at = partial(slots.state.laws.at, addresses)
         slots.drafted = Drafted(slots.target, slots.drafts, law_at, span, offset.clamp(max=span - 1))
-        return (drafted > 0) & self.acceptance.accept(slots.drafted, slots.uniforms)
+        return (drafted > 0) & slots.state.acceptance.accept(slots.drafted, slots.uniforms)
 
     def gains(self, slots: RowSlots) -> torch.Tensor:
         row, offset, *_ = slots.numbers
@@ -145,7 +145,7 @@ class ParallelJacobiScheduler(RowParallelScheduler):
 
         # Most slots are sampled anew: to pick them out would cost more than it saves.
         draft_law = draft_law.masked_fill_(~drafted[..., None], 0.0)
-        law = self.acceptance.residual(slots.target, draft_law, slots.drafts)
+        law = slots.state.acceptance.residual(slots.target, draft_law, slots.drafts)
         tokens = torch.where(keep, slots.drafts, race(law, slots.exponential()))
         slots.state.laws.write(addresses, new_law)
         return tokens

@@ -16,10 +16,9 @@ from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.query import Query
 from ..decoding.sampling import most_likely, race
-from ..decoding.state import DecodingState
-from ..decoding.target import Companion
+from ..decoding.target import Companion, Target
 from .adaptive_window import AUTO, WINDOWS, WindowPolicy
-from .base import DecodingScheduler
+from .base import DecodingScheduler, RunState
 from .drafting import INITIALISERS, FreshSlots, one_hot
 from .rules.speculative import Drafted
 from .verification import leading
@@ -41,7 +40,7 @@ class Slots:
     target: torch.Tensor
     drafts: torch.Tensor
     positions: torch.Tensor
-    state: DecodingState
+    state: RunState
     noise: PositionNoise
     keep: torch.Tensor | None = None
 
@@ -99,8 +98,6 @@ class DraftWindow(DecodingScheduler):
     stores_laws: ClassVar[bool] = True
     # Slots after the window that a query uses.
     scratch: int = 0
-    # What `start` returns.
-    state_type: ClassVar[type[DecodingState]] = DecodingState
 
     @property
     def window(self) -> int:
@@ -115,23 +112,19 @@ class DraftWindow(DecodingScheduler):
     def margin(self, layout: ImageTokenLayout) -> int:
         return min(self.window, layout.num_tokens) + 1 + self.scratch
 
-    def start(
-        self,
-        layout: ImageTokenLayout,
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        companions: Mapping[str, Companion] | None = None,
-    ) -> DecodingState:
+    def law_slots(self, layout: ImageTokenLayout) -> int:
         window = min(self.window, layout.num_tokens)
-        law_slots = 0
-        if window and (self.stores_laws or self._initial.startswith(("sample", "law"))):
-            # The window, as many slots again for the surplus of `_initialise`, and the neighbours it looks up.
-            law_slots = 2 * window + 2 + layout.reach("above" if self._initial.endswith("above") else "left")
-        if self._adapts:
-            self.window_policy.start(layout.num_tokens, (batch_size, torch.device(device)))
-        return self.state_type.empty(layout, batch_size, self.margin(layout), law_slots, device, companions)
+        if not window or not (self.stores_laws or self._initial.startswith(("sample", "law"))):
+            return 0
+        # The window, as many slots again for the surplus of `_initialise`, and the neighbours it looks up.
+        return 2 * window + 2 + layout.reach("above" if self._initial.endswith("above") else "left")
 
-    def plan(self, state: DecodingState, noise: PositionNoise) -> Query:
+    def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> RunState:
+        if self._adapts:
+            self.window_policy.start(target.layout.num_tokens, (target.batch_size, target.device))
+        return super().start(target, companions)
+
+    def plan(self, state: RunState, noise: PositionNoise) -> Query:
         """Top up the window and say what the next forward pass computes.
 
         Returns:
@@ -160,7 +153,7 @@ class DraftWindow(DecodingScheduler):
     def _adapts(self) -> bool:
         return self.config.get("window") == AUTO
 
-    def _next_window(self, state: DecodingState) -> int:
+    def _next_window(self, state: RunState) -> int:
         if not self._adapts:
             return self.window
         policy, total = self.window_policy, state.layout.num_tokens
@@ -173,7 +166,7 @@ class DraftWindow(DecodingScheduler):
     def _initial(self) -> str:
         return self.config.get("initialise", "random")
 
-    def _initialise(self, state: DecodingState, noise: PositionNoise, fresh: int) -> None:
+    def _initialise(self, state: RunState, noise: PositionNoise, fresh: int) -> None:
         """Guess tokens for `fresh` positions after `state.drafted`, in place."""
         positions = state.drafted[:, None] + torch.arange(fresh, device=state.drafted.device)  # [B, F]
         # A row that advanced less than the furthest one needs fewer; its surplus lands in the margin.
@@ -211,9 +204,7 @@ class RasterWindowScheduler(DraftWindow):
         What it says of the slots in front of that is not used.
         """
 
-    def step(
-        self, probabilities: torch.Tensor, query: Query, state: DecodingState, noise: PositionNoise
-    ) -> DecodingState:
+    def step(self, probabilities: torch.Tensor, query: Query, state: RunState, noise: PositionNoise) -> RunState:
         """Verify the drafts, commit a prefix per row, redraft the rest.
 
         Args:

@@ -10,7 +10,7 @@ from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
 from ..decoding.reviser import Reviser
 from ..decoding.sampling import race
-from ..decoding.state import DecodingState
+from .base import RunState
 from .declaration import LONGEST, Card, Setting, WindowOrAuto
 from .drafting import Initialise
 from .jacobi import SeededJacobiScheduler
@@ -36,7 +36,7 @@ Revisions = Annotated[
 
 
 @dataclass
-class RevisedState(DecodingState):
+class RevisedState(RunState):
     """Adds what revising drafts needs.
 
     Attributes:

@@ -19,7 +19,7 @@ from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.query import Query
 from ..decoding.state import DecodingState
 from ..decoding.target import Companion
-from .base import DecodingScheduler
+from .base import DecodingScheduler, RunState
 from .rules.speculative import Drafted
 
 SIZES = 5  # numbers of slots that queries usually have, each three quarters of the next
@@ -68,7 +68,7 @@ class RowSlot(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class RowDecodingState(DecodingState):
+class RowDecodingState(RunState):
     """The state of one batch whose rows grow side by side.
 
     Attributes:
@@ -200,6 +200,7 @@ class RowParallelScheduler(DecodingScheduler):
     """
 
     raster_only = True
+    state_type = RowDecodingState
 
     @abstractmethod
     def drafts(self, layout: ImageTokenLayout) -> int:
@@ -225,10 +226,6 @@ class RowParallelScheduler(DecodingScheduler):
         """How many columns of the row above must be final before a row opens; by default a quarter of them."""
         return min(self.config.delay or -(-layout.columns // 4), layout.columns)
 
-    def law_slots(self, layout: ImageTokenLayout) -> int:
-        """Positions whose laws are kept."""
-        return 0
-
     def draft(
         self, positions: torch.Tensor, numbers: tuple[torch.Tensor, ...], state: RowDecodingState, noise: PositionNoise
     ) -> None:
@@ -250,16 +247,6 @@ class RowParallelScheduler(DecodingScheduler):
     def margin(self, layout: ImageTokenLayout) -> int:
         # Padding slots stand after the image, because no two slots of a pass may share a position.
         return self.sizes(layout)[-1] + 1
-
-    def start(
-        self,
-        layout: ImageTokenLayout,
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        companions: Mapping[str, Companion] | None = None,
-    ) -> RowDecodingState:
-        margin, law_slots = self.margin(layout), self.law_slots(layout)
-        return RowDecodingState.empty(layout, batch_size, margin, law_slots, device, companions)
 
     def plan(self, state: RowDecodingState, noise: PositionNoise) -> Query:
         """Returns a query of as many slots as the image with the most of them needs, or some more."""

@@ -19,8 +19,8 @@ from ..decoding.look import look_is_free
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.query import Query
 from ..decoding.sampling import race
-from ..decoding.state import DecodingState
-from ..decoding.target import Companion
+from ..decoding.target import Companion, Target
+from .base import RunState
 from .declaration import Card, Setting, WindowOrAuto, shown
 from .draft_tree import DraftTree, draft_trees, nodes_of_full_tree
 from .drafting import Initialise, sample_siblings
@@ -52,7 +52,7 @@ Depth = Annotated[
 
 
 @dataclass
-class SiblingState(DecodingState):
+class SiblingState(RunState):
     """Adds the tree of the pass that is running.
 
     Attributes:
@@ -144,15 +144,9 @@ class SJDPACScheduler(DraftWindow):
         """Slots after the window that hold the tree, at most."""
         return nodes_of_full_tree(self.config.depth, self.config.branches) - self.config.depth
 
-    def start(
-        self,
-        layout: ImageTokenLayout,
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        companions: Mapping[str, Companion] | None = None,
-    ) -> SiblingState:
-        state = super().start(layout, batch_size, device, companions)
-        depth, branches = self.config.depth, self._branches(layout)
+    def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> SiblingState:
+        state = super().start(target, companions)
+        depth, branches = self.config.depth, self._branches(target.layout)
         state.trees = draft_trees(nodes_of_full_tree(depth, branches), depth, branches, state.canvas.device)
         return state
 
@@ -211,7 +205,7 @@ class SJDPACScheduler(DraftWindow):
         law_at = partial(slots.state.laws.at, slots.positions[:, depth:-1])
         target, drafts, window = slots.target[:, depth:-1], slots.guesses[:, depth:], slots.guesses.shape[1]
         chain = Drafted(target, drafts, law_at, span=window, depth=slice(depth, None))
-        return torch.cat([slots.chosen, self.acceptance.accept(chain, slots.uniforms[:, depth:])], 1)
+        return torch.cat([slots.chosen, slots.state.acceptance.accept(chain, slots.uniforms[:, depth:])], 1)
 
     def redraft(self, slots: PathSlots) -> torch.Tensor:
         """What passed, and samples from the residual elsewhere, as `CoupledSJDScheduler`: `[B, 1 + W]` int64."""
@@ -221,7 +215,7 @@ class SJDPACScheduler(DraftWindow):
         rows = torch.arange(batch, device=rejected.device)[:, None]
         draft_law = slots.state.laws.read(slots.positions.gather(1, rejected))  # [B, R, V]
         guesses = pad(slots.guesses, (0, 1))
-        law = self.acceptance.residual(slots.target[rows, redrawn], draft_law, guesses.gather(1, rejected))
+        law = slots.state.acceptance.residual(slots.target[rows, redrawn], draft_law, guesses.gather(1, rejected))
         near = torch.arange(depth, device=rows.device).expand(batch, -1)
         redrawn = torch.cat([near, redrawn], 1)  # [B, D + R + 1]
         positions = slots.positions.gather(1, redrawn)
@@ -246,7 +240,7 @@ class SJDPACScheduler(DraftWindow):
         draft_law = state.laws.read(positions[:, :depth])
         levels = zip(*(values.split(1, 1) for values in (draft_law, siblings, uniforms[:, :depth])))
         for step, level in enumerate(levels):
-            passed, left = self.acceptance.choose(path[-1], *level, window, slice(step, step + 1))
+            passed, left = state.acceptance.choose(path[-1], *level, window, slice(step, step + 1))
             # Where no sibling passes, the first one's node is as near as any to the token sampled instead.
             node = tree.children[node, passed % branches]
             nodes.append(node)

@@ -51,7 +51,7 @@ class SJDScheduler(RasterWindowScheduler):
         pass
 
     def accept(self, slots: Slots) -> torch.Tensor:
-        return self.acceptance.accept(slots.drafted, slots.uniforms)
+        return slots.state.acceptance.accept(slots.drafted, slots.uniforms)
 
     def redraft(self, slots: Slots) -> torch.Tensor:
         # The token at the front has the noise that its redraft would have had: no draft was sampled with it.
@@ -70,7 +70,7 @@ class SJDScheduler(RasterWindowScheduler):
     def front_remainder(self, slots: Slots) -> torch.Tensor:
         """The law of the token at the front, up to its norm: `[B, 1, V]`."""
         draft = slots.at_front(pad(slots.drafts, (0, 1)))  # [B, 1]
-        return self.acceptance.residual(slots.at_front(slots.target), slots.front_law, draft)
+        return slots.state.acceptance.residual(slots.at_front(slots.target), slots.front_law, draft)
 
 
 class CoupledSJDScheduler(SJDScheduler):
@@ -113,7 +113,7 @@ class CoupledSJDScheduler(SJDScheduler):
         positions = slots.positions.gather(1, redrawn)
         drafts = pad(slots.drafts, (0, 1))
         draft_law = slots.state.laws.read(positions[:, :-1])  # [B, R, V]
-        law = self.acceptance.residual(slots.target[rows, redrawn], draft_law, drafts.gather(1, rejected))
+        law = slots.state.acceptance.residual(slots.target[rows, redrawn], draft_law, drafts.gather(1, rejected))
         exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, law.shape[-1], slots.state.passes)
         return torch.where(pad(slots.keep, (0, 1)), drafts, drafts.scatter(1, redrawn, race(law, exponential)))
 

@@ -12,12 +12,11 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import embedding, pad
 
-from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
 from ..decoding.sampling import most_likely
-from ..decoding.state import DecodingState
-from ..decoding.target import Companion
+from ..decoding.target import Companion, Target
+from .base import RunState
 from .declaration import Card, Setting, Window
 from .drafting import Initialise
 from .raster_window import DraftWindow
@@ -68,7 +67,7 @@ class Branches:
 
 
 @dataclass
-class TreeState(DecodingState):
+class TreeState(RunState):
     """Adds what choosing branches needs.
 
     Attributes:
@@ -130,16 +129,10 @@ class TreeJacobiScheduler(DraftWindow):
     def noise_ahead(self) -> int:
         return self.config.depth - 1
 
-    def start(
-        self,
-        layout: ImageTokenLayout,
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        companions: Mapping[str, Companion] | None = None,
-    ) -> TreeState:
-        state = super().start(layout, batch_size, device, companions)
+    def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> TreeState:
+        state = super().start(target, companions)
         state.runner_up = torch.full_like(state.canvas, NO_TOKEN)
-        state.doubt = torch.full(state.canvas.shape, FRESH_DOUBT, device=device)
+        state.doubt = torch.full(state.canvas.shape, FRESH_DOUBT, device=target.device)
         return state
 
     def plan(self, state: TreeState, noise: PositionNoise) -> Query:

@@ -80,7 +80,7 @@ class ZipARScheduler(RowParallelScheduler):
             return torch.zeros_like(slots.positions, dtype=torch.bool)
         opening, proposed, _ = slots.numbers
         drafted = Drafted(slots.target, slots.drafts, partial(slots.state.laws.at, opening), span=1)
-        return (proposed > 0) & self.acceptance.accept(drafted, slots.uniforms)
+        return (proposed > 0) & slots.state.acceptance.accept(drafted, slots.uniforms)
 
     def gains(self, slots: RowSlots) -> torch.Tensor:
         # Rows that have started keep their distance, because all of them gain one token per pass.
@@ -98,7 +98,7 @@ class ZipARScheduler(RowParallelScheduler):
         if not self.config.adaptive:
             return tokens
         opening, proposed, _ = slots.numbers
-        law = self.acceptance.residual(target, slots.state.laws.read(opening), slots.drafts)
+        law = slots.state.acceptance.residual(target, slots.state.laws.read(opening), slots.drafts)
         redrawn = torch.where(slots.keep, slots.drafts, race(law, slots.exponential()))
         slots.state.laws.write(opening, target)
         return torch.where(proposed > 0, redrawn, tokens)

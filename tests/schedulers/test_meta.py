@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from sjd_pipelines import RowParallelScheduler, SeededJacobiScheduler, SJDScheduler
 from sjd_pipelines.benchmark.toy import toy_pipeline
-from sjd_pipelines.decoding import PositionNoise, Sampling, decode
+from sjd_pipelines.decoding import Memory, PositionNoise, Sampling, decode
 from sjd_pipelines.schedulers import SCHEDULERS
 
 SETTINGS = [
@@ -90,8 +90,7 @@ def watch(model, encoded):
     def run(scheduler, sampling=SAMPLED):
         """Decode two pictures: how often each pass reads the device, and how much it uploads."""
         layout = model.image_layout(None, None)
-        if scheduler.needs_codebook:
-            scheduler.prepare_codebook(model.codebook_vectors())
+        model.memory = Memory()  # whether what is kept there still holds is a look
         target = model.prepare_target(encoded(sampling.guided), layout, sampling, scheduler.margin(layout))
         companions = model.prepare_companions(scheduler, target)
         noise = PositionNoise([0, 1], "meta", target.length)

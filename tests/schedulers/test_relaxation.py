@@ -3,19 +3,27 @@
 import pytest
 import torch
 
-from sjd_pipelines import GroupedSJDScheduler, LanternScheduler, SJDPlusPlusScheduler, SJDScheduler
+from sjd_pipelines import (
+    GroupedSJDScheduler,
+    LanternEagleScheduler,
+    LanternScheduler,
+    SJDPlusPlusScheduler,
+    SJDScheduler,
+)
 from sjd_pipelines.benchmark.exactness import SAMPLING as TRUNCATED
 from sjd_pipelines.benchmark.exactness import draw, enumerable_pipeline, image_law, judge
+from sjd_pipelines.decoding import Memory, Sampling
 from sjd_pipelines.schedulers.rules.annealed import annealed_factors
-from sjd_pipelines.schedulers.rules.grouped import groups
-from sjd_pipelines.schedulers.rules.lantern import nearest_codes, neighbour_mass
-from sjd_pipelines.schedulers.rules.speculative import residual, speculative_accept
+from sjd_pipelines.schedulers.rules.grouped import Grouped, groups
+from sjd_pipelines.schedulers.rules.lantern import Lantern, nearest_codes, neighbour_mass
+from sjd_pipelines.schedulers.rules.speculative import Drafted, lookup, residual, speculative_accept
 from sjd_pipelines.schedulers.sjd_plus_plus import confident
 from sjd_pipelines.schedulers.verification import at_drafts
 
 PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
 SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "output_type": "latent"}
 CODES = 12
+ONE = Sampling(guidance_scale=2.0)
 
 
 def generators(*seeds):
@@ -258,25 +266,68 @@ def test_groups_draw_what_truncation_excludes_only_as_published(enumerable, keep
     assert possible[images].all() == keep_truncation
 
 
-def test_the_neighbour_table_follows_the_codebook(pipe):
-    scheduler = pipe.scheduler = LanternScheduler(window=4, neighbours=3)
-    pipe(PROMPTS[0], **SAMPLING)
-    vectors = pipe.codebook_vectors()
-    assert torch.allclose(vectors.norm(dim=-1), torch.ones(16))  # as Janus' quantiser looks it up
-    table = scheduler.acceptance.table
-    assert torch.equal(table, nearest_codes(vectors, 4))
-    pipe(PROMPTS[0], **SAMPLING)
-    assert scheduler.acceptance.table is table  # made once per codebook
-    scheduler.prepare_codebook(codebook())
-    assert scheduler.acceptance.table.shape == (CODES, 4)
+class Lender:
+    """What a rule asks of a target."""
+
+    def __init__(self, vectors):
+        self.vectors, self.memory, self.asked = vectors, Memory(), 0
+
+    def codebook(self):
+        self.asked += 1
+        return self.vectors
 
 
-def test_schedulers_that_need_no_codebook_refuse_one():
-    assert not SJDScheduler().needs_codebook
-    assert not LanternScheduler(rule="annealed").needs_codebook
-    assert not GroupedSJDScheduler(distance=None).needs_codebook
-    with pytest.raises(NotImplementedError, match="SJDScheduler does not use the codebook"):
-        SJDScheduler().prepare_codebook(codebook())
+def test_the_neighbour_table_is_made_once_per_codebook():
+    target = Lender(codebook())
+    rule = LanternScheduler(neighbours=3).acceptance
+    running = rule.running(target)
+    assert torch.equal(running.table, nearest_codes(codebook(), 4))
+    assert torch.equal(running.lending, nearest_codes(codebook(), 3))
+    assert rule.table is None
+    again = LanternEagleScheduler(neighbours=3).acceptance.running(target)  # another object, another setting
+    assert again.table is running.table
+    target.vectors[0] = target.vectors[1]  # other weights in the same place
+    assert torch.equal(rule.running(target).table, nearest_codes(target.vectors, 4))
+    tables = [Lantern(2.0, count, False, False).running(target).table for count in (3, 5, 6, 3)]
+    assert [table.shape[1] for table in tables] == [4, 6, 7, 4]
+    assert tables[0] is not tables[3]  # so many are not kept
+
+
+def test_codebooks_are_what_the_picture_decoder_looks_up(pipe):
+    target = pipe.prepare_target(pipe.encode_prompt(PROMPTS[:1], None, True, 1), pipe.image_layout(None, None), ONE)
+    assert torch.allclose(target.codebook().norm(dim=-1), torch.ones(16))  # as Janus' quantiser has it
+    assert torch.equal(Lantern(2.0, 3, False, False).running(target).table, nearest_codes(target.codebook(), 4))
+    vectors = Grouped(4, 0.1, 1.0).running(target).vectors
+    assert torch.cdist(vectors, vectors).square().sum().item() == pytest.approx(16 * 15, rel=1e-4)
+
+
+NEEDS_NONE = {
+    "sjd": SJDScheduler(),
+    "lantern-annealed": LanternScheduler(rule="annealed"),
+    "gsd": GroupedSJDScheduler(distance=None),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS_NONE)
+def test_rules_that_need_no_codebook_ask_for_none(name):
+    rule, target = NEEDS_NONE[name].acceptance, Lender(codebook())
+    assert rule.running(target) is rule
+    assert not target.asked
+
+
+@pytest.mark.parametrize("vectors", [torch.randn(1, 4), torch.ones(1, 1), torch.ones(5, 3), torch.zeros(2, 3)])
+@pytest.mark.parametrize("name", ["lantern", "release", "grouped"])
+def test_codebooks_without_differences(name, vectors):
+    """One entry that has no neighbour, or several that look the same."""
+    rules = {"grouped": Grouped(4, 1.0, 1.0), "lantern": Lantern(4.0, 9, False, False)}
+    rule = rules.get(name, Lantern(4.0, 9, False, True)).running(Lender(vectors))
+    count = len(vectors)
+    target = torch.full((1, 2, count), 1 / count)
+    tokens = torch.zeros(1, 2, dtype=torch.int64)
+    mass, draft_mass = rule.masses(Drafted(target, tokens, lookup(target), span=2))
+    assert (mass > 1 / count).all() if count > 1 else (mass == 1).all()
+    assert (draft_mass >= 1 / count).all()
+    assert rule.residual(target, target, tokens).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,6 @@ def queries(table_target, scheduler, layout, batch_size=1):
     table = torch.randn(CODES, layout.vocabulary_size, generator=generator).mul(2)
     table[:, CODES:] = -torch.inf
     target = table_target(torch.cat([table, table[: layout.structural_tokens]]).softmax(-1), layout, batch_size)
-    if scheduler.needs_codebook:
-        scheduler.prepare_codebook(torch.randn(CODES, 4, generator=generator))
     companions = {name: Guesses(layout.vocabulary_size) for name in scheduler.companions}
     noise = PositionNoise(list(range(batch_size)), num_positions=layout.num_tokens + scheduler.margin(layout))
     decode(target, scheduler, noise, companions)

@@ -7,7 +7,7 @@ import torch
 from .speculative import Drafted, Speculative
 
 
-@dataclass
+@dataclass(frozen=True)
 class Annealed(Speculative):
     """Cool-SD (Li et al. 2026, arXiv 2601.09212): p is multiplied by `annealed_factors`.
 

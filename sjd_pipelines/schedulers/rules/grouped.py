@@ -1,15 +1,16 @@
 """Grouped speculative decoding's rule: masses of a group are compared, not of a token."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import embedding, pad
 
 from ...decoding.look import look_is_free
+from ...decoding.target import Target
 from .speculative import Drafted, Speculative
 
 
-@dataclass
+@dataclass(frozen=True)
 class Grouped(Speculative):
     """GSD (So et al. 2025, arXiv 2508.07747). A rejected draft is replaced from the residual of single tokens.
 
@@ -20,27 +21,26 @@ class Grouped(Speculative):
             two entries; None looks at probabilities only.
         keep_truncation: groups keep to the tokens that top-k and top-p leave, and a draft that they exclude fails;
             False is the rule as published.
+        vectors: `[V, E]`, the codebook in these units, where the rule is at work.
     """
 
     group_size: int
     gap: float
     distance: float | None
     keep_truncation: bool = True
-    vectors: torch.Tensor | None = field(default=None, init=False)
+    vectors: torch.Tensor | None = None
 
-    @property
-    def needs_codebook(self) -> bool:
-        return self.distance is not None
-
-    def prepare_codebook(self, vectors: torch.Tensor) -> None:
-        vectors = vectors.float()
+    def running(self, target: Target) -> "Grouped":
+        if self.distance is None:
+            return self
+        vectors = target.codebook().float()
         # Codebooks differ in scale: over all pairs of entries the mean of |a - b|^2 is twice the variance.
-        self.vectors = vectors / (2 * vectors.var(0).sum()).sqrt()
+        scale = (2 * vectors.var(0, correction=min(1, len(vectors) - 1)).sum()).sqrt()
+        return replace(self, vectors=vectors / torch.where(scale > 0, scale, 1.0))
 
     def masses(self, drafted: Drafted) -> tuple[torch.Tensor, torch.Tensor]:
-        vectors = self.vectors if self.needs_codebook else None
         tokens, member = groups(
-            drafted.target, drafted.tokens, self.group_size, self.gap, vectors, self.distance or 0.0
+            drafted.target, drafted.tokens, self.group_size, self.gap, self.vectors, self.distance or 0.0
         )
         target = drafted.target.gather(-1, tokens)
         if self.keep_truncation:

@@ -1,15 +1,34 @@
 """LANTERN's rule: a draft passes for its latent neighbours as well, up to a bound."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import embedding
 
+from ...decoding.target import Target
 from ..verification import at_drafts
 from .speculative import Drafted, Speculative
 
+TABLES = 2  # that are kept of a model; each may be as large as 128 MiB
 
-@dataclass
+
+@dataclass(frozen=True)
+class CodeTable:
+    """The nearest entries of a codebook.
+
+    Attributes:
+        vectors: `[V, E]`, the codebook.
+        nearest: as `nearest_codes` returns it.
+    """
+
+    vectors: torch.Tensor
+    nearest: torch.Tensor
+
+    def is_of(self, vectors: torch.Tensor) -> bool:
+        return torch.equal(self.vectors, vectors)
+
+
+@dataclass(frozen=True)
 class Lantern(Speculative):
     """LANTERN (Jang et al. 2024, arXiv 2410.03355) and LANTERN++ (Park et al. 2025, arXiv 2502.06352).
 
@@ -22,25 +41,27 @@ class Lantern(Speculative):
         additive: how `relaxation` is meant: LANTERN, else LANTERN++.
         release: replace a rejected draft as LANTERN's code does, which lets its neighbours keep their probability in
             full; else from (p - q)_+.
+        table: `[V, neighbours + 1]` int64, nearest first, where the rule is at work.
+        lending: `[V, neighbours]` int64, those that lend probability.
     """
 
     relaxation: float
     neighbours: int
     additive: bool
     release: bool
-    table: torch.Tensor | None = field(default=None, init=False)  # [V, neighbours + 1] int64
-    _codebook: torch.Tensor | None = field(default=None, init=False)
-    _lending: torch.Tensor | None = field(default=None, init=False)  # [V, neighbours] int64
+    table: torch.Tensor | None = None
+    lending: torch.Tensor | None = None
 
-    needs_codebook = True
+    def running(self, target: Target) -> "Lantern":
+        vectors = target.codebook()
+        count = self.neighbours + 1  # one more than lend probability: the release's residual takes it too
 
-    def prepare_codebook(self, vectors: torch.Tensor) -> None:
-        known = self._codebook
-        if known is None or known.device != vectors.device or not torch.equal(known, vectors):
-            self._codebook = vectors
-            # One more than lend probability: the release's residual takes it too.
-            self.table = nearest_codes(vectors, self.neighbours + 1)
-            self._lending = self.table[:, : self.neighbours].contiguous()
+        def make() -> CodeTable:
+            return CodeTable(vectors.clone(), nearest_codes(vectors, count))
+
+        key = (count, vectors.device, vectors.dtype, vectors.shape)
+        table = target.memory.recall("nearest codes", key, make, TABLES, lambda known: known.is_of(vectors)).nearest
+        return replace(self, table=table, lending=table[:, : self.neighbours].contiguous())
 
     def masses(self, drafted: Drafted) -> tuple[torch.Tensor, torch.Tensor]:
         relief = self._relief(drafted.target, drafted.tokens, drafted.probability)
@@ -56,7 +77,7 @@ class Lantern(Speculative):
     def _relief(self, target: torch.Tensor, drafts: torch.Tensor, probability: torch.Tensor) -> torch.Tensor:
         """What the neighbours of each draft lend to its own probability: `[..., V]`, `[...]` twice -> `[...]`."""
         bound = self.relaxation if self.additive else (self.relaxation - 1) * probability[..., None]
-        return neighbour_mass(target, drafts, self._lending, bound)
+        return neighbour_mass(target, drafts, self.lending, bound)
 
 
 def nearest_codes(vectors: torch.Tensor, count: int) -> torch.Tensor:
@@ -88,6 +109,8 @@ def neighbour_mass(
     Returns:
         `[B, W]` float32.
     """
+    if not neighbours.shape[1]:  # of a codebook of one entry
+        return torch.zeros_like(target[..., 0])
     codes = drafts.clamp(max=len(neighbours) - 1)  # structural ids get a row without mass
     nearest = embedding(codes, neighbours)  # [B, W, k]
     reached = target.gather(-1, nearest).cumsum(-1)

@@ -13,6 +13,7 @@ from types import EllipsisType
 import torch
 
 from ...decoding.look import look_is_free
+from ...decoding.target import Target
 from ..verification import at_drafts
 
 Depth = EllipsisType | slice | torch.Tensor
@@ -52,14 +53,12 @@ class Drafted:
 class Speculative:
     """Accept each draft with probability min(1, p/q): Leviathan et al. 2023, Alg. 1; SJD, Teng et al. 2024, eq. 4.
 
-    A relaxed rule overrides `masses`, or `taken`, or both.
+    A relaxed rule overrides `masses`, or `taken`, or both; one that needs the codebook, `running` too.
     """
 
-    needs_codebook = False
-
-    def prepare_codebook(self, vectors: torch.Tensor) -> None:
-        """Take the codebook `[V, E]` as the picture decoder uses it; only where `needs_codebook` says so."""
-        raise NotImplementedError(f"{type(self).__name__} does not use the codebook.")
+    def running(self, target: Target) -> "Speculative":
+        """The rule at work on a run of this target. A rule itself holds settings alone: any runs may share it."""
+        return self
 
     def masses(self, drafted: Drafted) -> tuple[torch.Tensor, torch.Tensor]:
         """P and Q of each draft: `[B, D]` float32 twice."""
