@@ -5,7 +5,7 @@ import torch
 
 from sjd_pipelines.benchmark.toy import toy_pipeline
 from sjd_pipelines.cli import main
-from sjd_pipelines.decoding import ImageTokenLayout, Memory, TargetPass
+from sjd_pipelines.decoding import ImageTokenLayout, Memory, Sampling, TargetPass
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ class TableTarget:
 
     def __init__(self, table: torch.Tensor, layout: ImageTokenLayout, batch_size: int):
         self.table, self.layout, self.batch_size, self.device = table, layout, batch_size, table.device
-        self.length, self.memory = 10**9, Memory()  # it keeps no tokens
+        self.length, self.sampling, self.memory = 10**9, Sampling(), Memory()  # it keeps no tokens
         self.queries = []
 
     def run(self, query):

@@ -7,7 +7,7 @@ from statistics import mean, median
 
 import torch
 
-from ..decoding import DecodingState, ImageTokenLayout, Memory, PositionNoise, Query, TargetPass, decode
+from ..decoding import DecodingState, ImageTokenLayout, Memory, PositionNoise, Query, Sampling, TargetPass, decode
 from ..decoding.drafter import DraftQuery
 from ..schedulers import SCHEDULERS, DecodingScheduler
 from .machine import wait_for
@@ -107,7 +107,8 @@ class _SyntheticTarget:
 
     def __init__(self, layout: ImageTokenLayout, margin: int, batch_size: int, laws: _Laws, vectors: torch.Tensor):
         self.layout, self.batch_size, self.device, self.laws_at = layout, batch_size, laws.device, laws
-        self.length, self.memory, self.vectors = layout.num_tokens + margin, Memory(), vectors
+        self.length, self.vectors = layout.num_tokens + margin, vectors
+        self.sampling, self.memory = Sampling(), Memory()
         self.calls, self.begin, self.end, self.asked = 0, 0.0, 0.0, None
 
     def codebook(self) -> torch.Tensor:

@@ -39,6 +39,7 @@ class Target(Protocol):
         length: canvas positions that it has room for.
         batch_size: B.
         device: where it runs.
+        sampling: how its tokens are sampled.
         memory: what runs of its model leave to later ones.
     """
 
@@ -46,6 +47,7 @@ class Target(Protocol):
     length: int
     batch_size: int
     device: torch.device
+    sampling: Sampling
     memory: Memory
 
     def codebook(self) -> torch.Tensor:
@@ -59,14 +61,12 @@ class Target(Protocol):
 
 
 class HostTarget(Target, Protocol):
-    """A target that lends its companions what they have not: embedding, head, guidance and sampling.
+    """A target that lends its companions what they have not: embedding, head and guidance.
 
     Attributes:
-        sampling: how its tokens are sampled.
         image_embeds: `[V, D]`, its embedding of every image token.
     """
 
-    sampling: Sampling
     image_embeds: torch.Tensor
 
     def guided_logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -1,14 +1,17 @@
 """`window="auto"`: the window of each pass, chosen from what passes cost and what they commit.
 
 The aim is committed tokens per second. Both sides of the ratio are learned while pictures are drawn: the seconds of a
-pass by window, which depend on the device, and the tokens it commits, which depend on the model. Neither looks at a
-draft that is not yet committed, so that the choice biases nothing.
+pass by window, which depend on the device, and the drafts that it accepts, which depend on the model. Neither looks at
+a draft that is not yet committed, so that the choice biases nothing.
+
+What is learned is shared by the runs of a model, in its `Memory`. Which window is taken is a run's own affair.
 """
 
 import math
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Mapping, Sequence
+from threading import Lock
 
 from .declaration import AUTO, settings_of
 
@@ -17,12 +20,16 @@ START = 16
 TIMES = 16  # passes whose lower quartile is the cost of a window: what else the machine does only adds to it
 PROBES = 4  # passes that make a cost known
 BLOCK = 12  # passes between decisions
-MEMORY = 2000  # passes after which the tokens of a pass count 1/e
 STALE = 500  # passes after which the cost of a window that is not in use is measured anew: machines get busy
-# A pass is expected to commit 1 + gain * W / (W + half) tokens. GAIN and HALF, of a model nothing is known of, count
-# as much as PRIOR passes, and the curve fitted to all windows as much as CURVE passes at each.
-GAIN, HALF, PRIOR, CURVE = 3.0, 16.0, 10.0, 200.0
-HALVES = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+MEMORY = 2000  # pictures' passes after which what a pass accepted counts 1/e
+MARGIN = 0.03  # by which another window must seem faster: a change costs passes until drafts have settled
+# Of a model nothing is known of, a share FIRST of the passes should accept a draft, LATER of those another, and so on.
+# That counts as much as PRIOR passes, and what follows from other windows as much as CURVE passes at a window.
+FIRST, LATER, PRIOR, CURVE = 0.4, 0.85, 10.0, 200.0
+# Drafts enter at the end of the window and get better on their way to its front: a window of w accepts w / (w + AGE)
+# of what an endless one would at the same places, and never less than half of it.
+AGE = 4
+SHARE = 0.05  # of the passes may be spent on a neighbour of the best window, to find out whether it is better
 DOUBT = 0.5  # spread of the tokens of a pass, relative to their mean
 
 
@@ -32,30 +39,141 @@ def takes_auto(scheduler: type) -> bool:
     return window is not None and AUTO in window.choices
 
 
-class WindowPolicy:
-    """Chooses windows by tokens per second, in the manner of bandits on a line (Combes & Proutiere 2014).
+class PassSeconds:
+    """What passes cost by window: of one model, device, batch and scheduler. Several runs may tell it at once."""
 
-    A few passes at a time are spent on one window. The window that does best and its neighbours on the menu `WINDOWS`
-    are compared; a neighbour that could be better, by the cost it could have and the spread of what it committed so
-    far, is tried. What is committed is smoothed over windows by a saturating curve.
+    def __init__(self) -> None:
+        self._times: dict[int, deque[tuple[int, float]]] = defaultdict(lambda: deque(maxlen=TIMES))
+        self._passes = 0
+        self._lock = Lock()
+
+    def add(self, window: int, seconds: float) -> None:
+        """A pass has taken so long."""
+        with self._lock:
+            self._passes += 1
+            self._times[window].append((self._passes, seconds))
+
+    def known(self) -> dict[int, float]:
+        """Seconds of a pass, for the windows that were measured lately; they rise with the window."""
+        with self._lock:
+            old = self._passes - STALE
+            # A window in use is measured all the time, however old the first of its times are.
+            times = {window: sorted(s for _, s in of) for window, of in self._times.items() if of and of[-1][0] > old}
+        known, least = {}, math.inf
+        for window in sorted(times, reverse=True):
+            if len(times[window]) >= PROBES:
+                # Fewer slots never take more time: where they seem to, something was in their way.
+                least = known[window] = min(least, times[window][(len(times[window]) - 1) // 4])
+        return dict(sorted(known.items()))
+
+
+def costs(known: Mapping[int, float], menu: Sequence[int]) -> dict[int, float]:
+    """Seconds of a pass by window, on straight lines where nothing is measured.
 
     Args:
-        pass_seconds: seconds of a pass by window, in place of the measured ones.
+        known: seconds by window, in order; one of them at least.
+        menu: windows.
+    """
+    points, found = list(known.items()), {}
+    for window in menu:
+        if window in known or len(points) == 1:
+            found[window] = known.get(window, points[0][1])
+            continue
+        after = min(max(bisect_left(points, (window,)), 1), len(points) - 1)
+        (low, start), (high, end) = points[after - 1], points[after]
+        line = start + (end - start) * (window - low) / (high - low)
+        if window < low:  # at least their share
+            line = min(max(line, start * (window + 1) / (low + 1)), start)
+        found[window] = line
+    return found
+
+
+class AcceptedDrafts:
+    """How many drafts passes accept by window, of one model and scheduler. Several runs may tell it at once.
+
+    A pass with a large window also shows what a smaller one would have accepted, at the very same place of the very
+    same picture: the drafts in front of its end. What differs is that they had longer to get better, see `AGE`.
     """
 
-    def __init__(self, pass_seconds: Callable[[int], float] | None = None):
-        self.pass_seconds = pass_seconds
-        self._key: Hashable = None
-        self._menu = WINDOWS
-        self._forget()
+    def __init__(self) -> None:
+        # By window, how many pictures' passes accepted 0, 1, ... window drafts.
+        self._seen: dict[int, list[float]] = {}
+        self._lock = Lock()
 
-    def start(self, num_tokens: int, key: Hashable = None) -> None:
-        """A picture of `num_tokens` begins. What was learned is kept as long as it and `key` are the same."""
-        if (num_tokens, key) != self._key:
-            self._key = (num_tokens, key)
-            # Windows of more than half a picture are cut at its end before their drafts have settled.
-            self._menu = [window for window in WINDOWS if 2 * window <= num_tokens] or [1]
-            self._forget()
+    def add(self, window: int, accepted: Sequence[int]) -> None:
+        """A pass has accepted so many drafts of each of its pictures, of the whole window that it could have."""
+        with self._lock:
+            keep = math.exp(-len(accepted) / MEMORY)
+            for counts in self._seen.values():
+                counts[:] = [count * keep for count in counts]
+            counts = self._seen.setdefault(window, [0.0] * (window + 1))
+            for number in accepted:
+                counts[number] += 1
+
+    def passes(self) -> dict[int, float]:
+        """How many pictures' passes are known by window."""
+        with self._lock:
+            return {window: sum(counts) for window, counts in self._seen.items()}
+
+    def tokens(self, menu: Sequence[int]) -> dict[int, float]:
+        """Committed tokens of a pass by window, each the mean of what was seen there and of the others' curve."""
+        with self._lock:
+            seen = {window: list(counts) for window, counts in self._seen.items()}
+        reached = [PRIOR * _expected(place) for place in range(1, menu[-1] + 1)]  # by place, how often it passed
+        tested = [PRIOR * (_expected(place) if place else 1.0) for place in range(menu[-1])]
+        age, passes = PRIOR * _aged(START), PRIOR
+        direct = {}
+        for window, counts in seen.items():
+            left = number = sum(counts)
+            for place in range(min(window, menu[-1])):
+                tested[place] += left
+                left -= counts[place]
+                reached[place] += left
+            age, passes = age + number * _aged(window), passes + number
+            direct[window] = (number, sum(index * count for index, count in enumerate(counts)))
+        sums, chance, total = [0.0], 1.0, 0.0
+        for passed, of in zip(reached, tested):  # the product-limit estimate of Kaplan & Meier 1958
+            chance *= passed / of
+            total += chance
+            sums.append(total)
+        found = {}
+        for window in menu:
+            curve = _aged(window) / (age / passes) * sums[window]
+            number, accepted = direct.get(window, (0.0, 0.0))
+            found[window] = 1 + (accepted + CURVE * curve) / (number + CURVE)
+        return found
+
+
+def _expected(place: int) -> float:
+    """Chance that the first `place` drafts pass, of a model nothing is known of."""
+    return FIRST * LATER ** (place - 1)
+
+
+def _aged(window: int) -> float:
+    return max(window, AGE) / (max(window, AGE) + AGE)
+
+
+class WindowChoice:
+    """The windows of one run: those with the most tokens per second, by all that is known so far.
+
+    A run that knows nothing begins with START and a few passes of a smaller window, so that it knows what slots cost.
+    From then on it takes the window that seems best by `PassSeconds` and `AcceptedDrafts`, and now and then one beside
+    it that could be better.
+
+    Args:
+        num_tokens: of a picture.
+        seconds: what passes cost.
+        drafts: what they accept.
+    """
+
+    def __init__(self, num_tokens: int, seconds: PassSeconds, drafts: AcceptedDrafts):
+        # Windows of more than half a picture are cut at its end before their drafts have settled.
+        self._menu = [window for window in WINDOWS if 2 * window <= num_tokens] or [1]
+        self._num_tokens, self._seconds, self._drafts = num_tokens, seconds, drafts
+        known = self._known()
+        rates = self._rates(known) if known else {}
+        self._home = self._window = max(known, key=rates.get) if known else min(START, self._menu[-1])
+        self._window, self._left = self._decide()
         self._settle()
 
     def choose(self) -> int:
@@ -67,109 +185,60 @@ class WindowPolicy:
                 self._settle()
         return self._window
 
-    def observe(self, window: int, seconds: float, tokens: float) -> None:
-        """What the pass that was chosen last took, and what it committed per picture."""
-        if window != self._window:  # the end of the picture
-            return
+    def observe(self, window: int, seconds: float, counts: Sequence[int], advances: Sequence[int]) -> None:
+        """What the pass since the last choice took, how many tokens each picture has now, and how many are new."""
         self._left -= 1
-        self._clock += 1
-        self._used[window] = self._clock
-        self._times[window].append(self.pass_seconds(window) if self.pass_seconds else seconds)
         self._unsettled -= 1
+        self._seconds.add(window, seconds)
         if self._unsettled >= 0:
             return
-        keep = 1 - 1 / MEMORY
-        for other in self._passes:
-            self._passes[other] *= keep
-            self._tokens[other] *= keep
-        self._passes[window] += 1
-        self._tokens[window] += tokens
+        # At the end of a picture part of the window stands after it.
+        whole = [gain - 1 for count, gain in zip(counts, advances) if self._num_tokens - (count - gain) > window]
+        if whole:
+            self._drafts.add(window, whole)
 
-    def costs(self) -> dict[int, float]:
-        """Seconds of a pass by window, and on straight lines in between where nothing is measured."""
-        known, least = [], math.inf
-        for window in reversed(self._menu):
-            times = sorted(self._times[window])
-            if len(times) >= PROBES:
-                # Fewer slots never take more time: where they seem to, something was in their way.
-                least = min(least, times[(len(times) - 1) // 4])
-                known.insert(0, (window, least))
-        costs = {}
-        for window in self._menu:
-            after = bisect_left(known, (window,))
-            if after < len(known) and known[after][0] == window:
-                costs[window] = known[after][1]
-                continue
-            if len(known) == 1:
-                costs[window] = known[0][1]
-                continue
-            after = min(max(after, 1), len(known) - 1)
-            (low, start), (high, end) = known[after - 1], known[after]
-            line = start + (end - start) * (window - low) / (high - low)
-            if window < low:  # at least their share
-                line = min(max(line, start * (window + 1) / (low + 1)), start)
-            costs[window] = line
-        return costs
+    def _known(self) -> dict[int, float]:
+        return {window: seconds for window, seconds in self._seconds.known().items() if window in self._menu}
 
-    def yields(self) -> dict[int, float]:
-        """Committed tokens of a pass by window, each the mean of what was seen there and of the curve."""
-        best = (math.inf, 0.0, 0.0)
-        for half in HALVES:
-            # Weighted least squares of tokens - 1 = gain * shape, with the prior as PRIOR passes at START.
-            points = [(window, self._tokens[window] / n, n) for window, n in self._passes.items() if n >= 1]
-            points.append((START, 1 + GAIN * START / (START + HALF), PRIOR))
-            shapes = [window / (window + half) for window, _, _ in points]
-            norm = sum(n * shape**2 for shape, (_, _, n) in zip(shapes, points))
-            gain = sum(n * shape * (mean - 1) for shape, (_, mean, n) in zip(shapes, points)) / norm
-            error = sum(n * (mean - 1 - gain * shape) ** 2 for shape, (_, mean, n) in zip(shapes, points))
-            error += math.log(half / HALF) ** 2
-            best = min(best, (error, half, gain))
-        _, half, gain = best
-        return {
-            window: (self._tokens[window] + CURVE * (1 + gain * window / (window + half)))
-            / (self._passes[window] + CURVE)
-            for window in self._menu
-        }
+    def _rates(self, known: Mapping[int, float]) -> dict[int, float]:
+        """Tokens per second by window."""
+        seconds, tokens = costs(known, self._menu), self._drafts.tokens(self._menu)
+        return {window: tokens[window] / max(seconds[window], 1e-9) for window in self._menu}
 
     def _decide(self) -> tuple[int, int]:
         """The next window, and for how many passes."""
-        for window, last in self._used.items():
-            if self._clock - last > STALE:
-                self._times[window].clear()
-        known = [window for window in self._menu if len(self._times[window]) >= PROBES]
-        if len(known) == 1 and known[0] > self._menu[0]:
-            return max(window for window in self._menu if window <= max(known[0] / 4, 1)), PROBES
-        yields, costs = self.yields(), self.costs()
+        known = self._known()
+        if not known:
+            return self._home, PROBES
+        if len(known) == 1 and len(self._menu) > 1:
+            half = [window for window in self._menu if 2 * window <= self._home]
+            return (half[-1] if half else self._menu[1]), PROBES
+        rates = self._rates(known)
         # Larger ones are approached in steps: what is extrapolated from small windows says little of large ones.
-        reach = [window for window in self._menu if window <= 4 * known[-1]]
-        best = max(reach, key=lambda window: yields[window] / costs[window])
-        if best not in known:
-            return best, PROBES
-        index = self._menu.index(best)
-        near = [window for window in self._menu[max(index - 1, 0) : index + 2] if window != best]
-        for window in near:
-            least = costs[best] if window > best else costs[best] * (window + 1) / (best + 1)
-            if window not in known and yields[window] / least > yields[best] / costs[best]:
-                return window, PROBES
+        reach = [window for window in self._menu if window <= 4 * max(known)]
+        best = max(reach, key=rates.get)
+        if rates[best] > (1 + MARGIN) * rates[self._home]:
+            self._home = best
+        if self._home not in known:
+            return self._home, PROBES
+        tried = self._worth_a_try(rates)
+        return tried, BLOCK + (0 if tried == self._window else self._passes_to_settle(tried))
+
+    def _worth_a_try(self, rates: Mapping[int, float]) -> int:
+        """The best window, or one beside it that has had few passes and could be better."""
+        passes = self._drafts.passes()
+        index, allowed = self._menu.index(self._home), SHARE * sum(passes.values()) - BLOCK
 
         def hope(window: int) -> float:
-            spread = DOUBT / math.sqrt(self._passes[window] + CURVE / 4)
-            return yields[window] * (1 + spread) / costs[window]
+            return rates[window] * (1 + DOUBT / math.sqrt(passes.get(window, 0.0) + CURVE / 4))
 
-        tried = max([best, *near], key=hope)
-        settling = 0 if tried == self._window else math.ceil(tried / yields[tried])
-        return tried, settling + BLOCK
+        near = [window for window in self._menu[max(index - 1, 0) : index + 2] if passes.get(window, 0.0) <= allowed]
+        tried = max(near, key=hope, default=self._home)
+        return tried if hope(tried) > rates[self._home] else self._home
+
+    def _passes_to_settle(self, window: int) -> int:
+        """Drafts need as many passes as the window is long to become what they are at this window."""
+        return math.ceil(window / self._drafts.tokens(self._menu)[window])
 
     def _settle(self) -> None:
-        """Drafts need as many passes as the window is long to become what they are at this window."""
-        self._unsettled = math.ceil(self._window / self.yields()[self._window])
-
-    def _forget(self) -> None:
-        self._times: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=TIMES))
-        self._clock = 0
-        self._used: dict[int, int] = {}
-        self._passes: dict[int, float] = defaultdict(float)
-        self._tokens: dict[int, float] = defaultdict(float)
-        self._window = min(START, self._menu[-1])
-        self._left = PROBES
-        self._unsettled = 0
+        self._unsettled = self._passes_to_settle(self._window)

@@ -17,11 +17,24 @@ from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.query import Query
 from ..decoding.sampling import most_likely, race
 from ..decoding.target import Companion, Target
-from .adaptive_window import AUTO, WINDOWS, WindowPolicy
+from .adaptive_window import AUTO, WINDOWS, AcceptedDrafts, PassSeconds, WindowChoice
 from .base import DecodingScheduler, RunState
 from .drafting import INITIALISERS, FreshSlots, one_hot
 from .rules.speculative import Drafted
 from .verification import leading
+
+RUNS = 16  # kinds of runs of a model whose findings are kept
+
+
+@dataclass
+class WindowState(RunState):
+    """Adds who chooses the windows.
+
+    Attributes:
+        choice: of this run where `window` is "auto"; else None.
+    """
+
+    choice: WindowChoice | None = None
 
 
 @dataclass
@@ -40,7 +53,7 @@ class Slots:
     target: torch.Tensor
     drafts: torch.Tensor
     positions: torch.Tensor
-    state: RunState
+    state: WindowState
     noise: PositionNoise
     keep: torch.Tensor | None = None
 
@@ -98,16 +111,14 @@ class DraftWindow(DecodingScheduler):
     stores_laws: ClassVar[bool] = True
     # Slots after the window that a query uses.
     scratch: int = 0
+    # What `window_choice` returns.
+    choice_type: ClassVar[type[WindowChoice]] = WindowChoice
+    state_type = WindowState
 
     @property
     def window(self) -> int:
         """Drafts verified per pass; with `window="auto"` the most there can be."""
-        return WINDOWS[-1] if self._adapts else self.config.window
-
-    @cached_property
-    def window_policy(self) -> WindowPolicy:
-        """Chooses the window of each pass if `window` is "auto"; what it learns stays for the next picture."""
-        return WindowPolicy()
+        return WINDOWS[-1] if self.config.get("window") == AUTO else self.config.window
 
     def margin(self, layout: ImageTokenLayout) -> int:
         return min(self.window, layout.num_tokens) + 1 + self.scratch
@@ -119,19 +130,34 @@ class DraftWindow(DecodingScheduler):
         # The window, as many slots again for the surplus of `_initialise`, and the neighbours it looks up.
         return 2 * window + 2 + layout.reach("above" if self._initial.endswith("above") else "left")
 
-    def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> RunState:
-        if self._adapts:
-            self.window_policy.start(target.layout.num_tokens, (target.batch_size, target.device))
-        return super().start(target, companions)
+    def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> WindowState:
+        state = super().start(target, companions)
+        if self.config.get("window") == AUTO:
+            state.choice = self.window_choice(target)
+        return state
 
-    def plan(self, state: RunState, noise: PositionNoise) -> Query:
+    def window_choice(self, target: Target) -> WindowChoice:
+        """Chooses the windows of one run where `window` is "auto", by what runs like it have found out."""
+        layout, sampling = target.layout, target.sampling
+        settings = frozenset((name, value) for name, value in self.config.items() if not name.startswith("_"))
+        like = (type(self), settings, layout.num_tokens, target.batch_size, target.device, sampling.guided)
+        seconds = target.memory.recall("pass seconds", like, PassSeconds, RUNS)
+        drafts = target.memory.recall("accepted drafts", (*like, sampling), AcceptedDrafts, RUNS)
+        return self.choice_type(layout.num_tokens, seconds, drafts)
+
+    def plan(self, state: WindowState, noise: PositionNoise) -> Query:
         """Top up the window and say what the next forward pass computes.
 
         Returns:
             A query of Q = 1 + W slots: the last committed token, then the drafts. Near the end some of them stand
             after the image: Q is the same to the last pass.
         """
-        window = min(self._next_window(state), state.layout.num_tokens)
+        window = self.window
+        if state.choice is not None:
+            if state.passes:
+                state.choice.observe(state.window, state.seconds, state.counts, state.advances)
+            window = state.choice.choose()
+        window = min(window, state.layout.num_tokens)
         # Slots up to the old window's end hold redrafts; the host knows how many enter without asking the device.
         fresh = max(count + window - reach for count, reach in zip(state.counts, state.reaches))
         if self.shares_noise:
@@ -150,23 +176,10 @@ class DraftWindow(DecodingScheduler):
         return Query(state.canvas.gather(1, positions), positions, predicts, visible, prompt_end=state.passes == 0)
 
     @property
-    def _adapts(self) -> bool:
-        return self.config.get("window") == AUTO
-
-    def _next_window(self, state: RunState) -> int:
-        if not self._adapts:
-            return self.window
-        policy, total = self.window_policy, state.layout.num_tokens
-        if state.passes:
-            growing = sum(count - gain < total for count, gain in zip(state.counts, state.advances))
-            policy.observe(state.window, state.seconds, sum(state.advances) / growing)
-        return policy.choose()
-
-    @property
     def _initial(self) -> str:
         return self.config.get("initialise", "random")
 
-    def _initialise(self, state: RunState, noise: PositionNoise, fresh: int) -> None:
+    def _initialise(self, state: WindowState, noise: PositionNoise, fresh: int) -> None:
         """Guess tokens for `fresh` positions after `state.drafted`, in place."""
         positions = state.drafted[:, None] + torch.arange(fresh, device=state.drafted.device)  # [B, F]
         # A row that advanced less than the furthest one needs fewer; its surplus lands in the margin.
@@ -204,7 +217,7 @@ class RasterWindowScheduler(DraftWindow):
         What it says of the slots in front of that is not used.
         """
 
-    def step(self, probabilities: torch.Tensor, query: Query, state: RunState, noise: PositionNoise) -> RunState:
+    def step(self, probabilities: torch.Tensor, query: Query, state: WindowState, noise: PositionNoise) -> WindowState:
         """Verify the drafts, commit a prefix per row, redraft the rest.
 
         Args:

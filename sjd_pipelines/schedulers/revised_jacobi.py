@@ -10,10 +10,10 @@ from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
 from ..decoding.reviser import Reviser
 from ..decoding.sampling import race
-from .base import RunState
 from .declaration import LONGEST, Card, Setting, WindowOrAuto
 from .drafting import Initialise
 from .jacobi import SeededJacobiScheduler
+from .raster_window import WindowState
 
 Reach = Annotated[
     int,
@@ -36,7 +36,7 @@ Revisions = Annotated[
 
 
 @dataclass
-class RevisedState(RunState):
+class RevisedState(WindowState):
     """Adds what revising drafts needs.
 
     Attributes:

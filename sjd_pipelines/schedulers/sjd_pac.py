@@ -20,11 +20,10 @@ from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.query import Query
 from ..decoding.sampling import race
 from ..decoding.target import Companion, Target
-from .base import RunState
 from .declaration import Card, Setting, WindowOrAuto, shown
 from .draft_tree import DraftTree, draft_trees, nodes_of_full_tree
 from .drafting import Initialise, sample_siblings
-from .raster_window import DraftWindow
+from .raster_window import DraftWindow, WindowState
 from .rules.speculative import Drafted, Speculative
 from .side_slots import beside
 from .verification import leading, rejected_slots
@@ -52,7 +51,7 @@ Depth = Annotated[
 
 
 @dataclass
-class SiblingState(RunState):
+class SiblingState(WindowState):
     """Adds the tree of the pass that is running.
 
     Attributes:

@@ -16,10 +16,9 @@ from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
 from ..decoding.sampling import most_likely
 from ..decoding.target import Companion, Target
-from .base import RunState
 from .declaration import Card, Setting, Window
 from .drafting import Initialise
-from .raster_window import DraftWindow
+from .raster_window import DraftWindow, WindowState
 from .rules.exact_match import exact_match
 from .side_slots import beside
 from .verification import at_drafts, leading
@@ -67,7 +66,7 @@ class Branches:
 
 
 @dataclass
-class TreeState(RunState):
+class TreeState(WindowState):
     """Adds what choosing branches needs.
 
     Attributes:

@@ -140,6 +140,14 @@ def test_without_a_decoder_the_models_own_is_used_and_kept(sample, toy, decoder)
     assert toy.pipe.scheduler is own
 
 
+def test_what_is_learned_of_windows_stays_with_the_model(sample, toy, monkeypatch):
+    """A run makes a scheduler of its own; what slots cost is found out in the first one all the same."""
+    monkeypatch.setattr(toy.pipe, "scheduler", SCHEDULERS["seeded-jacobi"](window="auto"))
+    first, second = (sample(seed=seed)[1].statistics.windows[:6] for seed in (1, 2))
+    assert first == [16] * 4 + [8] * 2
+    assert len(set(second)) == 1
+
+
 def test_a_picture_of_a_batch_can_be_drawn_again_alone(sample):
     batch, report = sample(seed=7, batch_size=3)
     alone, _ = sample(seed=9)

@@ -8,6 +8,7 @@ import torch
 
 from sjd_pipelines import SCHEDULERS, GroupedSJDScheduler, LanternEagleScheduler, LanternScheduler
 from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.schedulers.adaptive_window import takes_auto
 
 PROMPTS = ["a red dog", "two blue cat on a green house"]
 RELAXED = {
@@ -76,9 +77,13 @@ def test_one_scheduler_decodes_two_models_in_two_threads(pipes, name):
         assert torch.equal(drawn[index], alone(pipe, name))
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_a_run_leaves_nothing_in_its_scheduler(pipes, name):
-    scheduler = SCHEDULERS[name]()
+AT_DEFAULTS = [(name, {}) for name in SCHEDULERS]
+AUTO = [(name, {"window": "auto"}) for name, cls in SCHEDULERS.items() if takes_auto(cls)]
+
+
+@pytest.mark.parametrize(("name", "settings"), AT_DEFAULTS + AUTO)
+def test_a_run_leaves_nothing_in_its_scheduler(pipes, name, settings):
+    scheduler = SCHEDULERS[name](**settings)
     before = {key: pickle.dumps(value) for key, value in vars(scheduler).items()}
     draw(pipes[0], scheduler)
     assert {key: pickle.dumps(value) for key, value in vars(scheduler).items()} == before

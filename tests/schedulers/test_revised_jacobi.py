@@ -13,7 +13,7 @@ from sjd_pipelines import (
     SeededJacobiScheduler,
 )
 from sjd_pipelines.decoding import decode
-from sjd_pipelines.schedulers.adaptive_window import WINDOWS
+from sjd_pipelines.schedulers.adaptive_window import WINDOWS, WindowChoice
 from sjd_pipelines.schedulers.drafting import one_hot
 
 PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
@@ -140,9 +140,16 @@ def test_only_drafts_within_reach_that_the_target_has_seen_are_revised(run, tabl
 
 def test_auto_windows_are_revised_as_far_as_the_last_one_saw(pipe):
     """The window may shrink and grow again: what an earlier, longer one saw is out of date."""
-    scheduler = RevisedJacobiScheduler(window="auto", reach=100, revisions=2)
     sizes = iter([16, 2, 12, 1, 9, 3, 16] + [4] * 20)
-    scheduler.window_policy.choose = lambda: next(sizes)
+
+    class Scripted(WindowChoice):
+        def choose(self):
+            return next(sizes)
+
+    class ScriptedScheduler(RevisedJacobiScheduler):
+        choice_type = Scripted
+
+    scheduler = ScriptedScheduler(window="auto", reach=100, revisions=2)
     output = draw(pipe, scheduler)
     assert torch.equal(output.tokens, draw(pipe, AutoregressiveScheduler()).tokens)
     assert scheduler.window == WINDOWS[-1]

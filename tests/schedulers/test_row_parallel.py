@@ -13,7 +13,7 @@ from sjd_pipelines import (
     ZipARScheduler,
 )
 from sjd_pipelines.benchmark.exactness import enumerable_pipeline, judge
-from sjd_pipelines.decoding import Memory, TargetPass, decode, force
+from sjd_pipelines.decoding import Memory, Sampling, TargetPass, decode, force
 
 PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
 SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "output_type": "latent"}
@@ -46,7 +46,7 @@ class RandomTarget:
 
     def __init__(self, layout, batch_size, length):
         self.layout, self.batch_size, self.device = layout, batch_size, torch.device("cpu")
-        self.length, self.memory = length, Memory()
+        self.length, self.sampling, self.memory = length, Sampling(), Memory()
         self.forced, self.generator = layout.forced_tokens(length=length), torch.Generator().manual_seed(0)
         self.queries = []
 

@@ -6,6 +6,7 @@ import torch
 from sjd_pipelines import AutoregressiveScheduler, RowParallelScheduler, SeededJacobiScheduler
 from sjd_pipelines.decoding import ImageTokenLayout, PositionNoise, decode
 from sjd_pipelines.schedulers import SCHEDULERS
+from sjd_pipelines.schedulers.adaptive_window import WINDOWS
 
 CODES = 8
 BUNDLED, JANUS = (ImageTokenLayout(side, side, CODES) for side in (16, 24))
@@ -69,6 +70,14 @@ def test_a_picture_has_few_shapes(table_target, name, layout):
 def test_a_window_is_the_same_to_the_end_in_a_batch_too(table_target, window):
     asked = queries(table_target, SeededJacobiScheduler(window=window), BUNDLED, batch_size=3)
     assert {query.token_ids.shape for query in asked} == {(3, 1 + min(window, 256))}
+
+
+def test_changing_windows_have_the_shapes_of_those_on_the_menu(table_target):
+    asked = queries(table_target, SeededJacobiScheduler(window="auto"), BUNDLED)
+    shapes = {query.visible.shape[1:] for query in asked}
+    assert {slots - 1 for slots, _ in shapes} <= set(WINDOWS)
+    assert len({slots for slots, _ in shapes}) > 1
+    assert len({extent for _, extent in shapes}) <= 7
 
 
 def test_a_pass_reads_little_more_than_it_needs(table_target):
