@@ -61,8 +61,7 @@ class SJDModelLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:
         """A folder whose files were replaced is another model."""
-        source = runtime.find_model(model)
-        files = [] if isinstance(source, str) else sorted(path for path in source.rglob("*") if path.is_file())
+        files = runtime.model_files(runtime.find_model(model))
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         return f"{model} {dtype} {states}"
 

@@ -17,11 +17,11 @@ from server import PromptServer
 from sjd_pipelines import ImageTokenLayout, SJDAutoRegressivePipeline
 from sjd_pipelines.bundled import BUNDLED, DEFAULT
 from sjd_pipelines.pipelines.info import inspect_model
-from sjd_pipelines.pipelines.loading import find_family
+from sjd_pipelines.pipelines.loading import find_base, find_family
 
 from .types import Codebook
 
-CONFIGURATIONS = ("model_index.json", "config.json")
+CONFIGURATIONS = ("model_index.json", "config.json", "adapter_config.json")
 # What graphs and their lists call a bundled model that they knew before it had a name.
 LABELS = {"emoji-janus": "bundled emoji model (128 x 128)"}
 DEFAULT_MODEL = LABELS.get(DEFAULT, DEFAULT)
@@ -106,11 +106,23 @@ def find_model(name: str) -> str | Path:
         searched = [path for kind in (OWN_FOLDER, SHARED_FOLDER) for path in folder_paths.get_folder_paths(kind)]
         raise ValueError(
             f"There is no model {name!r}. It is not a bundled one ({', '.join(BUNDLED)}). Searched "
-            f"{', '.join(searched)} for folders with a model_index.json or config.json. Put the model's folder into "
+            f"{', '.join(searched)} for folders with a {' or '.join(CONFIGURATIONS)}. Put the model's folder into "
             "models/sjd, for instance with "
             "`hf download deepseek-ai/Janus-Pro-1B --local-dir models/sjd/Janus-Pro-1B`, and press R."
         )
     return known[listed]
+
+
+def model_files(source: str | Path) -> list[Path]:
+    """The files of a model as `find_model` returns it, an adapter's base included; of a bundled one none."""
+    if isinstance(source, str):
+        return []
+    try:
+        base = find_base(source, {"local_files_only": True})
+    except (OSError, ValueError):
+        base = None  # told when it is loaded
+    folders = [source] if base is None else [source, base]
+    return [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
 
 
 def load_model(source: str | Path, dtype: str) -> Model:

@@ -11,18 +11,22 @@ class BundledModel:
     Attributes:
         pipeline: name of the class that loads it.
         description: what it draws, as `sjd info --help` says it.
+        base: the bundled model that it builds on: its folder holds an adapter, what it changes in the other's weights,
+            and names the same base; None for a whole model.
     """
 
     pipeline: str
     description: str
+    base: str | None = None
 
 
 BUNDLED: dict[str, BundledModel] = {
     "emoji-janus": BundledModel("SJDJanusPipeline", "48 kinds of emoji, one to three of them, on ten backgrounds"),
 }
 DEFAULT = "emoji-janus"
+ROOT = Path(__file__).parent
 
 
 def bundled_folder(name: str = DEFAULT) -> Path:
     """The folder of the bundled model `name`."""
-    return Path(__file__).parent / name
+    return ROOT / name

@@ -16,7 +16,10 @@ from ..schedulers.declaration import AUTO, WINDOW
 
 MODEL_HELP = (
     "a bundled model ("
-    + "; ".join(f"{name}: {model.description}" for name, model in BUNDLED.items())
+    + "; ".join(
+        f"{name}: {model.description}" + (f", building on {model.base}" if model.base else "")
+        for name, model in BUNDLED.items()
+    )
     + "), a folder (./NAME where a bundled model has that name) or a hub id (owner/name)"
 )
 

@@ -69,9 +69,9 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
 
         Args:
             pretrained_model_name_or_path: the name of a bundled model; or a folder or a hub id (`owner/name`), in
-                diffusers layout (`model_index.json`) or transformers layout (`config.json`). A bundled model comes
-                before a folder of the same name, which `./name` or a `Path` means; a folder comes before the hub.
-                None is the bundled `emoji-janus`.
+                diffusers layout (`model_index.json`), transformers layout (`config.json`) or with a LoRA adapter
+                (`adapter_config.json`), merged into the base that it names. A bundled model comes before a folder of
+                the same name, which `./name` or a `Path` means; a folder before the hub. None is `emoji-janus`.
             **kwargs: `scheduler` (default: the saved one, else that of `default_scheduler`), `dtype` (default
                 float32), `device_map`, `quantization_config`, what else the family's loader takes, and for hub ids
                 `revision`, `token`, `cache_dir`, `local_files_only`.

@@ -17,8 +17,9 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from ..bundled import DEFAULT
 from ..decoding import ImageTokenLayout
 from ..schedulers import AutoregressiveScheduler
+from .adapters import Adapter
 from .autoregressive import SJDAutoRegressivePipeline
-from .loading import find_pipeline
+from .loading import find_base, find_pipeline
 from .words import word_list
 
 CONFIGURATION = ["*.json"]
@@ -64,6 +65,7 @@ class ModelInfo:
         prompt_token_bytes: keys and values of one prompt token of one guided picture, on top of `canvas_bytes`.
         sizes: the supported sizes, the default first.
         words: what the model knows, where its vocabulary is one of whole words: kind of words -> words.
+        base: the model that it builds on; None for a whole model.
     """
 
     source: str
@@ -74,6 +76,7 @@ class ModelInfo:
     prompt_token_bytes: int
     sizes: list[SizeInfo]
     words: dict[str, list[str]] = field(default_factory=dict)
+    base: str | None = None
 
 
 def inspect_model(
@@ -91,7 +94,10 @@ def inspect_model(
         ValueError: it is of a family that this package does not know.
     """
     folder, family = find_pipeline(source, hub_options, CONFIGURATION)
-    pipe = skeleton(folder, family, dtype)
+    base = find_base(folder, hub_options, CONFIGURATION)
+    pipe = skeleton(base or folder, family, dtype)
+    if base and (folder / "generation_config.json").is_file():
+        pipe.model.generation_config = GenerationConfig.from_pretrained(folder)
     slot_bytes = 2 * pipe.canvas_numbers() * dtype.itemsize  # a guided picture has two rows
     return ModelInfo(
         source=DEFAULT if source is None else str(source),
@@ -105,7 +111,8 @@ def inspect_model(
         sampling=pipe.sampling_defaults(),
         prompt_token_bytes=slot_bytes,
         sizes=[_size_info(pipe, *size, slot_bytes) for size in pipe.image_sizes()],
-        words=_words(folder),
+        words=_words(folder) or _words(base or folder),
+        base=str(Adapter.of_folder(folder).base) if base else None,
     )
 
 
@@ -115,7 +122,7 @@ def format_info(info: ModelInfo) -> str:
     parts = ", ".join(f"{name} {_millions(count)}" for name, count in info.parameters.items())
     sampling = ", ".join(f"{name} {value}" for name, value in info.sampling.items())
     lines = [
-        f"{info.source}: {info.pipeline}",
+        f"{info.source}: {info.pipeline}" + (f", an adapter on {info.base}" if info.base else ""),
         f"parameters: {_millions(total)} ({parts})",
         f"sampling:   {sampling}",
         f"canvas:     {info.dtype}, two rows per guided picture, plus {_mebibytes(info.prompt_token_bytes)} "

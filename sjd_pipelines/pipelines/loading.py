@@ -9,9 +9,13 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
+from transformers import GenerationConfig
 
 from ..bundled import BUNDLED, DEFAULT, bundled_folder
 from ..companions import COMPANIONS
+from ..disk import read_object
+from ..schedulers import SCHEDULERS
+from .adapters import Adapter, is_adapter
 from .families import FAMILIES, family_of_pipeline, family_of_type, single_file_family
 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -23,21 +27,69 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
     hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
     folder, family = find_pipeline(source, hub_options)
     _check_family(cls, family, folder.name if source is None else source, kwargs)
-    for file in folder.rglob("*.safetensors"):
-        _check_safetensors(file)
+    base = find_base(folder, hub_options)
+    for part in (folder, base):
+        for file in part.rglob("*.safetensors") if part else ():
+            _check_safetensors(file)
+    return _load_folder(folder, family, kwargs) if base is None else _load_adapter(folder, base, family, kwargs)
+
+
+def _load_folder(folder: Path, family: type, kwargs: dict[str, Any]):
+    """A whole model; its files have been checked."""
     if (folder / "model_index.json").is_file():
         return family.load_diffusers_folder(folder, **kwargs)
     if not any(folder.glob("*.safetensors")):
         raise OSError(f"{folder} has no .safetensors weights; pickled weights are not loaded, convert them first.")
+    kwargs = dict(kwargs)
     scheduler = kwargs.pop("scheduler", None)
     pipe = family(**family.load_transformers_parts(folder, **kwargs), scheduler=scheduler)
+    _load_companions(pipe, folder)
+    if scheduler is None:
+        pipe.register_modules(scheduler=family.default_scheduler(pipe.reviser))
+    return pipe
+
+
+def _load_adapter(folder: Path, base: Path, family: type, kwargs: dict[str, Any]):
+    """The model in `base` with the adapter merged into it; what else there is in `folder` takes the base's place."""
+    if kwargs.get("quantization_config") is not None:
+        raise ValueError(
+            f"{folder} is an adapter, which quantised weights can't take; load it without quantization_config, save "
+            "the pipeline and load that."
+        )
+    adapter = Adapter.of_folder(folder)
+    adapter.check_base(base)
+    pipe = _load_folder(base, family, kwargs)
+    networks = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    network = adapter.merge_into({name: part for name, part in networks.items() if name not in COMPANIONS})
+    _load_companions(pipe, folder)
+    if (folder / "generation_config.json").is_file():
+        network.generation_config = GenerationConfig.from_pretrained(folder)
+    if kwargs.get("scheduler") is None:
+        scheduler = _own_scheduler(folder)
+        if scheduler is None and not (base / "model_index.json").is_file():
+            scheduler = family.default_scheduler(pipe.reviser)  # the adapter may have brought a reviser
+        pipe.register_modules(scheduler=scheduler or pipe.scheduler)
+    return pipe
+
+
+def _load_companions(pipe: Any, folder: Path) -> None:
+    """Give a pipeline the companions that `folder` has."""
     for name, kind in COMPANIONS.items():
         if (folder / name).is_dir():
             network = load_companion(kind.network, folder / name, pipe.dtype)
             pipe.register_modules(**{name: network.to(pipe._execution_device)})
-    if scheduler is None:
-        pipe.register_modules(scheduler=family.default_scheduler(pipe.reviser))
-    return pipe
+
+
+def _own_scheduler(folder: Path) -> Any:
+    """The scheduler in `folder/scheduler`; None if there is none."""
+    file = folder / "scheduler" / "scheduler_config.json"
+    if not file.is_file():
+        return None
+    name = read_object(file).get("_class_name")
+    for cls in SCHEDULERS.values():
+        if cls.__name__ == name:
+            return cls.from_pretrained(file.parent)
+    raise ValueError(f"{file} is for {name}, which is no decoding scheduler.")
 
 
 def load_single_file(cls: type, file: str | Path, kwargs: dict[str, Any]):
@@ -65,7 +117,31 @@ def find_pipeline(
     if isinstance(name, str) and name in BUNDLED:
         return bundled_folder(name), family_of_pipeline(BUNDLED[name].pipeline).load()
     folder = local_folder(source, hub_options, files)
-    return folder, find_family(folder)
+    return folder, find_family(folder, hub_options, files)
+
+
+def find_base(folder: Path, hub_options: dict[str, Any], files: Sequence[str] = _FILES) -> Path | None:
+    """The folder of the model that the adapter in `folder` builds on; None if it holds a whole model.
+
+    Args:
+        folder: of the model.
+        hub_options: for the download of the base; `revision` is the adapter's own and not used.
+        files: patterns of the files to download.
+    """
+    if not is_adapter(folder):
+        return None
+    adapter = Adapter.of_folder(folder)
+    options = {name: value for name, value in hub_options.items() if name != "revision"}
+    if adapter.config.get("revision"):
+        options["revision"] = adapter.config["revision"]
+    source = adapter.base
+    try:
+        found = bundled_folder(source) if source in BUNDLED else local_folder(source, options, files)
+    except OSError as error:
+        raise OSError(f"{folder} is an adapter on {source}, which can't be found: {error}") from error
+    if is_adapter(found):
+        raise ValueError(f"{folder} is an adapter on an adapter, {source}; save that one as a whole model first.")
+    return found
 
 
 def local_file(source: str | Path, hub_options: dict[str, Any]) -> Path:
@@ -107,8 +183,17 @@ def _text(source: str | Path, kind: str) -> str:
     raise OSError(f"{source}: there is no such {kind}, and a Path always means one on disk{hint}.")
 
 
-def find_family(folder: Path) -> type:
-    """The pipeline class for a folder, read from its model_index.json or config.json."""
+def find_family(folder: Path, hub_options: dict[str, Any] | None = None, files: Sequence[str] = _FILES) -> type:
+    """The pipeline class for a folder, read from its model_index.json or config.json, or from those of its base.
+
+    Args:
+        folder: of the model.
+        hub_options: for the download of an adapter's base; None downloads nothing.
+        files: patterns of the files to download.
+    """
+    base = find_base(folder, {"local_files_only": True} if hub_options is None else hub_options, files)
+    if base is not None:
+        return find_family(base)
     index, config = folder / "model_index.json", folder / "config.json"
     if index.is_file():
         name = _read_json(index).get("_class_name")

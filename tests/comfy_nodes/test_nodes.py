@@ -1,5 +1,6 @@
 """Every node's `execute`: the bundled model where a picture matters, a random toy where only the machinery does."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from sjd_pipelines import SCHEDULERS, SJDAutoRegressivePipeline
 
@@ -302,6 +304,31 @@ def test_a_folder_of_extra_model_paths_counts(nodes, server, tmp_path):
         assert loader.fingerprint_inputs("elsewhere", "auto") != before
     finally:
         server.folders["sjd"].pop()
+
+
+def test_an_adapter_is_a_model(nodes, server, run):
+    """It is listed in both folders, and another model if its base is."""
+    toy, loader = Path(server.folders["sjd"][0], "toy"), nodes["SJDModelLoader"]
+    places = {"quick": Path(server.folders["sjd"][0], "quick"), "slow": Path(server.folders["diffusers"][0], "slow")}
+    head = "base_model.model.model.generation_head.vision_head"
+    factors = {f"{head}.lora_A.weight": torch.ones(1, 32), f"{head}.lora_B.weight": torch.ones(64, 1)}
+    try:
+        for folder in places.values():
+            folder.mkdir()
+            save_file(factors, folder / "adapter_model.safetensors")
+            config = {"peft_type": "LORA", "base_model_name_or_path": str(toy), "lora_alpha": 1}
+            (folder / "adapter_config.json").write_text(json.dumps(config))
+        assert places.keys() <= set(loader.define_schema().inputs[0].options)
+        for name in places:
+            (model,) = run("SJDModelLoader", model=name)
+            assert model.token_bytes > 0
+            before = loader.fingerprint_inputs(name, "auto")
+            (toy / "note.json").write_text("{}")
+            assert loader.fingerprint_inputs(name, "auto") != before
+            (toy / "note.json").unlink()
+    finally:
+        for folder in places.values():
+            shutil.rmtree(folder)
 
 
 def test_a_missing_model_names_the_folders_and_the_command(nodes):
