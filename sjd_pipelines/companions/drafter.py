@@ -123,8 +123,8 @@ class RunningDrafter:
         if self.errors is not None:
             error = self._read(self.errors, query.positions + 1)
             changed = self._rows(self.reviewed.gather(1, query.positions + 1) != query.token_ids)[..., None]
-            state = hidden + torch.where(changed, CARRIED_STATE, 1.0) * error
-            hidden = hidden + torch.where(changed, CARRIED_LAW, 1.0) * error
+            state = hidden + torch.where(changed, CARRIED_STATE * error, error)
+            hidden = hidden + torch.where(changed, CARRIED_LAW * error, error)
         self._write(self.features, slots + 1, state)
         wanted = query.predicts
         if query.wanted is not None:

@@ -197,7 +197,7 @@ class SharedNoise:
 
 def _uniform(words: torch.Tensor) -> torch.Tensor:
     """int32 words to float32 in [0, 1)."""
-    return words.bitwise_right_shift(_SHIFT_8).bitwise_and_(_LOW_24) * 2.0**-24
+    return words.bitwise_right_shift(_SHIFT_8).bitwise_and_(_LOW_24).to(torch.float32).mul_(2.0**-24)
 
 
 def _mix(words: torch.Tensor, key: torch.Tensor | None = None) -> torch.Tensor:

@@ -14,7 +14,7 @@ class PositionRing:
     """
 
     def __init__(self, batch_size: int, size: int, vocabulary_size: int, device: torch.device | str):
-        self.values = torch.zeros(batch_size, size, vocabulary_size, device=device)
+        self.values = torch.zeros(batch_size, size, vocabulary_size, dtype=torch.float32, device=device)
         self._first = torch.arange(batch_size, device=device)[:, None] * size
 
     def write(self, positions: torch.Tensor, values: torch.Tensor) -> None:

@@ -51,7 +51,7 @@ def render_tiled(render: Callable[[torch.Tensor], torch.Tensor], grid: torch.Ten
             if picture is None:
                 scale = pixels.shape[-1] // wide
                 shape = (*pixels.shape[:2], grid.shape[1] * scale, grid.shape[2] * scale)
-                picture = torch.zeros(shape, device=pixels.device)
+                picture = torch.zeros(shape, dtype=torch.float32, device=pixels.device)
                 vertical, horizontal = (
                     _shares(starts, length, size, tiling.overlap, scale).to(pixels.device)
                     for starts, length, size in ((tops, high, grid.shape[1]), (lefts, wide, grid.shape[2]))
@@ -70,7 +70,7 @@ def _cut(size: int, tiling: Tiling) -> tuple[int, list[int]]:
 def _shares(starts: list[int], length: int, size: int, overlap: int, scale: int) -> torch.Tensor:
     """`[tiles, size * scale]`: how much each tile counts at each pixel of an axis; those of a pixel add up to 1."""
     first = torch.tensor(starts)[:, None]
-    pixels = (torch.arange(size * scale) + 0.5) / scale  # in tokens
+    pixels = (torch.arange(size * scale, dtype=torch.float32) + 0.5) / scale  # in tokens
     # Distance to the nearest edge that cuts through the picture; the picture's own borders are no cuts.
     from_start = torch.where(first > 0, pixels - first, torch.inf)
     from_end = torch.where(first + length < size, first + length - pixels, torch.inf)

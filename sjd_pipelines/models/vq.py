@@ -64,7 +64,7 @@ def published_vq_weights(model: VQModel, dialect: str) -> Weights:
     """The reverse of `vq_model_from_published`; a LlamaGen codebook stays normalised, which its code does anyway."""
     weights = dict(_rename(model.state_dict(), model.config, dialect, published_to_diffusers=False))
     if dialect == "llamagen":
-        weights["quantize.codebook_used"] = torch.zeros(_CODES_USED)
+        weights["quantize.codebook_used"] = torch.zeros(_CODES_USED, dtype=torch.float32)
     return weights
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 
 @dataclass(eq=False)
@@ -35,10 +37,23 @@ def running(pipe: Any, guidance_scale: float) -> Iterator[Run]:
     _active.append(run)
     token = _around.set((*_around.get(), run))
     try:
-        yield run
+        with _own_defaults(pipe.device):
+            yield run
     finally:
         _around.reset(token)
         _active.remove(run)
+
+
+@contextmanager
+def _own_defaults(device: torch.device) -> Iterator[None]:
+    """A block of this thread that autocast and a default device around it do not change; both are this thread's."""
+    with ExitStack() as stack:
+        for kind in {device.type, "cpu"} - {"meta"}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
 
 
 def runs_of(pipe: Any) -> list[Run]:

@@ -109,7 +109,7 @@ Initialise = Annotated[str, INITIALISE]
 def one_hot(tokens: torch.Tensor, vocabulary_size: int) -> torch.Tensor:
     """`[...]` int64 -> `[..., V]` float32: the law of a token that is certain."""
     shape = (*tokens.shape, vocabulary_size)
-    return torch.zeros(shape, device=tokens.device).scatter_(-1, tokens[..., None], 1.0)
+    return torch.zeros(shape, dtype=torch.float32, device=tokens.device).scatter_(-1, tokens[..., None], 1.0)
 
 
 def _uniform(slots: FreshSlots) -> torch.Tensor:

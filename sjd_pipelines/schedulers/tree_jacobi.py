@@ -131,7 +131,7 @@ class TreeJacobiScheduler(DraftWindow):
     def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> TreeState:
         state = super().start(target, companions)
         state.runner_up = torch.full_like(state.canvas, NO_TOKEN)
-        state.doubt = torch.full(state.canvas.shape, FRESH_DOUBT, device=target.device)
+        state.doubt = torch.full_like(state.canvas, FRESH_DOUBT, dtype=torch.float32)
         return state
 
     def plan(self, state: TreeState, noise: PositionNoise) -> Query:
