@@ -4,7 +4,7 @@ So `import sjd_pipelines` and the parsing of a command line load no torch, and a
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any
 
@@ -35,3 +35,51 @@ def lazy(
         return sorted({*vars(sys.modules[package]), *home, *own})
 
     return sorted(home), load, known
+
+
+class Registry(MutableMapping[str, type]):
+    """Name -> class. A program may add classes of its own, for the command line it starts or its tests.
+
+    Args:
+        package: of the modules.
+        places: name -> `module.Class`, imported when it is asked for, so that the names are known without torch.
+    """
+
+    def __init__(self, package: str, places: Mapping[str, str]):
+        self._package = package
+        self._entries: dict[str, str | type] = dict(places)
+
+    def __getitem__(self, name: str) -> type:
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            module, cls = entry.split(".")
+            entry = self._entries[name] = getattr(import_module(f".{module}", self._package), cls)
+        return entry
+
+    def __setitem__(self, name: str, cls: type) -> None:
+        self._entries[name] = cls
+
+    def __delitem__(self, name: str) -> None:
+        del self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def name_of(self, cls: type) -> str:
+        """The name `cls` is registered under, or its class name."""
+        return next((name for name, registered in self.items() if registered is cls), cls.__name__)
+
+
+def exports_of(places: Iterable[str]) -> dict[str, list[str]]:
+    """`module.Class` texts as `lazy` takes them: module -> its classes."""
+    sources: dict[str, list[str]] = {}
+    for place in places:
+        module, name = place.split(".")
+        sources.setdefault(f".{module}", []).append(name)
+    return sources

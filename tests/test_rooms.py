@@ -9,7 +9,7 @@ import pytest
 PACKAGE = "sjd_pipelines"
 ROOT = Path(__file__).parents[1]
 # Single files that know nothing of the package, for all rooms.
-GROUND = {"disk", "exports", "ranges", "tables", "version"}
+GROUND = {"declaration", "disk", "exports", "ranges", "tables", "version"}
 
 _BELOW_PIPELINES = {"bundled", "companions", "decoding", "flows", "models", "schedulers"}
 _PIPELINES_AND_BELOW = {"pipelines"} | _BELOW_PIPELINES
@@ -69,7 +69,7 @@ def test_imports_run_downward(file):
 
 @pytest.mark.parametrize("room", sorted(GROUND))
 def test_the_ground_knows_of_no_room(room):
-    assert not set(rooms_of((ROOT / PACKAGE / f"{room}.py").read_text(encoding="utf-8"), PACKAGE))
+    assert set(rooms_of((ROOT / PACKAGE / f"{room}.py").read_text(encoding="utf-8"), PACKAGE)) <= GROUND
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from threading import Lock
 
-from .declaration import AUTO, settings_of
+from ..declaration import settings_of
+from .declaration import AUTO
 
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 START = 16

@@ -3,7 +3,7 @@
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .declaration import Card
+from ..declaration import Card
 from .raster_window import RasterWindowScheduler, Slots
 
 

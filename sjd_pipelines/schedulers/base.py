@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
 
+from ..declaration import Card, check_settings
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
 from ..decoding.state import DecodingState
 from ..decoding.target import Companion, Target
-from .declaration import Bound, Card, check_settings
+from .declaration import Bound
 from .registry import SCHEDULERS
 from .rules.speculative import Speculative
 

@@ -6,11 +6,12 @@ from typing import Annotated
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from ..declaration import LONGEST, Card, Setting
 from ..decoding.drafter import Drafter, DraftQuery
 from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
 from ..decoding.sampling import most_likely, race
-from .declaration import LONGEST, Card, Setting, Window
+from .declaration import Window
 from .drafting import Initialise
 from .tree_jacobi import Branches, TreeJacobiScheduler, TreeState
 

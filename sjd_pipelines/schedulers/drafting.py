@@ -11,9 +11,9 @@ from typing import Annotated
 import torch
 from torch.nn.functional import embedding
 
+from ..declaration import Setting
 from ..decoding.sampling import race
 from ..decoding.state import DecodingState
-from .declaration import Setting
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from ..declaration import Card, Setting
 from ..decoding.drafter import Drafter, DraftQuery
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
@@ -14,7 +15,6 @@ from ..decoding.query import Query
 from ..decoding.sampling import inverse_transform, race
 from ..decoding.target import Companion, Target
 from .base import DecodingScheduler, RunState
-from .declaration import Card, Setting
 from .draft_tree import DraftTree, draft_trees
 from .drafting import sample_siblings
 from .rules.exact_match import matching_sibling

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from diffusers.configuration_utils import register_to_config
 
-from .declaration import Bound, Card, Setting, WindowOrAuto
+from ..declaration import Card, Setting
+from .declaration import Bound, WindowOrAuto
 from .drafting import Initialise
 from .rules.grouped import Grouped
 from .speculative_jacobi import SJDScheduler

@@ -3,7 +3,8 @@
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .declaration import Card, WindowOrAuto
+from ..declaration import Card
+from .declaration import WindowOrAuto
 from .drafting import Initialise
 from .raster_window import RasterWindowScheduler, Slots
 from .rules.exact_match import exact_match

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from diffusers.configuration_utils import register_to_config
 
-from .declaration import LONGEST, Bound, Card, Setting, WindowOrAuto
+from ..declaration import LONGEST, Card, Setting
+from .declaration import Bound, WindowOrAuto
 from .drafting import Initialise
 from .eagle import Branching, Depth, EagleScheduler, TreeWindow
 from .rules.annealed import Annealed

@@ -7,10 +7,11 @@ from typing import Annotated
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from ..declaration import LONGEST, Card, Setting
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.sampling import race
-from .declaration import LONGEST, Bound, Card, Setting
+from .declaration import Bound
 from .drafting import INITIALISE, INITIALISERS, FreshSlots, one_hot
 from .row_parallel import ROW_SHARES, RowDecodingState, RowParallelScheduler, RowSlot, RowSlots
 from .rules.speculative import Drafted, Speculative

@@ -6,11 +6,12 @@ from typing import Annotated
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from ..declaration import LONGEST, Card, Setting
 from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
 from ..decoding.reviser import Reviser
 from ..decoding.sampling import race
-from .declaration import LONGEST, Card, Setting, WindowOrAuto
+from .declaration import WindowOrAuto
 from .drafting import Initialise
 from .jacobi import SeededJacobiScheduler
 from .raster_window import WindowState

@@ -14,13 +14,14 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import pad
 
+from ..declaration import Card, Setting, shown
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.look import look_is_free
 from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.query import Query
 from ..decoding.sampling import race
 from ..decoding.target import Companion, Target
-from .declaration import Card, Setting, WindowOrAuto, shown
+from .declaration import WindowOrAuto
 from .draft_tree import DraftTree, draft_trees, nodes_of_full_tree
 from .drafting import Initialise, sample_siblings
 from .raster_window import DraftWindow, WindowState

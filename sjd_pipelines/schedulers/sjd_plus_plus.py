@@ -5,7 +5,8 @@ from typing import Annotated
 import torch
 from diffusers.configuration_utils import register_to_config
 
-from .declaration import Bound, Card, Setting, WindowOrAuto
+from ..declaration import Card, Setting
+from .declaration import Bound, WindowOrAuto
 from .drafting import Initialise
 from .raster_window import Slots
 from .speculative_jacobi import SJDScheduler

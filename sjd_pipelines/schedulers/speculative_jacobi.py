@@ -6,10 +6,11 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import pad
 
+from ..declaration import Card, Setting
 from ..decoding.look import look_is_free
 from ..decoding.noise import Purpose
 from ..decoding.sampling import race
-from .declaration import Card, Setting, WindowOrAuto
+from .declaration import WindowOrAuto
 from .drafting import Initialise
 from .raster_window import RasterWindowScheduler, Slots
 from .rules.speculative import Speculative

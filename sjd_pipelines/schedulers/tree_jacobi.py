@@ -12,11 +12,12 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import embedding, pad
 
+from ..declaration import Card, Setting
 from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
 from ..decoding.sampling import most_likely
 from ..decoding.target import Companion, Target
-from .declaration import Card, Setting, Window
+from .declaration import Window
 from .drafting import Initialise
 from .raster_window import DraftWindow, WindowState
 from .rules.exact_match import exact_match

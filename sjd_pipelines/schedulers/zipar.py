@@ -7,10 +7,11 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch.nn.functional import pad
 
+from ..declaration import LONGEST, Card, Setting
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import Purpose
 from ..decoding.sampling import race
-from .declaration import LONGEST, Bound, Card, Setting
+from .declaration import Bound
 from .row_parallel import ROW_SHARES, RowParallelScheduler, RowSlot, RowSlots
 from .rules.speculative import Drafted, Speculative
 

@@ -18,8 +18,10 @@ from sjd_pipelines import (
     ZipARScheduler,
 )
 from sjd_pipelines.benchmark.contenders import RELAXED_FAMILIES
+from sjd_pipelines.declaration import Card, Setting, check_settings, settings_of
+from sjd_pipelines.exports import Registry
 from sjd_pipelines.schedulers import registry
-from sjd_pipelines.schedulers.declaration import AUTO, Card, Setting, check_settings, settings_of
+from sjd_pipelines.schedulers.declaration import AUTO
 
 ROOM = Path(registry.__file__).parent
 SETTINGS = [(name, key) for name, cls in SCHEDULERS.items() for key in settings_of(cls)]
@@ -44,7 +46,7 @@ def test_a_registered_scheduler_is_exported_and_found_by_saved_folders(name):
     assert cls.__module__ == "sjd_pipelines"
     assert getattr(sjd_pipelines, cls.__name__) is cls
     assert {cls.__name__} <= set(sjd_pipelines.__all__) & set(sjd_pipelines.schedulers.__all__)
-    assert registry.registered_name(cls) == name
+    assert SCHEDULERS.name_of(cls) == name
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -143,7 +145,7 @@ def test_settings_say_what_they_take():
 
 
 def test_names_are_known_before_classes_are_loaded(monkeypatch):
-    places = registry.Registry({"somewhere": "nowhere.NoScheduler"})
+    places = Registry("sjd_pipelines.schedulers", {"somewhere": "nowhere.NoScheduler"})
     assert list(places) == ["somewhere"]
     assert "somewhere" in places
     assert "elsewhere" not in places
