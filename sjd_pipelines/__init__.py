@@ -1,6 +1,6 @@
 """Parallel (Jacobi-type) decoding for autoregressive image models, in diffusers style."""
 
-from . import schedulers
+from . import flows, schedulers
 from .exports import lazy
 from .pipelines.families import FAMILIES
 from .version import __version__
@@ -19,11 +19,13 @@ SOURCES = {
         "Query",
     ),
     ".companions": ("DraftReviser", "EagleDrafter"),
-    ".models": ("LlamaGenTransformer",),
+    ".flows": ("FLOW_SOLVERS", "Calibration", "FlowOverflowError", "FlowStatistics", *flows.SOLVER_NAMES),
+    ".models": ("LlamaGenTransformer", "TarFlowTransformer2DModel"),
     ".pipelines": (
         "SJDAutoRegressivePipeline",
         *(family.pipeline for family in FAMILIES),
         "SJDPipelineOutput",
+        "TarFlowPipelineOutput",
     ),
     ".schedulers": schedulers.__all__,
 }

@@ -18,8 +18,21 @@ from .decoding import (
     Purpose,
     Query,
 )
+from .flows import (
+    FLOW_SOLVERS,
+    Calibration,
+    FlowOverflowError,
+    FlowSolver,
+    FlowStatistics,
+    FrontierFlowSolver,
+    GaussSeidelJacobiFlowSolver,
+    JacobiFlowSolver,
+    PlannedFlowSolver,
+    SequentialFlowSolver,
+)
 from .models import (
     LlamaGenTransformer,
+    TarFlowTransformer2DModel,
 )
 from .pipelines import (
     SJDAutoRegressivePipeline,
@@ -28,6 +41,8 @@ from .pipelines import (
     SJDJanusPipeline,
     SJDLlamaGenPipeline,
     SJDPipelineOutput,
+    TarFlowPipeline,
+    TarFlowPipelineOutput,
 )
 from .schedulers import (
     SCHEDULERS,
@@ -56,6 +71,7 @@ from .version import __version__
 
 __all__ = [
     "AutoregressiveScheduler",
+    "Calibration",
     "CanvasCache",
     "CorrectedJacobiScheduler",
     "CoupledSJDScheduler",
@@ -65,14 +81,22 @@ __all__ = [
     "DraftReviser",
     "EagleDrafter",
     "EagleScheduler",
+    "FLOW_SOLVERS",
+    "FlowOverflowError",
+    "FlowSolver",
+    "FlowStatistics",
+    "FrontierFlowSolver",
+    "GaussSeidelJacobiFlowSolver",
     "GroupedSJDScheduler",
     "ImageTokenLayout",
+    "JacobiFlowSolver",
     "JacobiScheduler",
     "LanternEagleScheduler",
     "LanternScheduler",
     "LlamaGenTransformer",
     "ModelMixin",
     "ParallelJacobiScheduler",
+    "PlannedFlowSolver",
     "PositionNoise",
     "Purpose",
     "Query",
@@ -92,6 +116,10 @@ __all__ = [
     "SchedulerMixin",
     "SeededEagleScheduler",
     "SeededJacobiScheduler",
+    "SequentialFlowSolver",
+    "TarFlowPipeline",
+    "TarFlowPipelineOutput",
+    "TarFlowTransformer2DModel",
     "TreeJacobiScheduler",
     "ZipARScheduler",
     "__version__",

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.benchmark.toy_flow import toy_flow_pipeline
 from sjd_pipelines.cli import main
 from sjd_pipelines.decoding import ImageTokenLayout, Memory, Sampling, TargetPass
 
@@ -21,6 +22,29 @@ def pipe(toy):
     before = toy.scheduler
     yield toy
     toy.scheduler = before
+
+
+@pytest.fixture(scope="session")
+def toy_flow():
+    pipe = toy_flow_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def flow_pipe(toy_flow):
+    """The toy flow with its solver restored afterwards."""
+    before = toy_flow.scheduler
+    yield toy_flow
+    toy_flow.scheduler = before
+
+
+@pytest.fixture(scope="session")
+def flow_model(tmp_path_factory):
+    """A folder with a toy flow, for `--model`."""
+    folder = tmp_path_factory.mktemp("models") / "toy-flow"
+    toy_flow_pipeline().save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@
 from importlib import import_module
 from pathlib import Path
 
-LATE = ("sjd_pipelines", "sjd_pipelines.pipelines", "sjd_pipelines.schedulers")
+LATE = ("sjd_pipelines", "sjd_pipelines.flows", "sjd_pipelines.pipelines", "sjd_pipelines.schedulers")
 
 
 def stub_file(package: str) -> Path:
@@ -25,9 +25,9 @@ def stub(package: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _in_order(name: str) -> tuple[bool, str]:
-    """Constants first, then classes."""
-    return not name.isupper(), name.lower()
+def _in_order(name: str) -> tuple[bool, bool, str]:
+    """Constants first, then classes, then functions."""
+    return not name.isupper(), name.islower(), name.lower()
 
 
 if __name__ == "__main__":

@@ -1,37 +1,89 @@
 """The contract between a flow and its solver: scales and shifts in, tokens out, no network and no cache."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
 
+from ..declaration import Card, Setting, check_settings
+from .registry import FLOW_SOLVERS
 from .state import BlockState, FlowOverflowError
 
 EXACT_TOLERANCE = 1e-6  # changes up to here are rounding
 STARTS = ("latents", "zeros")  # first iterates: x = z, or 0 after the first token
 
+# Settings that several solvers share.
+Tolerance = Annotated[
+    float,
+    Setting(
+        "How little a patch must still move to count as solved, as a share of the noise's strength. Smaller is closer "
+        "to drawing one patch at a time, and takes more passes; 0.000001 is as exact as numbers are, 0.01 a "
+        "difference that one has to look for.",
+        least=0,
+        most=1,
+        step=1e-6,
+    ),
+]
+Start = Annotated[
+    str,
+    Setting(
+        "What patches begin as: the noise itself, or zeros. Changes the number of passes a little, not the picture.",
+        choices=STARTS,
+    ),
+]
+
 
 class FlowSolver(SchedulerMixin, ConfigMixin):
-    """Base of every solver. A block is `begin`, then a pass over `state.inputs` and `step` until `state.done`."""
+    """Base of every solver. A block is `begin`, then a pass over `state.inputs` and `step` until `state.done`.
+
+    A subclass declares its settings in its constructor, by keyword alone, each with a `Setting`, and its words in a
+    `Card`; a line in `registry.py` makes it known to everything else.
+
+    Attributes:
+        paper: where it comes from.
+        card: what it is called and says of itself.
+        claim: its label in words, for tables.
+    """
 
     order = 1
-    name: ClassVar[str]
     paper: ClassVar[str]
+    card: ClassVar[Card]
+    claim: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        # What model_index.json will name: the package, because files move.
+        package = __name__.partition(".")[0]
+        if cls.__module__.startswith(f"{package}."):
+            cls.__module__ = package
 
     @classmethod
     def _get_compatibles(cls) -> list[type]:
         # diffusers looks compatible classes up in its own module only; ours share every setting they have in common.
-        return [FlowSolver, *_descendants(FlowSolver)]
+        return list(FLOW_SOLVERS.values())
+
+    def register_to_config(self, **settings: Any) -> None:
+        """Keep settings in the config; the constructor begins with it.
+
+        Raises:
+            ValueError: one is out of its range.
+        """
+        check_settings(type(self), settings)
+        super().register_to_config(**settings)
+
+    @property
+    def name(self) -> str:
+        """As registered."""
+        return FLOW_SOLVERS.name_of(type(self))
 
     @property
     @abstractmethod
     def label(self) -> str:
         """`exact`: as near to sequential sampling as its own rounding; else `approximate`."""
 
-    @property
-    def error(self) -> float | None:
-        """Difference from sequential sampling, where it has been measured."""
+    def error_at(self, guidance_scale: float) -> float | None:
+        """Difference from sequential sampling, where it has been measured with this guidance."""
         return None
 
     def check(self, num_blocks: int, num_tokens: int) -> None:
@@ -84,6 +136,7 @@ def new_state(latents: torch.Tensor, start: str, stop: int) -> BlockState:
         start=0,
         stop=stop,
         scale=latents.square().mean((1, 2)).sqrt()[:, None].clamp(min=torch.finfo(latents.dtype).tiny),
+        resting=latents.new_zeros(latents.shape[:2], dtype=torch.int32),
         front=torch.zeros_like(rows),
         fronts=[0] * batch_size,
         solved=[1] * batch_size,
@@ -103,26 +156,3 @@ def raise_overflow() -> None:
         "The flow overflows: tokens grow beyond all numbers on their way from noise to picture. Weights that were "
         "never trained do so, and so does too strong guidance: check the weights, or lower guidance_scale."
     )
-
-
-def check_tolerance(tolerance: float) -> None:
-    """Raise `ValueError` unless it is a finite number of at least 0."""
-    if not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < float("inf"):
-        raise ValueError(f"tolerance must be a finite number of at least 0, got {tolerance!r}.")
-
-
-def check_limit(name: str, value: int | None) -> None:
-    """Raise `ValueError` unless it is None or an integer of at least 1."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{name} must be None or an integer of at least 1, got {value!r}.")
-
-
-def check_start(start: str) -> None:
-    """Raise `ValueError` unless it is one of `STARTS`."""
-    if start not in STARTS:
-        raise ValueError(f"start must be one of {', '.join(STARTS)}; got {start!r}.")
-
-
-def _descendants(cls: type) -> list[type]:
-    children = cls.__subclasses__()
-    return children + [descendant for child in children for descendant in _descendants(child)]

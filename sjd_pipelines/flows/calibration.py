@@ -1,18 +1,17 @@
 """The cheapest solver of every block under an error bound, found by running the candidates on the device."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from .base import EXACT_TOLERANCE, STARTS, FlowSolver
+from .clock import seconds_of
 from .frontier import FrontierFlowSolver
-from .jacobi import GaussSeidelJacobiFlowSolver
+from .gauss_seidel import GaussSeidelJacobiFlowSolver
 from .loop import FlowRun, invert, solve_block
 from .metrics import ConvergenceMetrics, convergence_metrics
-from .planned import PlannedFlowSolver, block_solver
+from .planned import PlannedFlowSolver, entry_of
 from .sequential import SequentialFlowSolver
 from .target import FlowTarget
 
@@ -22,6 +21,7 @@ MARGIN = 0.7  # share of the bound that a plan may use up on the noise it is tri
 TIGHTEN = 0.7  # factor of the allowed error after a plan has failed
 ATTEMPTS = 8
 REPEATS = {"passes": 1, "seconds": 2}  # timings of a candidate, of which the shortest counts
+WINDOW_SHARES = (2, 4, 8)  # of a block's inputs, as windows to try
 LOOSENESS = (30, 10, 3, 1, 0.3, 0.1, 0.03)  # tolerances tried, in units of the bound
 
 TargetOf = Callable[[int], FlowTarget]  # called with the index of a batch
@@ -32,14 +32,14 @@ class Trial:
     """One solver on one block, or on the whole flow.
 
     Attributes:
-        settings: as in a plan.
+        entry: the solver, as a plan has it.
         error: against sequential sampling, the worst picture's, relative (root mean square).
         passes: serial passes per batch, the mean.
         token_passes: per picture, the mean.
         seconds: per batch, the mean.
     """
 
-    settings: dict[str, Any]
+    entry: str
     error: float
     passes: float
     token_passes: float
@@ -83,24 +83,18 @@ class Calibration:
             igm = self.metrics.igm[block]
             lines.append(
                 f"{block:>5} {self.metrics.crm[block]:>6.1f} {igm['latents']:>11.3g} {igm['zeros']:>9.3g}  "
-                f"{trial.passes:>6.1f}  {trial.error:>7.1e}  {describe(trial.settings)}"
+                f"{trial.passes:>6.1f}  {trial.error:>7.1e}  {trial.entry}"
             )
         for name, trial in (
             ("sequential", self.sequential),
             ("this plan", self.planned),
-            (f"{describe(self.published.settings)}", self.published),
+            (self.published.entry, self.published),
         ):
             lines.append(
                 f"{name}: {trial.passes:.1f} passes, {trial.token_passes:.0f} token-passes, {trial.seconds:.3f} s, "
                 f"error {trial.error:.1e}"
             )
         return "\n".join(lines)
-
-
-def describe(settings: dict[str, Any]) -> str:
-    """One entry of a plan in words."""
-    rest = ", ".join(f"{name} {value}" for name, value in settings.items() if name != "solver" and value is not None)
-    return settings["solver"] + (f" ({rest})" if rest else "")
 
 
 class Calibrator:
@@ -119,13 +113,11 @@ class Calibrator:
         self.runs = [invert(target, SequentialFlowSolver(), latents) for target, latents in self.batches]
         self.num_blocks, self.batch_size = self.batches[0][0].num_blocks, batch_size
 
-    def block_trial(self, block: int, settings: dict[str, Any]) -> Trial:
+    def block_trial(self, block: int, solver: FlowSolver) -> Trial:
         """Solve one block from what sequential sampling gave it."""
-        solver, measured = block_solver(settings), []
+        measured = []
         for (target, latents), reference in zip(self.batches, self.runs):
-            index = self.num_blocks - 1 - block
-            entering = latents if index == 0 else target.order(block + 1, reference.outputs[index - 1])
-            ordered = target.order(block, entering)
+            ordered, solution = self.entering(block, target, latents, reference)
 
             def attempt(target: FlowTarget = target, ordered: torch.Tensor = ordered) -> FlowRun:
                 run = FlowRun(ordered, block=block, state=solver.begin(block, self.num_blocks, ordered))
@@ -133,11 +125,19 @@ class Calibrator:
                 return run
 
             run, seconds = self._timed(attempt, ordered.device)
-            error = worst_error(run.state.result, reference.outputs[index])
+            error = worst_error(run.state.result, solution)
             measured.append((error, run.state.passes, run.state.token_passes, seconds))
-        return self._trial(settings, measured)
+        return self._trial(solver, measured)
 
-    def flow_trial(self, solver: FlowSolver, settings: dict[str, Any]) -> Trial:
+    def entering(
+        self, block: int, target: FlowTarget, latents: torch.Tensor, reference: FlowRun
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What sequential sampling gave to a block, and made of it: two `[B, T, D]` in the block's order."""
+        index = self.num_blocks - 1 - block
+        before = latents if index == 0 else target.order(block + 1, reference.outputs[index - 1])
+        return target.order(block, before), reference.outputs[index]
+
+    def flow_trial(self, solver: FlowSolver) -> Trial:
         """Solve the whole flow."""
         measured = []
         for (target, latents), reference in zip(self.batches, self.runs):
@@ -146,7 +146,7 @@ class Calibrator:
             )
             passes, tokens = (sum(getattr(b, name) for b in run.blocks) for name in ("passes", "token_passes"))
             measured.append((worst_error(run.sample, reference.sample), passes, tokens, seconds))
-        return self._trial(settings, measured)
+        return self._trial(solver, measured)
 
     def flow_error(self, solver: FlowSolver) -> float:
         """The worst error of the whole flow."""
@@ -168,20 +168,15 @@ class Calibrator:
 
     def _timed(self, attempt: Callable[[], FlowRun], device: torch.device) -> tuple[FlowRun, float]:
         """A run and the seconds of its fastest repetition."""
-        seconds = []
-        for _ in range(self.repeats):
-            _synchronize(device)
-            begin = time.perf_counter()
-            run = attempt()
-            _synchronize(device)
-            seconds.append(time.perf_counter() - begin)
-        return run, min(seconds)
+        runs: list[FlowRun] = []
+        seconds = [seconds_of(lambda: runs.append(attempt()), device) for _ in range(self.repeats)]
+        return runs[-1], min(seconds)
 
-    def _trial(self, settings: dict[str, Any], measured: list[tuple[float, int, int, float]]) -> Trial:
+    def _trial(self, solver: FlowSolver, measured: list[tuple[float, int, int, float]]) -> Trial:
         errors, passes, tokens, seconds = zip(*measured)
         count = len(measured)
         return Trial(
-            settings,
+            entry_of(solver),
             max(errors),
             sum(passes) / count,
             sum(tokens) / (count * self.batch_size),
@@ -238,11 +233,13 @@ def calibrate(
         return Calibrator(target_of, noise, batch_size, REPEATS[objective])
 
     chosen, fresh, planned = _verified_plan(calibrator, trials, fresh_of, allowed, objective)
-    sequential = fresh.flow_trial(SequentialFlowSolver(), {"solver": SequentialFlowSolver.name})
+    sequential = fresh.flow_trial(SequentialFlowSolver())
     if sequential.cost(objective) <= planned.cost(objective):  # a saving of single blocks that the whole does not show
         chosen, planned = [block[0] for block in trials], sequential
     metrics = _metrics(calibrator)
+    plan = _solver(chosen).config.plan
     measured = {
+        "plan": plan,
         "mode": mode,
         "objective": objective,
         "error": planned.error,
@@ -250,7 +247,7 @@ def calibrate(
         "batch_size": batch_size,
         "guidance_scale": calibrator.batches[0][0].guidance.scale,
     }
-    solver = PlannedFlowSolver(plan=[trial.settings for trial in chosen], measured=measured)
+    solver = PlannedFlowSolver(plan=plan, measured=measured)
     published = _published_trial(fresh, metrics)
     return Calibration(solver, trials, chosen, sequential, planned, published, metrics, bound)
 
@@ -261,20 +258,26 @@ def block_trials(calibrator: Calibrator, block: int, bound: float, mode: str, ob
     All stop by residual. A fixed number of passes is no candidate: it fails unnoticed where a picture needs more.
     """
     # Smaller tolerances than the exact one lie below the rounding of float32: more passes, and no less error.
-    tolerances = [EXACT_TOLERANCE] if mode == "exact" else [bound * factor for factor in LOOSENESS]
+    tolerances = [EXACT_TOLERANCE] if mode == "exact" else [float(f"{bound * factor:.1g}") for factor in LOOSENESS]
     last = calibrator.batches[0][0].num_tokens - 1
-    windows = [None] if objective == "passes" else [None, *(last // part for part in (2, 4, 8) if last // part)]
 
     def frontier(tolerance: float, window: int | None, start: str) -> Trial:
-        return calibrator.block_trial(
-            block, {"solver": FrontierFlowSolver.name, "tolerance": tolerance, "window": window, "start": start}
-        )
+        solver = FrontierFlowSolver(tolerance=tolerance, window=window, start=start)
+        return calibrator.block_trial(block, solver)
 
-    trials = [calibrator.block_trial(block, {"solver": SequentialFlowSolver.name})]
-    pair = [frontier(tolerances[-1], None, start) for start in STARTS]
-    better = min(pair, key=lambda trial: trial.cost("passes")).settings["start"]
-    grid = [(tolerance, window) for tolerance in tolerances for window in windows]
-    return trials + pair + [frontier(tolerance, window, better) for tolerance, window in grid[:-1]]
+    trials = [calibrator.block_trial(block, SequentialFlowSolver())]
+    pair = {start: frontier(tolerances[-1], None, start) for start in STARTS}
+    better = min(pair, key=lambda start: pair[start].cost("passes"))
+    whole = [*(frontier(tolerance, None, better) for tolerance in tolerances[:-1]), pair[better]]
+    trials += [*pair.values(), *whole[:-1]]
+    middle = len(tolerances) // 2
+    for window in (last // part for part in WINDOW_SHARES if last // part) if objective == "seconds" else ():
+        # A window takes more passes of less work each. What it is worth hardly depends on the tolerance.
+        trials.append(frontier(tolerances[middle], window, better))
+        if trials[-1].seconds < whole[middle].seconds:
+            rest = [tolerance for index, tolerance in enumerate(tolerances) if index != middle]
+            trials += [frontier(tolerance, window, better) for tolerance in rest]
+    return trials
 
 
 def worst_error(sample: torch.Tensor, reference: torch.Tensor) -> float:
@@ -296,7 +299,7 @@ def _verified_plan(
         aim = allowed * TIGHTEN**attempt if attempt < ATTEMPTS else 0.0
         chosen = _loosened(calibrator, trials, aim, objective)
         fresh = fresh_of(attempt)
-        planned = fresh.flow_trial(_solver(chosen), {"solver": PlannedFlowSolver.name})
+        planned = fresh.flow_trial(_solver(chosen))
         if planned.error <= allowed:
             break
     return chosen, fresh, planned
@@ -331,7 +334,7 @@ def _loosened(calibrator: Calibrator, trials: list[list[Trial]], allowed: float,
 
 
 def _solver(trials: list[Trial]) -> PlannedFlowSolver:
-    return PlannedFlowSolver(plan=[trial.settings for trial in trials])
+    return PlannedFlowSolver(plan="; ".join(trial.entry for trial in trials))
 
 
 def _metrics(calibrator: Calibrator) -> ConvergenceMetrics:
@@ -343,11 +346,5 @@ def _metrics(calibrator: Calibrator) -> ConvergenceMetrics:
 
 def _published_trial(calibrator: Calibrator, metrics: ConvergenceMetrics) -> Trial:
     """The whole flow by what CRM and IGM choose."""
-    strategy, starts = metrics.strategy(calibrator.batches[0][0].num_tokens), metrics.starts()
-    solver = GaussSeidelJacobiFlowSolver(strategy=strategy, starts=starts)
-    return calibrator.flow_trial(solver, {"solver": solver.name, "strategy": strategy, "starts": starts})
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize(device)
+    strategy = metrics.strategy(calibrator.batches[0][0].num_tokens)
+    return calibrator.flow_trial(GaussSeidelJacobiFlowSolver(strategy=strategy, starts=metrics.starts()))

@@ -41,9 +41,9 @@ class ConvergenceMetrics:
         stack = "/".join(str(block) for block in self.dominant)
         return f"{stack}-{segments}-{passes}-{others}"
 
-    def starts(self) -> list[int]:
-        """The better start of each block by IGM, in the order of sampling: 0 for the latents, 1 for zeros."""
-        return [STARTS.index(min(values, key=values.get)) for values in reversed(self.igm)]
+    def starts(self) -> str:
+        """The better start of each block by IGM, as `GaussSeidelJacobiFlowSolver` takes them: `0/1/0/0`."""
+        return "/".join(str(STARTS.index(min(values, key=values.get))) for values in reversed(self.igm))
 
 
 @torch.no_grad()

@@ -1,45 +1,60 @@
 """A solver of its own for every block, as `calibrate` chooses them."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from ..declaration import Card, Setting, settings_of
 from .base import FlowSolver
-from .frontier import FrontierFlowSolver
-from .jacobi import GaussSeidelJacobiFlowSolver, JacobiFlowSolver
-from .sequential import SequentialFlowSolver
+from .registry import FLOW_SOLVERS
 from .state import BlockState
 
-BLOCK_SOLVERS: dict[str, type[FlowSolver]] = {
-    cls.name: cls for cls in (SequentialFlowSolver, JacobiFlowSolver, GaussSeidelJacobiFlowSolver, FrontierFlowSolver)
-}
+_ENTRY = r"[a-z-]{1,40}( +\w+=[^\s;=]+)*"
+Plan = Annotated[
+    str | None,
+    Setting(
+        "The solver of each block with its settings, the first to be solved first, separated by semicolons. Made by "
+        "calibration for one model, guidance and device.",
+        form=rf"\s*{_ENTRY}\s*(;\s*{_ENTRY}\s*)*",
+        example="frontier tolerance=0.003 start=zeros; sequential",
+    ),
+]
 
 
 class PlannedFlowSolver(FlowSolver):
     """One solver per block.
 
     Args:
-        plan: in the order of sampling, the block next to the noise first: `{"solver": name, setting: value, ...}`.
-            None leaves the plan to be made.
+        plan: in the order of sampling, the block next to the noise first, such as
+            `frontier tolerance=0.003 start=zeros; sequential`. None leaves the plan to be made.
         measured: what calibration found: `error` against sequential sampling on fresh noise, in units of the root
-            mean square of a picture's tokens, and for which `batch_size`, `guidance` and `objective`.
+            mean square of a picture's tokens, for which `plan`, `batch_size`, `guidance_scale` and `objective`. A
+            record, not a setting: of another plan or guidance it says nothing.
     """
 
-    name = "planned"
+    claim = "that of its solvers; the error is measured"
     paper = "this package"
+    card = Card(
+        "Planned",
+        "Gives every block the solver that calibration found cheapest under an error that you allow. The fewest "
+        "passes of all, or the fewest seconds.",
+        "Connect or name the plan that calibration made for this model and device; without one it draws nothing.",
+    )
 
     @register_to_config
-    def __init__(self, plan: list[dict[str, Any]] | None = None, measured: dict[str, Any] | None = None):
-        self.solvers = [block_solver(entry) for entry in plan or ()]
+    def __init__(self, *, plan: Plan = None, measured: dict[str, Any] | None = None):
+        self.solvers = [] if plan is None else [solver_of_entry(entry) for entry in plan.split(";")]
 
     @property
     def label(self) -> str:
-        return "exact" if all(solver.label == "exact" for solver in self.solvers) else "approximate"
+        exact = bool(self.solvers) and all(solver.label == "exact" for solver in self.solvers)
+        return "exact" if exact else "approximate"
 
-    @property
-    def error(self) -> float | None:
-        return (self.config.measured or {}).get("error")
+    def error_at(self, guidance_scale: float) -> float | None:
+        measured = self.config.measured or {}
+        known = (measured.get("plan"), measured.get("guidance_scale")) == (self.config.plan, guidance_scale)
+        return measured["error"] if known else None
 
     def check(self, num_blocks: int, num_tokens: int) -> None:
         if len(self.solvers) != num_blocks:
@@ -59,13 +74,34 @@ class PlannedFlowSolver(FlowSolver):
         raise NotImplementedError("A plan shares its blocks out; step the solver_of(block).")
 
 
-def block_solver(entry: dict[str, Any]) -> FlowSolver:
-    """The solver of one entry of a plan. Raises `ValueError` for a name or a setting that is not one."""
-    settings = dict(entry)
-    name = settings.pop("solver", None)
-    if name not in BLOCK_SOLVERS:
-        raise ValueError(f"A plan's solver must be one of {', '.join(BLOCK_SOLVERS)}; got {name!r}.")
+def solver_of_entry(entry: str) -> FlowSolver:
+    """The solver of one entry of a plan, `name setting=value ...`.
+
+    Raises:
+        ValueError: a name, a setting or a value is not one.
+    """
+    name, *assignments = entry.split()
+    cls = FLOW_SOLVERS.get(name)
+    if cls is None or cls is PlannedFlowSolver:
+        known = ", ".join(one for one in FLOW_SOLVERS if FLOW_SOLVERS[one] is not PlannedFlowSolver)
+        raise ValueError(f"plan: a solver must be one of {known}; got {name!r}.")
+    settings = {}
+    for assignment in assignments:
+        key, _, text = assignment.partition("=")
+        if key not in settings_of(cls):
+            raise ValueError(f"plan: {name} has no setting {key!r}; it has {', '.join(settings_of(cls)) or 'none'}.")
+        settings[key] = settings_of(cls)[key].read(text)
     try:
-        return BLOCK_SOLVERS[name](**settings)
-    except TypeError as error:
-        raise ValueError(f"{name} has no such setting: {error}.") from error
+        return cls(**settings)
+    except ValueError as error:
+        raise ValueError(f"plan: {name}: {error}") from error
+
+
+def entry_of(solver: FlowSolver) -> str:
+    """The reverse of `solver_of_entry`: the settings that differ from their defaults."""
+    settings = {
+        name: solver.config[name]
+        for name, setting in settings_of(type(solver)).items()
+        if solver.config[name] != setting.default
+    }
+    return " ".join([solver.name, *(f"{name}={value}" for name, value in settings.items())])

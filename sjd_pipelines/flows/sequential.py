@@ -3,6 +3,7 @@
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from ..declaration import Card
 from .base import FlowSolver, new_state, raise_overflow
 from .state import BlockState
 
@@ -10,9 +11,13 @@ from .state import BlockState
 class SequentialFlowSolver(FlowSolver):
     """Sequential sampling with a preallocated cache, T - 1 passes per block."""
 
-    name = "sequential"
-    label = "exact"
+    label = claim = "exact"
     paper = "Zhai et al. 2024, arXiv 2412.06329"
+    card = Card(
+        "Sequential",
+        "One patch per forward pass, the plain way. Many passes; what all others are measured against.",
+        "Take it to check another solver, or for large batches on a CPU.",
+    )
 
     @register_to_config
     def __init__(self):

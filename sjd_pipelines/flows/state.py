@@ -4,6 +4,13 @@ from dataclasses import dataclass, field
 
 import torch
 
+# What a network says of the same tokens differs a little with the shape of the pass. A change of no more than so many
+# times the precision of numbers (3e-5 in float32) may be that: it falls below no tolerance that is smaller. What
+# converges halves from pass to pass and more, so that after some such changes nothing is left but rounding.
+ROUNDING = 256
+RESTED = 3  # such changes in a row after which a token has converged
+SETTLED = 6  # and after which its keys and values may be left as they are
+
 
 class FlowOverflowError(ArithmeticError, ValueError):
     """The exact picture itself is not finite: no solver can draw it."""
@@ -24,6 +31,7 @@ class BlockState:
         start: first input of the next pass.
         stop: after its last; the pass computes tokens `start + 1` to `stop`.
         scale: `[A, 1]`, what changes are measured in: the root mean square of the picture's latents.
+        resting: `[A, T]` int32, for how many passes each token has changed by no more than rounding may.
         front: `[A]` int64: this token and those before it are settled.
         fronts: `front` on the host.
         iteration: passes over the present window.
@@ -47,6 +55,7 @@ class BlockState:
     start: int
     stop: int
     scale: torch.Tensor
+    resting: torch.Tensor
     front: torch.Tensor
     fronts: list[int]
     iteration: int = 0
@@ -85,6 +94,24 @@ class BlockState:
         """How far each token has moved, its root mean square in units of `scale`: `[A, Q]`; not finite on overflow."""
         return (proposal - before).square().mean(-1).sqrt() / self.scale
 
+    def observe(self, change: torch.Tensor) -> None:
+        """Count the passes in which each token of the window has rested: `[A, Q]` changes."""
+        resting = change <= ROUNDING * torch.finfo(change.dtype).eps
+        self.resting[:, self.start + 1 : self.stop + 1].add_(1).mul_(resting)
+
+    def moves(self, change: torch.Tensor, tolerance: float, rested: int = RESTED) -> torch.Tensor:
+        """Which tokens of the window have not converged, after `observe`: `[A, Q]` bool.
+
+        Args:
+            change: `[A, Q]`, of this pass; one that is not a number is a move.
+            tolerance: a change of no more is none. 0 takes no change for rounding.
+            rested: passes that a token must have rested to have converged whatever the tolerance.
+        """
+        converged = change <= tolerance
+        if tolerance:
+            converged |= self.resting[:, self.start + 1 : self.stop + 1] >= rested
+        return ~converged
+
     def finish(self, solved: list[bool]) -> None:
         """Take out the rows that are solved, and end the block with the last of them."""
         gone = [index for index, is_solved in enumerate(solved) if is_solved]
@@ -102,6 +129,7 @@ class BlockState:
         self.remaining = torch.tensor(left, device=self.rows.device)
         self.latents, self.sample = self.latents[self.remaining], self.sample[self.remaining]
         self.rows, self.scale = self.rows[self.remaining], self.scale[self.remaining]
+        self.resting = self.resting[self.remaining]
         self.numbers = [self.numbers[index] for index in left]
         self.front, self.fronts = self.front[self.remaining], [self.fronts[index] for index in left]
 

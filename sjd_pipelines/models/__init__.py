@@ -5,19 +5,23 @@ from .published import (
     image_size_of,
     llamagen_from_published,
     published_llamagen_weights,
+    published_names,
     read_published_file,
     write_published_file,
 )
+from .tarflow import TarFlowTransformer2DModel
 from .tiling import Tiling, render_tiled
 from .vq import published_vq_weights, render_codes, render_janus_codes, vq_model_from_published
 
 __all__ = [
     "LLAMAGEN_SIZES",
     "LlamaGenTransformer",
+    "TarFlowTransformer2DModel",
     "Tiling",
     "image_size_of",
     "llamagen_from_published",
     "published_llamagen_weights",
+    "published_names",
     "published_vq_weights",
     "read_published_file",
     "render_codes",

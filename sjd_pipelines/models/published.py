@@ -1,10 +1,11 @@
-"""Published LlamaGen files: reading them safely, and their transformer weights in both directions."""
+"""Published files: reading and writing them safely, and LlamaGen's transformer weights in both directions."""
 
 import argparse
 import os
 import pickle
 import re
 import tempfile
+import zipfile
 from pathlib import Path
 
 import torch
@@ -46,27 +47,21 @@ def read_published_file(file: Path) -> Weights:
         OSError: the file is damaged or holds other pickled classes.
         ValueError: it holds no state dict.
     """
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise OSError(f"{file} cannot be read as a checkpoint of plain tensors: {error}") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-            break
-    if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"{file} holds no state dict.")
-    return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    return _read(file)
 
 
-def write_published_file(weights: Weights, file: Path) -> None:
-    """Write `{"model": weights}`, whole or not at all."""
+def published_names(file: Path) -> set[str]:
+    """Names of the weights in such a file; raises as `read_published_file`. Reads no weight if its format allows."""
+    return set(_read(file, mmap=zipfile.is_zipfile(file)))
+
+
+def write_published_file(weights: Weights, file: Path, wrapper: str | None = "model") -> None:
+    """Write `{wrapper: weights}`, or the weights as they are, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
-            torch.save({"model": weights}, stream)
+            torch.save(weights if wrapper is None else {wrapper: weights}, stream)
         os.replace(name, file)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -128,6 +123,21 @@ def published_llamagen_weights(model: LlamaGenTransformer) -> Weights:
         else:
             weights[names[name]] = tensor
     return weights
+
+
+def _read(file: Path, mmap: bool = False) -> Weights:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise OSError(f"{file} cannot be read as a checkpoint of plain tensors: {error}") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{file} holds no state dict.")
+    return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
 
 
 def _our_name(name: str) -> str | None:

@@ -93,6 +93,8 @@ class TarFlowTransformer2DModel(ModelMixin, ConfigMixin):
             it off again.
     """
 
+    __module__ = "sjd_pipelines"  # what model_index.json will name, because files move
+
     @register_to_config
     def __init__(
         self,

@@ -11,6 +11,7 @@ import torch
 from .tarflow import TarFlowTransformer2DModel
 from .vq import Weights
 
+HEAD_DIM = 64  # of all published models
 _RECOMPUTED = re.compile(r"blocks\.\d+\.attn_mask")
 _BLOCK = re.compile(r"blocks\.(\d+)\.(?:attn_blocks\.(\d+)\.)?")
 
@@ -31,7 +32,7 @@ class PublishedTarFlow:
     classes: int
     sampling: dict[str, Any]
     strategy: str | None = None
-    starts: tuple[int, ...] = ()
+    starts: str = ""
 
 
 def _sampling(guidance_scale: float, denoise_strength: float, attention_temperature: float = 1.0) -> dict[str, Any]:
@@ -45,17 +46,17 @@ def _sampling(guidance_scale: float, denoise_strength: float, attention_temperat
 # By name of the file, dataset_model_patch_width_blocks_layers_sigma.pth (Liu & Qin 2025, arXiv 2505.12849, tables).
 PUBLISHED_TARFLOWS: dict[str, PublishedTarFlow] = {
     "afhq_model_8_768_8_8_0.07": PublishedTarFlow(
-        256, 3, _sampling(3.4, 1.4), "7-8-32-10", (0, 0, 0, 0, 0, 1, 1, 0)
+        256, 3, _sampling(3.4, 1.4), "7-8-32-10", "0/0/0/0/0/1/1/0"
     ),
     "imagenet_model_4_1024_8_8_0.15": PublishedTarFlow(
-        128, 1000, _sampling(1.5, 0.97), "6-8-32-10", (0, 1, 0, 0, 0, 0, 1, 0)
+        128, 1000, _sampling(1.5, 0.97), "6-8-32-10", "0/1/0/0/0/0/1/0"
     ),
     "imagenet_model_4_1024_8_8_0.05": PublishedTarFlow(
-        64, 1000, _sampling(2.0, 1.0), "0/7-256/8-1/13-6", (1, 0, 0, 0, 0, 1, 1, 1)
+        64, 1000, _sampling(2.0, 1.0), "0/7-256/8-1/13-6", "1/0/0/0/0/1/1/1"
     ),
     "imagenet_model_2_768_8_8_0.05": PublishedTarFlow(64, 1000, _sampling(2.0, 1.0)),
     "imagenet64_model_2_768_8_8_0.05": PublishedTarFlow(
-        64, 0, _sampling(0.2, 0.9, 0.3), "0/6-8-32-20", (0, 1, 0, 0, 1, 0, 1, 1)
+        64, 0, _sampling(0.2, 0.9, 0.3), "0/6-8-32-20", "0/1/0/0/1/0/1/1"
     ),
 }  # fmt: skip
 
@@ -73,7 +74,7 @@ def noise_std_of(file: Path) -> float:
 
 
 def tarflow_from_published(
-    weights: Weights, noise_std: float, in_channels: int = 3, attention_head_dim: int = 64
+    weights: Weights, noise_std: float, in_channels: int = 3, attention_head_dim: int = HEAD_DIM
 ) -> TarFlowTransformer2DModel:
     """Build the flow from a published state dict; everything its shapes tell is read from them.
 
@@ -95,6 +96,29 @@ def tarflow_from_published(
     except RuntimeError as error:
         raise ValueError(f"These weights do not fit the TarFlow of their own shape: {error}") from error
     return model.eval()
+
+
+def published_tarflow_weights(model: TarFlowTransformer2DModel) -> Weights:
+    """The reverse of `tarflow_from_published`, attention masks included.
+
+    Raises:
+        ValueError: its heads are not those of the published models, whose files do not tell theirs.
+    """
+    if model.config.attention_head_dim != HEAD_DIM:
+        raise ValueError(
+            f"The authors' code knows heads of {HEAD_DIM} channels only, and a file does not tell others; this flow "
+            f"has {model.config.attention_head_dim}."
+        )
+    mask = torch.ones(model.num_tokens, model.num_tokens).tril()
+    masks = {f"blocks.{block}.attn_mask": mask for block in range(len(model.blocks))}
+    return dict(model.state_dict()) | masks
+
+
+def published_tarflow_name(model: TarFlowTransformer2DModel, dataset: str) -> str:
+    """What a file of this model is called: `dataset_model_patch_width_blocks_layers_sigma.pth`."""
+    config = model.config
+    sizes = (config.patch_size, config.hidden_size, config.num_blocks, config.layers_per_block)
+    return f"{dataset}_model_{'_'.join(map(str, sizes))}_{config.noise_std:.2f}.pth"
 
 
 def _config(weights: Weights, in_channels: int, attention_head_dim: int) -> dict[str, Any]:

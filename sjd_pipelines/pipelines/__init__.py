@@ -6,7 +6,7 @@ from .families import FAMILIES
 SOURCES = {
     ".autoregressive": ("SJDAutoRegressivePipeline",),
     **{f".{family.module}": (family.pipeline,) for family in FAMILIES},
-    ".output": ("SJDPipelineOutput",),
+    ".output": ("SJDPipelineOutput", "TarFlowPipelineOutput"),
     ".prompts": ("EncodedPrompt",),
 }
 

@@ -17,9 +17,13 @@ from .llamagen import (
 )
 from .output import (
     SJDPipelineOutput,
+    TarFlowPipelineOutput,
 )
 from .prompts import (
     EncodedPrompt,
+)
+from .tarflow import (
+    TarFlowPipeline,
 )
 
 __all__ = [
@@ -30,4 +34,6 @@ __all__ = [
     "SJDJanusPipeline",
     "SJDLlamaGenPipeline",
     "SJDPipelineOutput",
+    "TarFlowPipeline",
+    "TarFlowPipelineOutput",
 ]

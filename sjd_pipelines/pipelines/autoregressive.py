@@ -7,11 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import logging
-from packaging.version import Version
 
 from ..companions import COMPANIONS, DraftReviser
 from ..decoding import (
@@ -56,6 +54,9 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
     _optional_components = [*COMPANIONS]
     _callback_tensor_inputs = [*CALLBACK_TENSORS]
 
+    scheduler_type = DecodingScheduler
+    scheduler_words = "decoding schedulers"
+    works_by = "An autoregressive model decodes tokens"
     scheduler: DecodingScheduler
     _tiling: Tiling | None = None
 
@@ -96,22 +97,6 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
             ValueError: its weights are not a LlamaGen's.
         """
         return load_single_file(cls, file, kwargs)
-
-    @classmethod
-    def load_diffusers_folder(cls, folder: Path, **kwargs: Any):
-        """Load what `save_pretrained` wrote."""
-        if "dtype" in kwargs and Version(diffusers.__version__) < Version("0.40"):  # ignored `dtype` in silence
-            kwargs["torch_dtype"] = kwargs.pop("dtype")
-        return super().from_pretrained(str(folder), **kwargs)
-
-    @classmethod
-    def export_published_files(cls, folder: Path, target: Path) -> list[Path]:
-        """Write a diffusers-layout folder as its authors' own code loads it; returns the files.
-
-        Raises:
-            ValueError: no such layout of this family is known.
-        """
-        raise ValueError(f"{folder} holds a {cls.__name__}, whose models are not published as single files.")
 
     @classmethod
     def default_scheduler(cls, reviser: DraftReviser | None = None) -> DecodingScheduler:
@@ -301,9 +286,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
 
     def check_scheduler(self, scheduler: DecodingScheduler, layout: ImageTokenLayout | None = None) -> None:
         """Raise `ValueError` with the reason if a scheduler can't decode this model."""
-        if not isinstance(scheduler, DecodingScheduler):
-            kind = type(scheduler).__name__
-            raise ValueError(f"scheduler must be one of this package's decoding schedulers, got {kind}.")
+        self.check_scheduler_type(scheduler)
         scheduler.check_target(self.image_layout(None, None) if layout is None else layout, self.companions())
 
     def image_position_ids(

@@ -1,15 +1,58 @@
 """What every pipeline of the package shares, whatever it decodes: runs, seeds, offloading."""
 
 import secrets
+from pathlib import Path
+from typing import Any, ClassVar
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
+from packaging.version import Version
 
 from .runs import runs_of
 
 
 class SJDPipeline(DiffusionPipeline):
-    """Base of all pipelines. Interruption and guidance belong to a call, not to the pipeline."""
+    """Base of all pipelines. Interruption and guidance belong to a call, not to the pipeline.
+
+    Attributes:
+        scheduler_type: base class of the schedulers that it takes.
+        scheduler_words: what these are called, for messages.
+        works_by: why it takes no others, for messages.
+    """
+
+    scheduler_type: ClassVar[type]
+    scheduler_words: ClassVar[str]
+    works_by: ClassVar[str]
+
+    @classmethod
+    def load_diffusers_folder(cls, folder: Path, **kwargs: Any):
+        """Load what `save_pretrained` wrote."""
+        if "dtype" in kwargs and Version(diffusers.__version__) < Version("0.40"):  # ignored `dtype` in silence
+            kwargs["torch_dtype"] = kwargs.pop("dtype")
+        return super().from_pretrained(str(folder), **kwargs)
+
+    @classmethod
+    def export_published_files(cls, folder: Path, target: Path) -> list[Path]:
+        """Write a diffusers-layout folder as its authors' own code loads it; returns the files.
+
+        Raises:
+            ValueError: no such layout of this family is known.
+        """
+        raise ValueError(f"{folder} holds a {cls.__name__}, whose models are not published as single files.")
+
+    def register_modules(self, **modules: Any) -> None:
+        """Take components; raises `ValueError` for a scheduler of the wrong kind."""
+        if modules.get("scheduler") is not None:
+            self.check_scheduler_type(modules["scheduler"])
+        super().register_modules(**modules)
+
+    def check_scheduler_type(self, scheduler: Any) -> None:
+        """Raise `ValueError` with the reason unless it is of the kind that this pipeline works with."""
+        if not isinstance(scheduler, self.scheduler_type):
+            kind = type(scheduler).__name__
+            words = f"scheduler must be one of this package's {self.scheduler_words}, got {kind}."
+            raise ValueError(f"{self.works_by}: {words}")
 
     @property
     def guidance_scale(self) -> float | None:

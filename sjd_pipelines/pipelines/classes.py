@@ -14,7 +14,7 @@ def class_index(label: str | int, classes: int, names: list[str]) -> int:
         names: of the classes; empty where they have none.
 
     Raises:
-        ValueError: there is no such class; names the nearest, or all.
+        ValueError: there is no such class; names the nearest, and all there are.
     """
     text, lowered = str(label).strip(), [name.lower() for name in names]
     if isinstance(label, str) and text.lower() in lowered:
@@ -22,10 +22,9 @@ def class_index(label: str | int, classes: int, names: list[str]) -> int:
     if not isinstance(label, bool | float) and text.isdecimal() and int(text) < classes:
         return int(text)
     message = f"This model draws classes, by index in [0, {classes})"
-    near = difflib.get_close_matches(text.lower(), lowered, 1)
-    if near:
-        message += f" or by name; did you mean {names[lowered.index(near[0])]}"
-    elif names:
+    if names:
         more = ", ..." if len(names) > NAMES_SHOWN else ""
-        message += f" or by name: {', '.join(names[:NAMES_SHOWN])}{more}"
-    raise ValueError(f"{message}; got {label!r}.")
+        message += f" or by name ({', '.join(names[:NAMES_SHOWN])}{more})"
+    near = difflib.get_close_matches(text.lower(), lowered, 1)
+    hint = f" Did you mean {names[lowered.index(near[0])]}?" if near else ""
+    raise ValueError(f"{message}; got {label!r}.{hint}")

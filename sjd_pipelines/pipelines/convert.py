@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .autoregressive import SJDAutoRegressivePipeline
-from .loading import find_family
+from .base import SJDPipeline
+from .loading import find_family, load_pipeline, load_single_file
 
 
 def convert_model(source: str | Path, target: str | Path, **options: Any) -> Path:
@@ -17,7 +17,7 @@ def convert_model(source: str | Path, target: str | Path, **options: Any) -> Pat
         source: a published file (a path or `owner/name/file.pt`), or a name, folder or hub id that
             `from_pretrained` takes.
         target: the new folder; must not exist.
-        **options: of `from_single_file` (`vq_file`, `image_size`, `text_encoder`, ...) or of `from_pretrained`
+        **options: of `from_single_file` (`vq_file`, `image_size`, `noise_std`, ...) or of `from_pretrained`
             (`dtype`, `vq_model`, ...), as the model's family takes them.
 
     Raises:
@@ -28,8 +28,7 @@ def convert_model(source: str | Path, target: str | Path, **options: Any) -> Pat
     if target.exists():
         raise FileExistsError(f"{target} exists; choose a new folder.")
     single = Path(str(source)).suffix in (".pt", ".pth", ".ckpt")
-    load = SJDAutoRegressivePipeline.from_single_file if single else SJDAutoRegressivePipeline.from_pretrained
-    pipe = load(source, **options)
+    pipe = (load_single_file if single else load_pipeline)(SJDPipeline, source, options)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:

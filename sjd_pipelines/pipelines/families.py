@@ -4,8 +4,11 @@ Package exports, loading, `sjd convert` and the texts that name the families are
 family, so that looking at it costs nothing.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
+
+AUTOREGRESSIVE, FLOW = "autoregressive", "flow"  # kinds of families
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class Family:
         models: its members, as people call them.
         sources: what to load, as README says it.
         model_type: of config.json; None where no transformers class holds such a model.
-        single_files: whether its models are published as single files.
+        single_files: name of a weight by which the files are known that its models are published as; None where
+            they are no single files.
+        kind: `autoregressive` (tokens, decoded by a scheduler) or `flow` (a normalizing flow, solved by a solver).
         options: of its loader, for `sjd convert`.
     """
 
@@ -46,7 +51,8 @@ class Family:
     models: str
     sources: str
     model_type: str | None = None
-    single_files: bool = False
+    single_files: str | None = None
+    kind: str = AUTOREGRESSIVE
     options: tuple[LoadOption, ...] = ()
 
     def load(self) -> type:
@@ -66,6 +72,11 @@ _LLAMAGEN = (
     LoadOption("tokenizer", "tokenizer of the T5 encoder", "FOLDER|ID"),
 )
 
+_TARFLOW = (
+    LoadOption("noise_std", "of its training noise, where the name does not say it", "SIGMA", float),
+    LoadOption("in_channels", "of its pictures; 3 is colour", "N", int),
+)
+
 FAMILIES = (
     Family("janus", "SJDJanusPipeline", "Janus, Janus-Pro", "`deepseek-community/Janus-Pro-1B`, `-7B`", "janus"),
     Family(
@@ -73,7 +84,7 @@ FAMILIES = (
         "SJDLlamaGenPipeline",
         "LlamaGen",
         "`from_single_file` of the published `.pt` files, text and class; or a converted folder",
-        single_files=True,
+        single_files="tok_embeddings.weight",
         options=_LLAMAGEN,
     ),
     Family("emu3", "SJDEmu3Pipeline", "Emu3", "`BAAI/Emu3-Gen-hf`", "emu3"),
@@ -84,6 +95,15 @@ FAMILIES = (
         "`leloy/Anole-7b-v0.1-hf`, `Alpha-VLLM/Lumina-mGPT-7B-768`",
         "chameleon",
         options=_CHAMELEON,
+    ),
+    Family(
+        "tarflow",
+        "TarFlowPipeline",
+        "TarFlow",
+        "`emoji-flow`, which is part of the package; `from_single_file` of the published `.pth` files; or a folder",
+        single_files="blocks.0.pos_embed",
+        kind=FLOW,
+        options=_TARFLOW,
     ),
 )
 
@@ -98,6 +118,6 @@ def family_of_type(model_type: str) -> Family | None:
     return next((family for family in FAMILIES if family.model_type == model_type), None)
 
 
-def single_file_family() -> Family:
-    """The family whose models are published as single files."""
-    return next(family for family in FAMILIES if family.single_files)
+def family_of_weights(names: Collection[str]) -> Family | None:
+    """The family whose published files have weights of these names."""
+    return next((family for family in FAMILIES if family.single_files in names), None)

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -16,17 +15,17 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from ..bundled import DEFAULT
 from ..decoding import ImageTokenLayout
-from ..schedulers import AutoregressiveScheduler
 from .adapters import Adapter
 from .autoregressive import SJDAutoRegressivePipeline
+from .flow_info import FlowInfo, flow_info, format_flow_info, heading, mebibytes, parameter_counts, wrapped
 from .loading import find_base, find_pipeline
+from .tarflow import TarFlowPipeline
 from .words import word_list
 
 CONFIGURATION = ["*.json"]
 LIBRARIES = ("diffusers", "sjd_pipelines", "transformers")  # a model_index.json cannot make us import others
 # Speculative Jacobi decoding of Lumina-mGPT with window 16 took 1035 passes for 2392 tokens (Teng et al. 2024).
 PUBLISHED_TOKENS_PER_PASS = 2.3
-COLUMNS = 100  # of the word lists
 
 
 @dataclass
@@ -81,7 +80,7 @@ class ModelInfo:
 
 def inspect_model(
     source: str | Path | None = None, dtype: torch.dtype = torch.float32, **hub_options: Any
-) -> ModelInfo:
+) -> ModelInfo | FlowInfo:
     """Describe a model before anything of it is allocated; of a hub model only the configuration is downloaded.
 
     Args:
@@ -96,17 +95,15 @@ def inspect_model(
     folder, family = find_pipeline(source, hub_options, CONFIGURATION)
     base = find_base(folder, hub_options, CONFIGURATION)
     pipe = skeleton(base or folder, family, dtype)
+    if isinstance(pipe, TarFlowPipeline):
+        return flow_info(pipe, DEFAULT if source is None else str(source), dtype)
     if base and (folder / "generation_config.json").is_file():
         pipe.model.generation_config = GenerationConfig.from_pretrained(folder)
     slot_bytes = 2 * pipe.canvas_numbers() * dtype.itemsize  # a guided picture has two rows
     return ModelInfo(
         source=DEFAULT if source is None else str(source),
         pipeline=type(pipe).__name__,
-        parameters={
-            name: sum(parameter.numel() for parameter in component.parameters())
-            for name, component in pipe.components.items()
-            if isinstance(component, torch.nn.Module)
-        },
+        parameters=parameter_counts(pipe),
         dtype=str(dtype).removeprefix("torch."),
         sampling=pipe.sampling_defaults(),
         prompt_token_bytes=slot_bytes,
@@ -116,16 +113,13 @@ def inspect_model(
     )
 
 
-def format_info(info: ModelInfo) -> str:
+def format_info(info: ModelInfo | FlowInfo) -> str:
     """The lines that `sjd info` prints."""
-    total = sum(info.parameters.values())
-    parts = ", ".join(f"{name} {_millions(count)}" for name, count in info.parameters.items())
-    sampling = ", ".join(f"{name} {value}" for name, value in info.sampling.items())
+    if isinstance(info, FlowInfo):
+        return format_flow_info(info)
     lines = [
-        f"{info.source}: {info.pipeline}" + (f", an adapter on {info.base}" if info.base else ""),
-        f"parameters: {_millions(total)} ({parts})",
-        f"sampling:   {sampling}",
-        f"canvas:     {info.dtype}, two rows per guided picture, plus {_mebibytes(info.prompt_token_bytes)} "
+        *heading(info, f", an adapter on {info.base}" if info.base else ""),
+        f"canvas:     {info.dtype}, two rows per guided picture, plus {mebibytes(info.prompt_token_bytes)} "
         "per prompt token",
         "",
         "  height   width  tokens (rows x columns)  passes expected    canvas",
@@ -134,14 +128,14 @@ def format_info(info: ModelInfo) -> str:
         grid = f"{size.tokens} ({size.rows} x {size.columns})"
         lines.append(
             f"{size.height:>8}{size.width:>8}  {grid:<24} {f'about {size.expected_passes}':>15}"
-            f"{_mebibytes(size.canvas_bytes):>14}"
+            f"{mebibytes(size.canvas_bytes):>14}"
         )
     for kind, words in info.words.items():
-        lines += ["", *textwrap.wrap(f"{kind}: {', '.join(words)}", COLUMNS, subsequent_indent="  ")]
+        lines += ["", *wrapped(kind, words)]
     return "\n".join(lines)
 
 
-def skeleton(folder: Path, family: type, dtype: torch.dtype) -> SJDAutoRegressivePipeline:
+def skeleton(folder: Path, family: type, dtype: torch.dtype) -> SJDAutoRegressivePipeline | TarFlowPipeline:
     """The pipeline in `folder` on the meta device: right shapes, no weights, no tokenizer."""
     with torch.device("meta"):
         if (folder / "model_index.json").is_file():
@@ -157,7 +151,7 @@ def skeleton(folder: Path, family: type, dtype: torch.dtype) -> SJDAutoRegressiv
         for name, parameter in inspect.signature(family).parameters.items()
         if parameter.default is inspect.Parameter.empty
     ]
-    return family(**dict.fromkeys(required) | parts | {"scheduler": AutoregressiveScheduler()})
+    return family(**dict.fromkeys(required) | parts | {"scheduler": None})
 
 
 def _diffusers_parts(folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
@@ -203,11 +197,3 @@ def _words(folder: Path) -> dict[str, list[str]]:
     kinds = folder / "words.json"  # as the bundled models have it
     told = json.loads(kinds.read_text(encoding="utf-8")) if kinds.is_file() else {}
     return told | {f"all {len(words)} words": words} if words else {}
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:,.1f} M"
-
-
-def _mebibytes(count: int) -> str:
-    return f"{count / 2**20:,.2f} MiB" if count < 2**24 else f"{count / 2**20:,.0f} MiB"

@@ -14,9 +14,10 @@ from transformers import GenerationConfig
 from ..bundled import BUNDLED, DEFAULT, bundled_folder
 from ..companions import COMPANIONS
 from ..disk import read_object
+from ..models import published_names
 from ..schedulers import SCHEDULERS
 from .adapters import Adapter, is_adapter
-from .families import FAMILIES, family_of_pipeline, family_of_type, single_file_family
+from .families import FAMILIES, family_of_pipeline, family_of_type, family_of_weights
 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -93,13 +94,18 @@ def _own_scheduler(folder: Path) -> Any:
 
 
 def load_single_file(cls: type, file: str | Path, kwargs: dict[str, Any]):
-    """Load a published file of the family that has such; files named in `kwargs` may be hub paths as well."""
+    """Load a published file; `cls` is as for `load_pipeline`, and files named in `kwargs` may be hub paths as well."""
     hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
-    family = single_file_family().load()
+    published = [family.load() for family in FAMILIES if family.single_files]
+    candidates = [family for family in published if issubclass(family, cls)] or published[:1]
+    if len(candidates) == 1:  # what the file does not need to tell
+        _check_family(cls, candidates[0], file, kwargs)
+    path = local_file(file, hub_options)
+    family = find_family_of_file(path) or candidates[0]
     _check_family(cls, family, file, kwargs)
     if kwargs.get("vq_file") is not None:
         kwargs["vq_file"] = local_file(kwargs["vq_file"], hub_options)
-    return family.load_published_files(local_file(file, hub_options), **kwargs)
+    return family.load_published_files(path, **kwargs)
 
 
 def find_pipeline(
@@ -209,9 +215,15 @@ def find_family(folder: Path, hub_options: dict[str, Any] | None = None, files: 
             known = sorted(known.model_type for known in FAMILIES if known.model_type)
             raise ValueError(f"{config} has model_type {model_type!r}; known are {', '.join(known)}.")
         return family.load()
-    published = any(folder.glob("*.pt"))
-    hint = f"; load a published {single_file_family().models} file with from_single_file" if published else ""
+    published = [file for pattern in ("*.pt", "*.pth") for file in folder.glob(pattern)]
+    hint = "; load a published file with from_single_file" if published else ""
     raise OSError(f"{folder} has neither model_index.json nor config.json, so it holds no model{hint}.")
+
+
+def find_family_of_file(file: Path) -> type | None:
+    """The pipeline class for a published file, read from the names of its weights; None where they tell none."""
+    family = family_of_weights(published_names(file))
+    return family and family.load()
 
 
 def load_transformers_model(cls: type, folder: Path, **kwargs: Any) -> Any:

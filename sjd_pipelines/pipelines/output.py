@@ -8,6 +8,7 @@ import torch
 from diffusers.utils import BaseOutput
 
 from ..decoding.statistics import DecodingStatistics
+from ..flows.state import FlowStatistics
 
 
 @dataclass
@@ -23,3 +24,17 @@ class SJDPipelineOutput(BaseOutput):
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
     tokens: torch.Tensor
     statistics: DecodingStatistics
+
+
+@dataclass
+class TarFlowPipelineOutput(BaseOutput):
+    """Pictures, and what the run cost.
+
+    Attributes:
+        images: list of PIL images, `[B, H, W, 3]` array (`np`), `[B, 3, H, W]` tensor (`pt`), or `[B, T, D]` patches
+            in raster order with the training noise still on them (`latent`).
+        statistics: passes, token-passes and seconds.
+    """
+
+    images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
+    statistics: FlowStatistics

@@ -1,17 +1,12 @@
 """TarFlow (Zhai et al. 2024, arXiv 2412.06329): pictures of classes by inverting a flow, with a swappable solver."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
-import PIL.Image
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils import BaseOutput
 
 from ..flows import (
     Calibration,
@@ -27,13 +22,19 @@ from ..flows import (
     invert,
     normal_noise,
 )
-from ..models import read_published_file
-from ..models.tarflow import TarFlowTransformer2DModel
-from ..models.tarflow_published import PUBLISHED_TARFLOWS, noise_std_of, tarflow_from_published
+from ..models import TarFlowTransformer2DModel, read_published_file, write_published_file
+from ..models.tarflow_published import (
+    PUBLISHED_TARFLOWS,
+    noise_std_of,
+    published_tarflow_name,
+    published_tarflow_weights,
+    tarflow_from_published,
+)
 from .base import SJDPipeline
 from .classes import class_index
 from .inputs import OUTPUT_TYPES, check_generators, check_integer, check_number, check_seeds, check_tensor_inputs
-from .loading import local_file, local_folder
+from .loading import load_pipeline, load_single_file
+from .output import TarFlowPipelineOutput
 from .runs import Run, running
 
 DEFAULTS: dict[str, Any] = {
@@ -43,22 +44,6 @@ DEFAULTS: dict[str, Any] = {
     "attention_temperature": 1.0,
     "denoise_strength": 1.0,
 }
-_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
-_FILES = ["*.json", "*.safetensors"]
-
-
-@dataclass
-class TarFlowPipelineOutput(BaseOutput):
-    """Pictures, and what the run cost.
-
-    Attributes:
-        images: list of PIL images, `[B, H, W, 3]` array (`np`), `[B, 3, H, W]` tensor (`pt`), or `[B, T, D]` patches
-            in raster order with the training noise still on them (`latent`).
-        statistics: passes, token-passes and seconds.
-    """
-
-    images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
-    statistics: FlowStatistics
 
 
 class TarFlowPipeline(SJDPipeline):
@@ -72,6 +57,9 @@ class TarFlowPipeline(SJDPipeline):
     """
 
     model_cpu_offload_seq = "transformer"
+    scheduler_type = FlowSolver
+    scheduler_words = "flow solvers"
+    works_by = "A flow decodes no tokens, its blocks are solved"
     _callback_tensor_inputs = ["sample", "solved"]
 
     def __init__(
@@ -79,7 +67,7 @@ class TarFlowPipeline(SJDPipeline):
         transformer: TarFlowTransformer2DModel,
         scheduler: FlowSolver,
         # diffusers before 0.36 does not read `X | None` from a signature.
-        id2label: Optional[dict[int, str]] = None,  # noqa: UP045
+        id2label: Optional[dict] = None,  # noqa: UP045
         sampling: Optional[dict[str, Any]] = None,  # noqa: UP045
     ):
         super().__init__()
@@ -93,74 +81,88 @@ class TarFlowPipeline(SJDPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any):
-        """Load what `save_pretrained` wrote.
+        """Load a flow.
 
         Args:
-            pretrained_model_name_or_path: a folder or a hub id.
+            pretrained_model_name_or_path: the name of a bundled model (`emoji-flow`), a folder that `save_pretrained`
+                wrote, or a hub id of one; which comes first is as for `SJDAutoRegressivePipeline.from_pretrained`.
             **kwargs: `scheduler` (default: the saved one), `dtype` (default float32), `device_map`; for hub ids
                 `revision`, `token`, `cache_dir`, `local_files_only`.
 
         Raises:
-            OSError: nothing loadable is there.
+            OSError: nothing loadable is there, or a weight file is damaged.
             ValueError: the folder holds another pipeline.
         """
-        hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
-        folder = local_folder(pretrained_model_name_or_path, hub_options, _FILES)
-        index = folder / "model_index.json"
-        if not index.is_file():
-            hint = "; load a published file with from_single_file" if any(folder.glob("*.pth")) else ""
-            raise OSError(f"{folder} has no model_index.json, so it holds no {cls.__name__}{hint}.")
-        name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-        if name != cls.__name__:
-            raise ValueError(f"{folder} holds a {name}, not a {cls.__name__}; load it with {name}.")
-        return super().from_pretrained(str(folder), **kwargs)
+        return load_pipeline(cls, pretrained_model_name_or_path, kwargs)
 
     @classmethod
-    def from_single_file(
+    def from_single_file(cls, file: str | Path, **kwargs: Any):
+        """Load a published `.pth` file; its configuration is read from its names and shapes.
+
+        Args:
+            file: a path, or `owner/name/file.pth` on the hub.
+            **kwargs: as in `load_published_files`; for hub paths `revision`, `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            OSError: the file is not there or cannot be read as plain tensors.
+            ValueError: its weights are not a TarFlow's, or its name lacks what is asked of it.
+        """
+        return load_single_file(cls, file, kwargs)
+
+    @classmethod
+    def load_published_files(
         cls,
-        file: str | Path,
+        file: Path,
         scheduler: FlowSolver | str | None = None,
         noise_std: float | None = None,
         in_channels: int = 3,
         id2label: dict[int, str] | None = None,
         dtype: torch.dtype = torch.float32,
-        **hub_options: Any,
-    ):
-        """Load a published `.pth` file; its configuration is read from its names and shapes.
+    ) -> "TarFlowPipeline":
+        """Load a file as it is published.
 
         Args:
-            file: a path, or `owner/name/file.pth` on the hub.
+            file: for instance `imagenet_model_4_1024_8_8_0.15.pth`.
             scheduler: None is the exact frontier solver; `published` the strategy that the authors of GS-Jacobi found
                 for this file.
             noise_std: of the training noise; None where the file's name tells it, as in `..._0.05.pth`.
             in_channels: channels of a picture.
             id2label: names of the classes.
             dtype: of the weights.
-            **hub_options: `revision`, `token`, `cache_dir`, `local_files_only`.
-
-        Raises:
-            OSError: the file is not there or cannot be read as plain tensors.
-            ValueError: its weights are not a TarFlow's, or its name lacks what is asked of it.
         """
-        path = local_file(file, hub_options)
-        known = PUBLISHED_TARFLOWS.get(path.stem)
+        known = PUBLISHED_TARFLOWS.get(file.stem)
         if scheduler == "published":
             if known is None or known.strategy is None:
-                raise ValueError(f"No strategy was published for {path.name}; leave scheduler out, or pass a solver.")
-            scheduler = GaussSeidelJacobiFlowSolver(strategy=known.strategy, starts=list(known.starts))
-        noise_std = noise_std_of(path) if noise_std is None else noise_std
-        transformer = tarflow_from_published(read_published_file(path), noise_std, in_channels)
+                raise ValueError(f"No strategy was published for {file.name}; leave scheduler out, or pass a solver.")
+            scheduler = GaussSeidelJacobiFlowSolver(strategy=known.strategy, starts=known.starts)
+        noise_std = noise_std_of(file) if noise_std is None else noise_std
+        transformer = tarflow_from_published(read_published_file(file), noise_std, in_channels)
         # Past diffusers' own `to`, which warns of float32 modules that there are none of.
         torch.nn.Module.to(transformer, dtype)
         return cls(transformer, scheduler or FrontierFlowSolver(), id2label, known.sampling if known else None)
+
+    @classmethod
+    def export_published_files(cls, folder: Path, target: Path) -> list[Path]:
+        """Write the one file that the authors' own code loads, named as the published ones are.
+
+        Raises:
+            ValueError: the authors' code has no such model.
+        """
+        transformer = TarFlowTransformer2DModel.from_pretrained(folder / "transformer")
+        file = target / published_tarflow_name(transformer, folder.resolve().name)
+        write_published_file(published_tarflow_weights(transformer), file, wrapper=None)
+        return [file]
 
     def sampling_defaults(self) -> dict[str, Any]:
         """What a call uses where it is not told otherwise."""
         return DEFAULTS | dict(self.config.sampling)
 
     def class_names(self) -> list[str]:
-        """Names of the classes in the order of their indices, as far as they have names."""
-        return [] if self.config.id2label is None else [self.config.id2label[key] for key in self.config.id2label]
+        """Names of the classes in the order of their indices, an index where one has none; empty if none has."""
+        names = self.config.id2label  # from a file in the order of texts: 0, 1, 10
+        if names is None:
+            return []
+        return [names.get(str(index), str(index)) for index in range(self.transformer.config.num_classes)]
 
     @torch.no_grad()
     def __call__(
@@ -217,6 +219,7 @@ class TarFlowPipeline(SJDPipeline):
             FlowOverflowError: the flow leaves the range of numbers.
         """
         solver = self.scheduler if scheduler is None else scheduler
+        self.check_scheduler_type(solver)
         labels = self.prepare_labels(prompt, num_images_per_prompt)
         guidance = self.prepare_guidance(guidance_scale, annealed_guidance, guide_what, attention_temperature)
         strength = self.sampling_defaults()["denoise_strength"] if denoise_strength is None else denoise_strength
@@ -246,7 +249,7 @@ class TarFlowPipeline(SJDPipeline):
             seeds=seeds,
             blocks=solved.blocks,
             seconds={"solve": middle - begin, "pixels": time.perf_counter() - middle},
-            error=solver.error,
+            error=solver.error_at(guidance.scale),
             interrupted=solved.interrupted,
         )
         if not return_dict:

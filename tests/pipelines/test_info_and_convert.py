@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import ChameleonConfig
 
-from sjd_pipelines import CanvasCache, SJDAutoRegressivePipeline, SJDLlamaGenPipeline
+from sjd_pipelines import CanvasCache, SJDAutoRegressivePipeline, SJDLlamaGenPipeline, TarFlowPipeline
+from sjd_pipelines.benchmark.toy_flow import toy_flow_pipeline
 from sjd_pipelines.models import published_llamagen_weights, published_vq_weights, read_published_file
+from sjd_pipelines.models.tarflow import FlowCache
 from sjd_pipelines.pipelines.convert import convert_model, export_published
 from sjd_pipelines.pipelines.info import format_info, inspect_model
 
@@ -110,3 +112,33 @@ def test_only_a_family_of_single_files_goes_back(emu3, tmp_path, sjd):
     status, out, err = sjd("convert", "source", "target", "--reverse")
     message = "source holds a SJDEmu3Pipeline, whose models are not published as single files."
     assert (status, out, err) == (2, "", f"sjd: error: cannot convert: {message}\n")
+
+
+def test_a_flow_there_and_back(flow_pipe, tmp_path, sjd):
+    flow_pipe.save_pretrained(tmp_path / "flow")
+    status, out, err = sjd("convert", "flow", "published", "--reverse")
+    assert (status, out) == (2, "")
+    assert "The authors' code knows heads of 64 channels only" in err
+    pipe = toy_flow_pipeline(hidden_size=64, attention_head_dim=64)
+    pipe.save_pretrained(tmp_path / "wide")
+    status, out, err = sjd("convert", "wide", "published", "--reverse")
+    file = "published/wide_model_2_64_2_2_0.05.pth"
+    assert (status, out, err) == (0, f"{file}\n", "")
+    status, out, err = sjd("convert", file, "again")
+    assert (status, out, err) == (0, "again\n", "")
+    again = TarFlowPipeline.from_pretrained(tmp_path / "again")
+    weights = again.transformer.state_dict()
+    assert all(torch.equal(weights[name], one) for name, one in pipe.transformer.state_dict().items())
+
+
+def test_what_is_told_of_a_flow(flow_pipe, tmp_path, sjd):
+    flow_pipe.save_pretrained(tmp_path / "flow")
+    info = inspect_model(tmp_path / "flow", torch.bfloat16)
+    assert info.parameters == {"transformer": flow_pipe.transformer.num_parameters()}
+    cache = FlowCache(2, 2, 2, 15, 16, torch.bfloat16)
+    assert info.cache_bytes == sum(layer.nbytes for layer in cache.layers)
+    assert (info.passes, info.patches, info.classes) == (30, 16, ["cat", "dog", "red fox"])
+    status, out, _ = sjd("info", "flow", "--json", "info.json")
+    assert status == 0
+    assert "picture:    8 x 8 pixels, 16 patches in 2 blocks" in out
+    assert out.endswith("\nclasses: cat, dog, red fox\n")

@@ -1,5 +1,6 @@
 """The flow pipeline: classes, seeds, guidance, outputs, callbacks, folders, published files, and what it refuses."""
 
+import json
 import subprocess
 import sys
 
@@ -7,44 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from sjd_pipelines.flows import (
+from sjd_pipelines import (
     FlowOverflowError,
     FrontierFlowSolver,
     GaussSeidelJacobiFlowSolver,
     JacobiFlowSolver,
     SequentialFlowSolver,
+    SJDAutoRegressivePipeline,
+    SJDScheduler,
+    TarFlowPipeline,
 )
-from sjd_pipelines.models.tarflow import TarFlowTransformer2DModel
-from sjd_pipelines.pipelines.tarflow import TarFlowPipeline
-
-NAMES = {0: "cat", 1: "dog", 2: "red fox"}
+from sjd_pipelines.benchmark.toy_flow import toy_flow_pipeline
+from sjd_pipelines.models import write_published_file
 
 
-def tiny_pipeline(gain=0.04, scheduler=None, **options):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        settings = {"sample_size": 8, "hidden_size": 32, "num_blocks": 2, "attention_head_dim": 16, "num_classes": 3}
-        model = TarFlowTransformer2DModel(**settings | {"noise_std": 0.05} | options)
-        for block in model.blocks:
-            torch.nn.init.normal_(block.proj_out.weight, std=gain)
-            if model.config.num_classes:
-                torch.nn.init.normal_(block.class_embed)
-    names = NAMES if model.config.num_classes else None
-    pipe = TarFlowPipeline(model.eval(), scheduler or FrontierFlowSolver(), names, {"guidance_scale": 0.5})
+def tiny_pipeline(**options):
+    pipe = toy_flow_pipeline(**options)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-@pytest.fixture(scope="module")
-def shared():
-    return tiny_pipeline()
-
-
-@pytest.fixture
-def flow_pipe(shared):
-    before = shared.scheduler
-    yield shared
-    shared.scheduler = before
 
 
 def pixels(pipe, *args, **options):
@@ -119,7 +100,7 @@ def test_solvers_are_swapped(flow_pipe):
     assert reference.statistics.forward_passes == 30
     flow_pipe.scheduler = JacobiFlowSolver()
     assert torch.allclose(flow_pipe("red fox", seeds=3, output_type="latent").images, reference.images, atol=1e-5)
-    assert flow_pipe.config.scheduler == ("sjd_pipelines.flows", "JacobiFlowSolver")
+    assert flow_pipe.config.scheduler == ("sjd_pipelines", "JacobiFlowSolver")
 
 
 def test_unconditional_flow():
@@ -170,17 +151,30 @@ def test_saved_folders_load(flow_pipe, tmp_path):
     flow_pipe.scheduler = FrontierFlowSolver(tolerance=1e-3, window=9)
     expected = pixels(flow_pipe, "dog", seeds=1)
     flow_pipe.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["transformer"] == ["sjd_pipelines", "TarFlowTransformer2DModel"]
+    assert index["scheduler"] == ["sjd_pipelines", "FrontierFlowSolver"]
     again = TarFlowPipeline.from_pretrained(tmp_path)
     again.set_progress_bar_config(disable=True)
     assert torch.equal(pixels(again, "dog", seeds=1), expected)
     assert again.scheduler.config.window == 9
     assert again.sampling_defaults()["guidance_scale"] == 0.5
     code = (
-        "import sys; from sjd_pipelines.pipelines.tarflow import TarFlowPipeline\n"
+        "import sys; from sjd_pipelines import TarFlowPipeline\n"
         "pipe = TarFlowPipeline.from_pretrained(sys.argv[1]); print(type(pipe.scheduler).__name__, pipe.class_names())"
     )
     run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert run.stdout == "FrontierFlowSolver ['cat', 'dog', 'red fox']\n"
+
+
+def test_names_keep_their_classes_in_a_folder(tmp_path):
+    """JSON is written with sorted keys: 10 comes before 2."""
+    pipe = tiny_pipeline(num_classes=12)
+    names = {index: f"kind {chr(97 + index)}" for index in range(12) if index != 5}
+    TarFlowPipeline(pipe.transformer, pipe.scheduler, names).save_pretrained(tmp_path)
+    again = TarFlowPipeline.from_pretrained(tmp_path)
+    assert again.class_names() == [names.get(index, "5") for index in range(12)]
+    assert again.prepare_labels(["kind c", "kind k", "5"], 1) == [2, 10, 5]
 
 
 def test_published_file(flow_pipe, tmp_path):
@@ -221,22 +215,64 @@ def test_pickles_do_not_run(tmp_path):
         TarFlowPipeline.from_single_file(tmp_path / "bad_0.05.pth")
 
 
-def test_other_folders_are_refused(toy, tmp_path):
-    with pytest.raises(OSError, match=r"has no model_index.json, so it holds no TarFlowPipeline\."):
+def test_a_published_file_of_another_family_names_its_class(tmp_path):
+    tiny_pipeline(hidden_size=64, attention_head_dim=64).save_pretrained(tmp_path / "flow")
+    (file,) = TarFlowPipeline.export_published_files(tmp_path / "flow", tmp_path)
+    assert file.name == "flow_model_2_64_2_2_0.05.pth"
+    assert torch.load(file, weights_only=True)["blocks.1.attn_mask"].tril().equal(torch.ones(16, 16).tril())
+    with pytest.raises(ValueError, match="not a SJDAutoRegressivePipeline; load it with TarFlowPipeline"):
+        SJDAutoRegressivePipeline.from_single_file(file, vq_file=file)
+    other = tmp_path / "c2i_B_256.pt"
+    write_published_file({"tok_embeddings.weight": torch.zeros(2, 2)}, other)
+    with pytest.raises(ValueError, match="holds a SJDLlamaGenPipeline, not a TarFlowPipeline; load it with SJDLlama"):
+        TarFlowPipeline.from_single_file(other)
+    with pytest.raises(ValueError, match=r"vq_file is an option of SJDLlamaGenPipeline; .* holds a TarFlowPipeline"):
+        TarFlowPipeline.from_single_file(file, vq_file=file)
+    write_published_file({"weight": torch.zeros(2, 2)}, other)
+    with pytest.raises(ValueError, match=r"These weights are not a TarFlow's: 'blocks.0.pos_embed' is missing"):
+        TarFlowPipeline.from_single_file(other, noise_std=0.1)
+
+
+def test_other_folders_are_refused(toy, flow_pipe, tmp_path):
+    with pytest.raises(OSError, match=r"has neither model_index.json nor config.json, so it holds no model\."):
         TarFlowPipeline.from_pretrained(tmp_path)
     (tmp_path / "flow.pth").touch()
     with pytest.raises(OSError, match="load a published file with from_single_file"):
         TarFlowPipeline.from_pretrained(tmp_path)
-    toy.save_pretrained(tmp_path / "toy")
-    with pytest.raises(ValueError, match="holds a SJDJanusPipeline, not a TarFlowPipeline"):
-        TarFlowPipeline.from_pretrained(tmp_path / "toy")
+    flow_pipe.save_pretrained(tmp_path / "flow")
+    for source in ("emoji-janus", toy_folder(toy, tmp_path)):
+        with pytest.raises(ValueError, match="holds a SJDJanusPipeline, not a TarFlowPipeline; load it with SJDJanus"):
+            TarFlowPipeline.from_pretrained(source)
+    with pytest.raises(ValueError, match="not a SJDAutoRegressivePipeline; load it with TarFlowPipeline"):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path / "flow")
+
+
+def toy_folder(toy, folder):
+    toy.save_pretrained(folder / "toy")
+    return folder / "toy"
+
+
+def test_schedulers_of_the_other_kind_are_refused(flow_pipe, toy):
+    flow_message = r"its blocks are solved: scheduler must be one of this package's flow solvers, got SJDScheduler\.$"
+    with pytest.raises(ValueError, match=flow_message):
+        TarFlowPipeline(flow_pipe.transformer, SJDScheduler())
+    with pytest.raises(ValueError, match=flow_message):
+        flow_pipe("dog", scheduler=SJDScheduler())
+    flow_pipe.scheduler = SJDScheduler()
+    with pytest.raises(ValueError, match=flow_message):
+        flow_pipe("dog")
+    message = r"decodes tokens: scheduler must be one of this package's decoding schedulers, got FrontierFlowSolver\.$"
+    with pytest.raises(ValueError, match=message):
+        type(toy)(toy.model, toy.processor, FrontierFlowSolver())
+    with pytest.raises(ValueError, match=message):
+        toy("a red dog", scheduler=FrontierFlowSolver())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": "dig"}, r"by index in \[0, 3\) or by name; did you mean dog; got 'dig'"),
-        ({"prompt": "airplane"}, r"by name: cat, dog, red fox; got 'airplane'"),
+        ({"prompt": "dig"}, r"by index in \[0, 3\) or by name \(cat, dog, red fox\); got 'dig'\. Did you mean dog\?$"),
+        ({"prompt": "airplane"}, r"by name \(cat, dog, red fox\); got 'airplane'\.$"),
         ({"prompt": 3}, "got 3"),
         ({"prompt": -1}, "got -1"),
         ({"prompt": 1.0}, "got 1.0"),
