@@ -22,6 +22,9 @@ class BundledModel:
 
 BUNDLED: dict[str, BundledModel] = {
     "emoji-janus": BundledModel("SJDJanusPipeline", "48 kinds of emoji, one to three of them, on ten backgrounds"),
+    "emoji-flow": BundledModel(
+        "TarFlowPipeline", "one of 48 kinds of emoji, by name, on a pastel ground, 32 x 32 pixels"
+    ),
 }
 DEFAULT = "emoji-janus"
 ROOT = Path(__file__).parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import textwrap
 from pathlib import Path
 
 import torch
@@ -17,13 +18,14 @@ from ..emoji.glyphs import OBJECTS
 from ..flows import FlowSolver, FrontierFlowSolver, SequentialFlowSolver
 from ..pipelines.pictures import contact_sheet
 from ..pipelines.tarflow import TarFlowPipeline
-from .flow_train import PHASES, load_trained, training_facts
+from .flow_train import load_trained, training_facts
 from .transformer import write_atomically
 
 NAME = "emoji-flow"
 RESULTS_FILE = "results.json"
-SAMPLING = {"guidance_scale": 1.5, "annealed_guidance": True, "denoise_strength": 1.0}
+SAMPLING = {"guidance_scale": 1.0, "annealed_guidance": True, "denoise_strength": 1.0}
 BATCH = 25  # pictures drawn at once
+LINE = 119  # characters of the card
 SHEET_SCALE = 3  # of the pictures on a sheet
 
 
@@ -78,7 +80,7 @@ def evaluate_flow(
             "rendered": score_pictures(rendered, labels),
         },
         "sampling": used | {"seed": seed},
-        "training": {name: last[name] for name in ("pictures", "step", "seconds", "probe")},
+        "training": {name: last[name] for name in ("pictures", "step", "seconds", "probe", "course")},
     }
 
 
@@ -89,19 +91,24 @@ def export_flow(folder: str | Path, target: str | Path | None = None, results: d
         folder: of the training run.
         target: None is the folder of the bundled model.
         results: scores for `results.json` and the model card; kept from `target` if left out.
+
+    Raises:
+        FileNotFoundError: there are no scores.
     """
     target = bundled_folder(NAME) if target is None else Path(target)
     temporary, previous = target.with_name(target.name + ".tmp"), target.with_name(target.name + ".old")
     for leftover in (temporary, previous):
         shutil.rmtree(leftover, ignore_errors=True)
-    if results is None and (target / RESULTS_FILE).exists():
+    if results is None:
+        if not (target / RESULTS_FILE).exists():
+            raise FileNotFoundError(f"{target} has no {RESULTS_FILE} yet; pass the results that evaluate writes.")
         results = json.loads((target / RESULTS_FILE).read_text())
     pipe = trained_pipeline(folder)
     pipe.save_pretrained(temporary)
     for file in temporary.rglob("*.safetensors"):
         file.chmod(0o644)  # weights are written for their owner alone, which a wheel would keep
-    (temporary / RESULTS_FILE).write_text(json.dumps(results or {}, indent=2) + "\n")
-    (temporary / "README.md").write_text(model_card(results or {}, pipe))
+    (temporary / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    (temporary / "README.md").write_text(model_card(results, pipe))
     if target.exists():
         target.rename(previous)
     temporary.rename(target)
@@ -120,11 +127,11 @@ tags: [tarflow, normalizing-flow, tiny]
 
 A TarFlow in miniature (Zhai et al. 2024, arXiv 2412.06329): a normalizing flow of {blocks} blocks over {tokens}
 patches, {parameters:.2f} million parameters, {side} x {side} pixels. It draws one emoji on a pastel ground, and exists
-so that every solver of this package can be tried, tested and measured on a CPU in a second.
+so that every solver of this package can be tried, tested and measured on a CPU.
 
 ## What it draws
 
-One of {count} objects, by name or index: {objects}.
+{objects}
 
 It knows nothing else: no other object, no size, no place, no colour by name.
 
@@ -141,9 +148,11 @@ Defaults of a call: {sampling}.
 
 ## How it was made
 
-`python -m sjd_pipelines.training.flow train --folder RUN` makes it from nothing but the glyph sheet: pictures are
-rendered while it trains, with noise of {noise:g} (standard deviation, pictures in [-1, 1]) on them and a tenth of the
-classes left out. Muon and AdamW, averaged weights; phases, in pictures: {phases}.
+`{command}`
+makes it from nothing but the glyph sheet: pictures are rendered while it trains, with noise of {noise:g} (standard
+deviation, pictures in [-1, 1]) on them and a tenth of the classes left out. Muon and AdamW, averaged weights; phases,
+in pictures:
+{phases}.
 
 ## Measured
 
@@ -161,30 +170,40 @@ Open Font License 1.1 (Copyright Google Inc.). The code is licensed as the packa
 
 def model_card(results: dict, pipe: TarFlowPipeline) -> str:
     """The card, filled with what was measured."""
-    config = pipe.transformer.config
+    config, course = pipe.transformer.config, results["training"]["course"]
     return _CARD.format(
         blocks=config.num_blocks,
         tokens=pipe.transformer.num_tokens,
         parameters=pipe.transformer.num_parameters() / 1e6,
         side=SIDE,
-        count=len(OBJECTS),
-        objects=", ".join(OBJECTS),
+        objects=textwrap.fill(f"One of {len(OBJECTS)} objects, by name or index: {', '.join(OBJECTS)}.", LINE),
         sampling=", ".join(f"{name} {value}" for name, value in SAMPLING.items()),
         noise=config.noise_std,
+        command=_command(course),
         phases=", ".join(
-            f"{phase.pictures:,} (batch {phase.batch_size}, rates to {phase.rate:g})" for phase in PHASES
+            f"{phase['pictures']:,} (batch {phase['batch_size']}, rates to {phase['rate']:g})"
+            for phase in course["phases"]
         ),
         measured=_measured(results),
         match=MATCH,
     )
 
 
+def _command(course: dict) -> str:
+    """What trains the model again."""
+    parts = ["python -m sjd_pipelines.training.flow train --folder RUN"]
+    parts += [f"--scale {course['scale']:g}"] if course["scale"] != 1 else []
+    parts += [f"--batches {course['batches']}"] if course["batches"] != 1 else []
+    parts += [f"--device {course['device']}"] if course["device"] != "cpu" else []
+    return " ".join(parts)
+
+
 def _measured(results: dict) -> str:
-    if not results:
-        return "Not yet."
     training, scores = results["training"], results["scores"]
     lines = [
-        f"Trained on {training['pictures']:,} pictures in {training['seconds'] / 60:.0f} minutes.",
+        f"Trained on {training['pictures']:,} pictures in {training['seconds'] / 60:.0f} minutes"
+        f"{' on a GPU' if training['course']['device'] != 'cpu' else ''}. {scores['drawn']['n']} pictures at the "
+        "defaults, every class in turn:",
         "",
         "| pictures | n | right object | none read | explained |",
         "|---|---|---|---|---|",

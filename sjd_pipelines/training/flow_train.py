@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from .optimization import Optimizer, update_average
 from .transformer import append_log, averaged_weights, stop_signals, write_atomically
 
 AVERAGE_FILE, STATE_FILE, LOG_FILE = "flow.safetensors", "flow_state.pt", "flow.jsonl"
+COURSE_FILE = "course.json"  # what the model card says of the run
 LABEL_DROPOUT = 0.1
 PROBE_SEED = 7
 
@@ -176,6 +177,9 @@ class FlowTraining:
             "progress": self.progress,
         }
         write_atomically(self.recipe.folder / STATE_FILE, lambda path: torch.save(state, path))
+        course = {"scale": self.recipe.scale, "batches": self.recipe.batches, "device": self.recipe.device}
+        course["phases"] = [asdict(phase) for phase in self.recipe.course]
+        write_atomically(self.recipe.folder / COURSE_FILE, lambda path: path.write_text(json.dumps(course) + "\n"))
 
     def step(self, stream: PictureStream, phase: Phase, rate: float) -> torch.Tensor:
         """One step; returns the mean loss (nats per dimension, up to a constant).
@@ -273,5 +277,7 @@ def load_trained(folder: str | Path) -> TarFlowTransformer2DModel:
 
 
 def training_facts(folder: str | Path) -> dict:
-    """How far a run has come, from the last line of its log."""
-    return json.loads((Path(folder) / LOG_FILE).read_text().splitlines()[-1])
+    """How far a run has come, from the last line of its log, and its `course`."""
+    folder = Path(folder)
+    last = json.loads((folder / LOG_FILE).read_text().splitlines()[-1])
+    return last | {"course": json.loads((folder / COURSE_FILE).read_text())}

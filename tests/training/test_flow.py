@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sjd_pipelines import TarFlowPipeline
 from sjd_pipelines.emoji.glyphs import OBJECTS
-from sjd_pipelines.pipelines.tarflow import TarFlowPipeline
 from sjd_pipelines.training import flow
-from sjd_pipelines.training.flow_export import RESULTS_FILE
+from sjd_pipelines.training.flow_export import RESULTS_FILE, export_flow
 from sjd_pipelines.training.flow_train import (
     ARCHITECTURE,
     AVERAGE_FILE,
@@ -110,9 +110,13 @@ def test_evaluated_and_exported(trained, tmp_path, capsys):
     assert json.loads((target / RESULTS_FILE).read_text())["training"]["pictures"] == 80
     card = (target / "README.md").read_text()
     assert "Trained on 80 pictures" in card
-    assert ", ".join(OBJECTS) in card
+    assert ", ".join(OBJECTS) in card.replace("\n", " ")
+    assert "flow train --folder RUN`\nmakes it" in card
+    assert "phases,\nin pictures:\n32 (batch 8, rates to 1), 48 (batch 16, rates to 0)." in card
+    with pytest.raises(FileNotFoundError, match=r"has no results\.json yet"):
+        export_flow(trained, tmp_path / "other")
     pipe = TarFlowPipeline.from_pretrained(target)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("penguin", seeds=1).images[0].size == (32, 32)
-    assert pipe.sampling_defaults()["guidance_scale"] == 1.5
+    assert pipe.sampling_defaults()["guidance_scale"] == 1.0
     assert not list(tmp_path.glob("*.tmp"))
