@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sjd_pipelines import SCHEDULERS, SeededJacobiScheduler, __version__
+from sjd_pipelines import FLOW_SOLVERS, SCHEDULERS, SeededJacobiScheduler, __version__
 from sjd_pipelines.benchmark.toy import toy_pipeline
 from sjd_pipelines.cli import main
 from sjd_pipelines.cli.files import replacing
@@ -203,7 +203,9 @@ BAD_INPUT = {
     ("generate", "car", "--seed", "1", "--picture-seeds", "2"): (
         "argument --picture-seeds: not allowed with argument --seed"
     ),
-    ("generate", "car", "--scheduler", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
+    ("generate", "car", "--scheduler", "magic"): (
+        f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}; of flows {', '.join(FLOW_SOLVERS)}."
+    ),
     ("generate", "car", "--scheduler", "autoregressive", "--window", "4"): (
         "scheduler autoregressive has no setting 'window'; it has none."
     ),
@@ -325,12 +327,16 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 def test_schedulers(sjd):
     _, out, _ = sjd("schedulers", "--json")
     entries = {entry.pop("name"): entry for entry in json.loads(out)}
-    assert list(entries) == list(SCHEDULERS)
+    assert list(entries) == [*SCHEDULERS, *FLOW_SOLVERS]
     assert entries["sjd"] == {
         "class": "SJDScheduler",
         "label": "lossless",
         "paper": "Teng et al. 2024, arXiv 2410.01699",
         "settings": {"window": 16, "initialise": "law-above"},
+        "for": "autoregressive",
     }
+    assert entries["frontier"]["settings"] == {"tolerance": 1e-6, "window": None, "start": "latents"}
     _, out, _ = sjd("schedulers")
-    assert [line.split()[0] for line in out.splitlines()[2:]] == list(SCHEDULERS)
+    tables = out.split("\n\n")
+    for text, registry in zip(tables, (SCHEDULERS, FLOW_SOLVERS), strict=True):
+        assert [line.split()[0] for line in text.splitlines()[2:]] == list(registry)

@@ -1,6 +1,6 @@
 """The decoder report as one HTML page: no script, nothing from elsewhere, made of the report's JSON alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
 from math import log2, sqrt
 from typing import Any
@@ -10,7 +10,8 @@ from PIL import Image
 
 from ..pipelines.pictures import RAMP, data_uri, on_ramp
 from .charts import Axis, Series, bar_chart, line_chart, meter
-from .report_style import style_sheet, tone
+from .report_html import facts_list, html_page, html_table
+from .report_style import tone
 from .speed import overhead_text
 
 SCORES = ("object", "count", "background", "relation", "all")
@@ -39,12 +40,7 @@ def render_page(report: dict[str, Any], command: str, created: str) -> str:
         _pictures(report["schedulers"], classes),
         _method(report),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Decoder report: {escape(report['facts']['model'])}</title><style>{style_sheet()}</style></head>"
-        f"<body><main>{''.join(sections)}</main></body></html>\n"
-    )
+    return html_page(f"Decoder report: {report['facts']['model']}", sections)
 
 
 def interval(rate: float, count: int) -> tuple[float, float]:
@@ -81,11 +77,10 @@ def _head(report: dict[str, Any], command: str, created: str) -> str:
         ("sampling", sampling),
         ("date", created),
     ]
-    listed = "".join(f"<li><span class='soft'>{name}</span> <b>{escape(str(text))}</b></li>" for name, text in items)
     return (
         "<h1>Decoder report</h1><p class='soft'>Parallel decoding of autoregressive image models: what every "
         "scheduler claims, what it costs, and what it draws. Same model, prompts and seeds for all.</p>"
-        f"<ul class='facts'>{listed}</ul><pre>{escape(command)}</pre>"
+        f"{facts_list(items)}<pre>{escape(command)}</pre>"
     )
 
 
@@ -136,7 +131,9 @@ def _overview(report: dict[str, Any], classes: Classes) -> str:
         seconds = report["library"]["seconds"]["median"]
         notes.append(f"The library is the model library's own <code>generate</code>: {seconds:.2f} seconds a picture.")
     notes += [f"Left out: {escape(name)} ({escape(reason)})." for name, reason in report["skipped"].items()]
-    return f"<h2>All schedulers</h2>{_table(headers, rows, tones, 'overview')}<p class='soft'>{' '.join(notes)}</p>"
+    return (
+        f"<h2>All schedulers</h2>{html_table(headers, rows, tones, 'overview')}<p class='soft'>{' '.join(notes)}</p>"
+    )
 
 
 def _verdict(verdict: dict[str, Any]) -> str:
@@ -163,7 +160,7 @@ def _fidelity(report: dict[str, Any], classes: Classes) -> str:
     return (
         "<h2>Prompt fidelity</h2><p>One object, counts of one to three, and relations of two objects in equal shares. "
         "Ceilings are true pictures, and true pictures after tokens and pixel decoder. Only relations have a relation "
-        f"score; “all” asks for everything at once.</p>{_table(['', 'pictures', *SCORES], rows, tones)}"
+        f"score; “all” asks for everything at once.</p>{html_table(['', 'pictures', *SCORES], rows, tones)}"
     )
 
 
@@ -257,7 +254,7 @@ def _relaxed(families: list[dict[str, Any]], per_kind: int) -> str:
         "<h2>What relaxation buys and costs</h2><p>Approximate decoders over the bound that holds them, strictest "
         "first. Total variation is measured on the enumerable model with the same bound (row-parallel decoders: the "
         f"same share of a row), passes and fidelity on the real one, {3 * per_kind} pictures each.</p>"
-        f"<div class='charts'>{charts}</div>{_table(headers, rows, classes)}"
+        f"<div class='charts'>{charts}</div>{html_table(headers, rows, classes)}"
     )
 
 
@@ -295,7 +292,7 @@ def _pictures(entries: list[dict[str, Any]], classes: Classes) -> str:
     return (
         "<h2>Pictures and acceptance maps</h2><p>The same captions and seeds. Beside each picture, the pass that "
         f"committed each of its tokens: <span class='nowrap'>first{ramp}last</span>.</p>"
-        + _table(headers, rows, [classes[entry["name"]] for entry in entries], "pictures")
+        + html_table(headers, rows, [classes[entry["name"]] for entry in entries], "pictures")
     )
 
 
@@ -315,7 +312,6 @@ def _picture(entry: dict[str, Any], picture: dict[str, Any]) -> str:
 
 def _method(report: dict[str, Any]) -> str:
     facts, method = report["facts"], report["method"]
-    versions = "".join(f"<li><span class='soft'>{key}</span> <b>{escape(str(v))}</b></li>" for key, v in facts.items())
     rows = [
         [
             escape(entry["name"]),
@@ -331,16 +327,6 @@ def _method(report: dict[str, Any]) -> str:
         f"{method['prompts']}. For fidelity, passes and histograms, drawn in batches: {method['per_kind']} of each "
         "kind of caption. Everything is in <code>report.json</code> beside this page, tokens and acceptance maps of "
         "the pictures included.</p>"
-        f"<ul class='facts'>{versions}</ul>"
-        + _table(["scheduler", "settings", "source"], rows, [""] * len(rows), "text")
+        + facts_list(facts.items())
+        + html_table(["scheduler", "settings", "source"], rows, [""] * len(rows), "text")
     )
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str], kind: str = "") -> str:
-    head = "".join(f"<th>{header}</th>" for header in headers)
-    body = "".join(
-        f"<tr class='{classes}'>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>"
-        for row, classes in zip(rows, tones)
-    )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<div class='wide {kind}'>{table}</div>"

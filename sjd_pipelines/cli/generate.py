@@ -7,32 +7,27 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ..pipelines.families import AUTOREGRESSIVE, FLOW, family_of_pipeline
 from ..pipelines.inputs import check_prompt, check_text
-from .arguments import (
-    CommandError,
-    add_model_options,
-    add_sampling_options,
-    at_once,
-    positive,
-    sampling_options,
-    seed,
-    window,
-)
+from . import flow_pictures, token_pictures
+from .arguments import CommandError, add_model_options, add_sampling_options, at_once, positive, seed, window
 from .files import check_distinct, check_folder, check_suffix, check_writable, replacing, write_json
-from .loading import check_device, load_pipeline, show_progress
+from .loading import check_device, load_pipeline, model_kind, show_progress
 from .notices import logged_once
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..decoding import DecodingStatistics
-    from ..pipelines import SJDAutoRegressivePipeline
+    from ..flows import FlowSolver
+    from ..pipelines import SJDAutoRegressivePipeline, TarFlowPipeline
     from ..pipelines.pictures import Recording
     from ..schedulers import DecodingScheduler
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+KINDS: dict[str, ModuleType] = {AUTOREGRESSIVE: token_pictures, FLOW: flow_pictures}
 SLUG_LENGTH = 50  # characters; file systems take 255 bytes
 
 
@@ -61,7 +56,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Draw pictures of one or several prompts. Picture i of a run with seed S has seed S + i, so that "
         "it can be drawn again alone. Words that the model does not know are named on standard error.",
     )
-    parser.add_argument("prompts", metavar="PROMPT", nargs="+", help="what to draw; quote it")
+    parser.add_argument(
+        "prompts", metavar="PROMPT", nargs="+", help="what to draw; quote it. Of a flow, a class by name or number"
+    )
     add_model_options(parser)
     parser.add_argument(
         "--num-images", metavar="N", type=positive, default=1, help="pictures of each prompt; default: %(default)s"
@@ -83,7 +80,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="draw pictures again by the seeds that Python's statistics.seeds or a picture_seed of --stats recorded, "
         "one for each; --seed S is another number, the generator's that gave the picture its own",
     )
-    parser.add_argument("--scheduler", metavar="NAME", help="see `sjd schedulers`; default: the checkpoint's")
+    parser.add_argument(
+        "--scheduler",
+        metavar="NAME",
+        help="scheduler, or solver of a flow, see `sjd schedulers`; default: the checkpoint's",
+    )
     parser.add_argument(
         "--window",
         metavar="W",
@@ -96,7 +97,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         dest="assignments",
         action="append",
         default=[],
-        help="another setting of the scheduler named by --scheduler; may be repeated",
+        help="another setting of the scheduler or solver named by --scheduler; may be repeated",
     )
     parser.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
     add_sampling_options(parser)
@@ -129,47 +130,48 @@ def run(arguments: argparse.Namespace) -> int:
     pictures = plan_pictures(arguments.prompts, arguments.num_images, seeds, arguments.output)
     check_outputs(arguments, pictures)
 
-    scheduler = None
+    kind, scheduler = model_kind(arguments.model), None
     if arguments.scheduler is not None:
         from .settings import make_scheduler
 
-        scheduler = make_scheduler(arguments.scheduler, arguments.window, arguments.assignments)
+        scheduler = make_scheduler(arguments.scheduler, arguments.window, arguments.assignments, kind)
     elif arguments.assignments:
         raise CommandError("--set needs --scheduler: it belongs to the scheduler that you name.")
-    options: dict[str, Any] = sampling_options(arguments) | {"negative_prompt": arguments.negative_prompt}
+    KINDS[kind or AUTOREGRESSIVE].call_options(arguments)  # what is wrong with them is said before a model is loaded
     device = check_device(arguments.device)
 
     with logged_once():
-        pipe = load_pipeline(arguments.model, arguments.dtype, device, show_progress(arguments.quiet))
-        draw_all(pipe, pictures, scheduler, options, arguments)
+        pipe = load_pipeline(arguments.model, arguments.dtype, device, show_progress(arguments.quiet), kind=None)
+        draw_all(pipe, pictures, scheduler, arguments)
     return 0
 
 
 def draw_all(
-    pipe: "SJDAutoRegressivePipeline",
+    pipe: "SJDAutoRegressivePipeline | TarFlowPipeline",
     pictures: list[Picture],
-    scheduler: "DecodingScheduler | None",
-    options: dict[str, Any],
+    scheduler: "DecodingScheduler | FlowSolver | None",
     arguments: argparse.Namespace,
 ) -> None:
     """Draw and write the pictures batch by batch, then what was asked for beside them."""
+    kind = KINDS[family_of_pipeline(type(pipe).__name__).kind]
     if scheduler is not None:
-        pipe.scheduler = scheduler
+        set_scheduler(pipe, scheduler)
     elif arguments.window is not None:
         pipe.scheduler = with_window(pipe.scheduler, arguments.window)
-    check_prompts(pipe, arguments)
+    options = kind.call_options(arguments)
+    kind.check_prompts(pipe, arguments)  # of the last picture, before the first is drawn
 
     if arguments.seed is None and arguments.picture_seeds is None and not arguments.quiet:
         print(f"seed {pictures[0].seed}")
     drawing = Drawing()
     for first in range(0, len(pictures), arguments.batch_size):
         batch = pictures[first : first + arguments.batch_size]
-        draw(pipe, batch, options | seeding(batch, arguments), drawing, record=arguments.gif is not None)
+        draw(pipe, kind, batch, options | seeding(batch, arguments), drawing, record=arguments.gif is not None)
         pictures[0].path.parent.mkdir(exist_ok=True)
         for picture, image, record in zip(batch, drawing.images[first:], drawing.records[first:]):
             with replacing(picture.path) as temporary:
                 image.save(temporary)
-            print(picture.path if arguments.quiet else f"{picture.path}  {summary(record)}", flush=True)
+            print(picture.path if arguments.quiet else f"{picture.path}  {kind.summary(record)}", flush=True)
     write_extras(arguments, pipe, drawing)
 
 
@@ -240,30 +242,24 @@ def check_outputs(arguments: argparse.Namespace, pictures: list[Picture]) -> Non
     check_distinct([picture.path for picture in pictures] + [path for path in extras.values() if path is not None])
 
 
+def set_scheduler(pipe: Any, scheduler: Any) -> None:
+    """Raises `CommandError` for one of another kind of model, which is known of a hub model only now."""
+    try:
+        pipe.check_scheduler_type(scheduler)
+    except ValueError as error:
+        raise CommandError(error) from error
+    pipe.scheduler = scheduler
+
+
 def with_window(scheduler: Any, window: int | str) -> Any:
     """The checkpoint's scheduler with another window. Raises `CommandError` if it has none or takes no such one."""
-    from .settings import check_setting, registered_name
+    from .settings import check_setting, name_of
 
     check_setting(type(scheduler), "window")
     try:
         return type(scheduler).from_config(scheduler.config, window=window)
     except ValueError as error:
-        raise CommandError(f"scheduler {registered_name(type(scheduler))}: {error}") from error
-
-
-def check_prompts(pipe: "SJDAutoRegressivePipeline", arguments: argparse.Namespace) -> None:
-    """Raise `CommandError` for a prompt that this model cannot draw, the last one before the first is drawn."""
-    negatives = [] if arguments.negative_prompt is None else [arguments.negative_prompt]
-    scale = arguments.guidance_scale
-    guided = (pipe.sampling_defaults()["guidance_scale"] if scale is None else scale) > 1
-    layout = pipe.image_layout(None, None)
-    given = {"prompt": (arguments.prompts, []), "--negative-prompt": ([], negatives)}
-    for name, (prompts, negatives) in given.items():
-        try:
-            pipe.prepare_prompts([*prompts, *negatives])
-            pipe.check_prompts(prompts, negatives if guided else None, layout)
-        except ValueError as error:
-            raise CommandError(f"{name}: {error}") from error
+        raise CommandError(f"scheduler {name_of(type(scheduler))}: {error}") from error
 
 
 def seeding(batch: list[Picture], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -277,7 +273,12 @@ def seeding(batch: list[Picture], arguments: argparse.Namespace) -> dict[str, An
 
 
 def draw(
-    pipe: "SJDAutoRegressivePipeline", batch: list[Picture], options: dict[str, Any], drawing: Drawing, record: bool
+    pipe: "SJDAutoRegressivePipeline | TarFlowPipeline",
+    kind: ModuleType,
+    batch: list[Picture],
+    options: dict[str, Any],
+    drawing: Drawing,
+    record: bool,
 ) -> None:
     """Draw one batch and add it to `drawing`; `record` keeps what it looked like after each pass.
 
@@ -293,49 +294,9 @@ def draw(
     except (ValueError, ArithmeticError) as error:
         raise CommandError(error) from error
     drawing.images += output.images
-    drawing.records += records(batch, output.statistics, pipe.scheduler, "seeds" in options)
+    drawing.records += kind.records(batch, output.statistics, pipe.scheduler, "seeds" in options)
     if recording is not None:
         drawing.recordings.append(recording)
-
-
-def records(
-    batch: list[Picture], statistics: "DecodingStatistics", scheduler: Any, again: bool
-) -> list[dict[str, Any]]:
-    """One JSON object per picture; its seconds are its share of the batch's.
-
-    `seed` is what --seed takes, null where the pictures were drawn `again`; `picture_seed` what --picture-seeds takes.
-    """
-    from .settings import registered_name
-
-    seconds = {stage: value / len(batch) for stage, value in statistics.seconds.items()}
-    return [
-        {
-            "prompt": picture.prompt,
-            "seed": None if again else picture.seed,
-            "picture_seed": picture_seed,
-            "scheduler": registered_name(type(scheduler)),
-            "label": statistics.label,
-            "tokens": sum(committed),
-            "forward_passes": passes,
-            "prompt_passes": statistics.prompt_passes,
-            "seconds": seconds,
-            "committed_per_pass": committed,
-            "windows": statistics.windows[:passes],
-            "acceptance_map": acceptance_map.tolist(),
-        }
-        for picture, picture_seed, passes, committed, acceptance_map in zip(
-            batch,
-            statistics.seeds,
-            statistics.forward_passes,
-            statistics.committed_per_pass,
-            statistics.acceptance_map,
-        )
-    ]
-
-
-def summary(record: dict[str, Any]) -> str:
-    seconds = sum(record["seconds"].values())
-    return f"{record['tokens']} tokens in {record['forward_passes']} forward passes, {seconds:.2f} s"
 
 
 def write_extras(arguments: argparse.Namespace, pipe: "SJDAutoRegressivePipeline", drawing: Drawing) -> None:

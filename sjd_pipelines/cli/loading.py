@@ -1,14 +1,38 @@
 """The model behind a command, loaded without noise where nobody watches."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..bundled import BUNDLED, DEFAULT
+from ..pipelines.families import AUTOREGRESSIVE, FLOW, family_of_pipeline
 from .arguments import CommandError
 
 if TYPE_CHECKING:
-    from ..pipelines import SJDAutoRegressivePipeline
+    from ..pipelines import SJDAutoRegressivePipeline, TarFlowPipeline
+
+
+def model_kind(model: str | None) -> str | None:
+    """What kind of family a model is of, from its name or its folder, without torch.
+
+    Args:
+        model: as `load_pipeline` takes it.
+
+    Returns:
+        `Family.kind`; None where only its loading will tell, as of a hub id.
+    """
+    name = DEFAULT if model is None else model
+    if name in BUNDLED:
+        return family_of_pipeline(BUNDLED[name].pipeline).kind
+    try:
+        index = json.loads(Path(name).expanduser().joinpath("model_index.json").read_text(encoding="utf-8"))
+        family = family_of_pipeline(index.get("_class_name"))
+    except (OSError, ValueError, AttributeError):
+        return None
+    return family and family.kind
 
 
 def check_device(name: str | None) -> str:
@@ -24,7 +48,9 @@ def check_device(name: str | None) -> str:
     return name
 
 
-def load_pipeline(model: str | None, dtype: str, device: str, progress: bool) -> "SJDAutoRegressivePipeline":
+def load_pipeline(
+    model: str | None, dtype: str, device: str, progress: bool, kind: str | None = AUTOREGRESSIVE
+) -> "SJDAutoRegressivePipeline | TarFlowPipeline":
     """Load a model and bring it to its device.
 
     Args:
@@ -33,9 +59,10 @@ def load_pipeline(model: str | None, dtype: str, device: str, progress: bool) ->
         dtype: name of a torch dtype.
         device: as `check_device` returns it.
         progress: show progress bars, those of later calls of the pipeline included.
+        kind: of family that the command is for; None is any.
 
     Raises:
-        CommandError: there is no such model, or it cannot be loaded.
+        CommandError: there is no such model, it cannot be loaded, or it is of another kind.
     """
     import torch
 
@@ -44,6 +71,9 @@ def load_pipeline(model: str | None, dtype: str, device: str, progress: bool) ->
     try:
         with _progress_bars(progress):
             _, cls = find_pipeline(model, {})
+            if kind not in (None, family_of_pipeline(cls.__name__).kind):
+                words = {AUTOREGRESSIVE: "a model that decodes tokens", FLOW: "a flow"}
+                raise CommandError(f"{model} holds a {cls.__name__}; this takes {words[kind]}.")
             pipe = cls.from_pretrained(model, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
         raise CommandError(f"cannot load the model: {error}") from error

@@ -6,9 +6,11 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..pipelines.families import AUTOREGRESSIVE, FLOW
 from .arguments import CommandError, positive, sampling_options
 from .files import check_folder, replacing, write_json
-from .loading import check_device, load_pipeline, show_progress
+from .flow_benchmark import measure as measure_flow
+from .loading import check_device, load_pipeline, model_kind, show_progress
 from .measuring import model_name, open_journal, show_count, torch_threads
 
 if TYPE_CHECKING:
@@ -63,10 +65,12 @@ def run_report(arguments: argparse.Namespace) -> int:
     numbers = check_report_folder(folder)
     if numbers is None:
         numbers = measure(arguments, folder)
+    from ..benchmark.flow_page import render_flow_page
     from ..benchmark.report_page import render_page
 
+    render = render_flow_page if numbers["report"].get("kind") == FLOW else render_page
     with replacing(folder / PAGE) as temporary:
-        temporary.write_text(render_page(numbers["report"], numbers["command"], numbers["created"]), encoding="utf-8")
+        temporary.write_text(render(numbers["report"], numbers["command"], numbers["created"]), encoding="utf-8")
     print(folder / PAGE)
     return 0
 
@@ -95,19 +99,23 @@ def check_report_folder(folder: Path) -> dict[str, Any] | None:
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure and write the numbers; what an interrupted run had measured is used."""
-    config = make_config(arguments)
+    flow = model_kind(arguments.model) == FLOW
+    config = None if flow else make_config(arguments)
     device = check_device(arguments.device)
     progress = show_progress(arguments.quiet)
     from ..benchmark.report import measure_report
 
     with torch_threads(arguments.threads):
-        pipe = load_pipeline(arguments.model, arguments.dtype, device, progress)
+        pipe = load_pipeline(arguments.model, arguments.dtype, device, progress, FLOW if flow else AUTOREGRESSIVE)
         pipe.set_progress_bar_config(disable=True)
         made = not folder.exists()
         folder.mkdir(exist_ok=True)
         try:
             journal = open_journal("--report", folder / JOURNAL)
-            report = measure_report(pipe, config, journal, count if progress else None)
+            if flow:
+                report = measure_flow(pipe, arguments, journal, progress)
+            else:
+                report = measure_report(pipe, config, journal, count if progress else None)
         except ValueError as error:
             raise CommandError(error) from error
         finally:

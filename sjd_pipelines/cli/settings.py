@@ -1,66 +1,102 @@
-"""Schedulers by name: settings as they are typed on the command line, and scheduler objects made of them."""
+"""Schedulers and solvers by name: settings as they are typed on the command line, and objects made of them."""
 
-from collections.abc import Callable, Iterable
-from types import NoneType
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..declaration import settings_of, shown
+from ..exports import Registry
+from ..flows.registry import FLOW_SOLVERS
+from ..pipelines.families import AUTOREGRESSIVE, FLOW
 from ..schedulers import SCHEDULERS
-from ..schedulers.declaration import AUTO, Setting, settings_of, shown
-from ..schedulers.registry import registered_name
+from ..schedulers.declaration import AUTO
 from .arguments import CommandError
 
 if TYPE_CHECKING:
+    from ..flows import FlowSolver
     from ..schedulers import DecodingScheduler
 
-# In the order they are tried: what a KEY=VALUE value may be read as, by the types of the setting.
-_READERS: dict[type, Callable[[str], Any]] = {
-    NoneType: {"none": None, "None": None}.__getitem__,
-    bool: {"true": True, "True": True, "false": False, "False": False}.__getitem__,
-    int: int,
-    float: float,
+# Kind of a model -> what it may be drawn with, and what that is called. No name is in both.
+REGISTRIES: dict[str, tuple[Registry, str]] = {
+    AUTOREGRESSIVE: (SCHEDULERS, "scheduler"),
+    FLOW: (FLOW_SOLVERS, "solver"),
 }
 
 
-def scheduler_class(name: str) -> "type[DecodingScheduler]":
-    """Raises `CommandError` for a name that is not registered."""
-    _check_name(name)
-    return SCHEDULERS[name]
+def name_of(cls: type) -> str:
+    """The name of a scheduler or a solver class."""
+    return (FLOW_SOLVERS if cls in FLOW_SOLVERS.values() else SCHEDULERS).name_of(cls)
 
 
-def check_names(names: Iterable[str] | None) -> None:
-    """Raise `CommandError` unless all names (None: all there are) are registered."""
+def kind_of(name: str, kind: str | None = AUTOREGRESSIVE) -> str:
+    """What kind of model a name is for.
+
+    Args:
+        name: of a scheduler or a solver.
+        kind: of the model; None is any.
+
+    Raises:
+        CommandError: there is no such name, or it is for another kind of model.
+    """
+    found = next((one for one, (registry, _) in REGISTRIES.items() if name in registry), None)
+    if found is not None and kind in (None, found):
+        return found
+    if kind is None:
+        known = "; of flows ".join(", ".join(registry) for registry, _ in REGISTRIES.values())
+        raise CommandError(f"unknown scheduler {shown(name)}; known are {known}.")
+    registry, words = REGISTRIES[kind]
+    if found is None:
+        raise CommandError(f"unknown {words} {shown(name)}; known are {', '.join(registry)}.")
+    what = "solves flows" if found == FLOW else "decodes tokens"
+    raise CommandError(f"{name} {what}, and this takes one of {', '.join(registry)}.")
+
+
+def check_names(names: Iterable[str] | None, kind: str | None = AUTOREGRESSIVE) -> None:
+    """Raise `CommandError` unless all names (None: all there are) are those of models of a kind; None is any kind."""
     for name in names or ():
-        _check_name(name)
+        kind_of(name, kind)
 
 
-def check_windows(names: Iterable[str] | None, windows: Iterable[int | str]) -> None:
+def check_windows(
+    names: Iterable[str] | None, windows: Iterable[int | str], kind: str | None = AUTOREGRESSIVE
+) -> None:
     """Raise `CommandError` unless all schedulers called `names` take all `windows`; "auto" is for those that can."""
-    check_names(names)
+    check_names(names, kind)
     numbers = [window for window in windows if window != AUTO]
     for name in names or SCHEDULERS:
-        setting = settings_of(SCHEDULERS[name]).get("window")
+        setting = settings_of(scheduler_class(name, kind)).get("window")
         for window in numbers if setting else ():
             if refusal := setting.refusal(window):
                 raise CommandError(f"scheduler {name}: window {refusal}.")
 
 
-def defaults(cls: "type[DecodingScheduler]") -> dict[str, Any]:
-    """The settings of a scheduler class and their defaults."""
+def scheduler_class(name: str, kind: str | None = AUTOREGRESSIVE) -> "type[DecodingScheduler] | type[FlowSolver]":
+    """Raises `CommandError` as `kind_of`."""
+    return REGISTRIES[kind_of(name, kind)][0][name]
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """The settings of a scheduler or solver class and their defaults."""
     return {name: setting.default for name, setting in settings_of(cls).items()}
 
 
-def make_scheduler(name: str, window: int | str | None = None, assignments: Iterable[str] = ()) -> "DecodingScheduler":
-    """A scheduler from the command line.
+def make_scheduler(
+    name: str,
+    window: int | str | None = None,
+    assignments: Iterable[str] = (),
+    kind: str | None = AUTOREGRESSIVE,
+) -> "DecodingScheduler | FlowSolver":
+    """A scheduler, or the solver of a flow, from the command line.
 
     Args:
-        name: as registered in `SCHEDULERS`.
+        name: as registered.
         window: drafts verified per pass or "auto"; None leaves the default of the class.
         assignments: further settings as `KEY=VALUE`.
+        kind: of the model; None is any.
 
     Raises:
-        CommandError: the name, a key or a value is not one the scheduler takes.
+        CommandError: the name, a key or a value is not one that there is.
     """
-    cls = scheduler_class(name)
+    cls = scheduler_class(name, kind)
     given: dict[str, Any] = {} if window is None else {"window": window}
     texts: dict[str, str] = {}
     for assignment in assignments:
@@ -72,32 +108,18 @@ def make_scheduler(name: str, window: int | str | None = None, assignments: Iter
         texts[key] = text
     for key in given | texts:
         check_setting(cls, key)
-    given |= {key: _read(text, settings_of(cls)[key]) for key, text in texts.items()}
+    given |= {key: settings_of(cls)[key].read(text) for key, text in texts.items()}
     try:
         return cls(**given)
     except ValueError as error:
-        raise CommandError(f"scheduler {name}: {error}") from error
+        raise CommandError(f"{REGISTRIES[kind_of(name, kind)][1]} {name}: {error}") from error
 
 
-def check_setting(cls: "type[DecodingScheduler]", key: str) -> None:
-    """Raise `CommandError` unless the scheduler has a setting of that name."""
+def check_setting(cls: type, key: str) -> None:
+    """Raise `CommandError` unless the scheduler or solver has a setting of that name."""
     known = settings_of(cls)
     if key not in known:
         has = f"it has {', '.join(known)}" if known else "it has none"
-        raise CommandError(f"scheduler {registered_name(cls)} has no setting {shown(key)}; {has}.")
-
-
-def _check_name(name: str) -> None:
-    if name not in SCHEDULERS:
-        raise CommandError(f"unknown scheduler {shown(name)}; known are {', '.join(SCHEDULERS)}.")
-
-
-def _read(text: str, setting: Setting) -> Any:
-    """What a text stands for; one that stands for nothing the setting takes is left for the scheduler to refuse."""
-    for kind, reader in _READERS.items():
-        if kind in setting.types:
-            try:
-                return reader(text)
-            except (KeyError, ValueError):
-                continue
-    return text
+        name = name_of(cls)
+        words = REGISTRIES[FLOW if name in FLOW_SOLVERS else AUTOREGRESSIVE][1]
+        raise CommandError(f"{words} {name} has no setting {shown(key)}; {has}.")
