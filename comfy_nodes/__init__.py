@@ -4,9 +4,11 @@ from comfy_api.latest import ComfyExtension, io
 
 from .analysis import SJDAcceptanceMap, SJDCompare, SJDReport
 from .decoders import DECODER_NODES
+from .flows import FLOW_NODES
 from .images import SJDDecodeTokens, SJDPictureGrid
 from .loader import SJDModelLoader
 from .sampler import SJDSampler
+from .solvers import SOLVER_NODES
 
 NODES: list[type[io.ComfyNode]] = [
     SJDModelLoader,
@@ -17,6 +19,8 @@ NODES: list[type[io.ComfyNode]] = [
     SJDReport,
     SJDAcceptanceMap,
     SJDCompare,
+    *FLOW_NODES,
+    *SOLVER_NODES,
 ]
 
 

@@ -1,6 +1,6 @@
 """What the label of a decoder promises, in an artist's words."""
 
-from sjd_pipelines import DecodingScheduler
+from sjd_pipelines import DecodingScheduler, FlowSolver
 
 LABELS = {
     "exact": "Exact: the very picture that drawing one token at a time gives for the same seed.",
@@ -18,3 +18,16 @@ GREEDY = (
 def promise(scheduler: type[DecodingScheduler]) -> str:
     """What a decoder promises, whatever the sampler's settings."""
     return GREEDY if scheduler.greedy_label == "exact" else LABELS[scheduler.label]
+
+
+# Of solvers, by whether they are exact with the settings they start with.
+FLOW_LABELS = {
+    True: "Exact as it starts: the picture that drawing one patch at a time gives for the same seed, but for "
+    "rounding.",
+    False: "Approximate: pictures differ from those drawn one patch at a time, by as much as its settings allow.",
+}
+
+
+def flow_promise(solver: type[FlowSolver]) -> str:
+    """What a solver promises with its default settings."""
+    return FLOW_LABELS[solver().label == "exact"]

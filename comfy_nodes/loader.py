@@ -2,12 +2,12 @@
 
 from comfy_api.latest import io
 
-from sjd_pipelines.pipelines.families import FAMILIES
+from sjd_pipelines.pipelines.families import AUTOREGRESSIVE, FAMILIES
 
 from . import runtime
 from .types import ModelType
 
-FAMILY_NAMES = ", ".join(family.models for family in FAMILIES)
+FAMILY_NAMES = ", ".join(family.models for family in FAMILIES if family.kind == AUTOREGRESSIVE)
 
 
 class SJDModelLoader(io.ComfyNode):
@@ -48,22 +48,11 @@ class SJDModelLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str, dtype: str) -> bool | str:
-        # Linked inputs arrive as None. The oldest supported ComfyUI does not check the choices of a list.
-        if dtype is not None and dtype not in ("auto", *runtime.DTYPES):
-            return f"dtype must be auto, {', '.join(runtime.DTYPES)}; got {dtype!r}."
-        try:
-            if model is not None:
-                runtime.find_model(model)
-        except ValueError as error:
-            return str(error)
-        return True
+        return runtime.refusal(model, dtype, AUTOREGRESSIVE) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:
-        """A folder whose files were replaced is another model."""
-        files = runtime.model_files(runtime.find_model(model))
-        states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        return f"{model} {dtype} {states}"
+        return runtime.fingerprint(model, dtype, AUTOREGRESSIVE)
 
     @classmethod
     def execute(cls, model: str, dtype: str) -> io.NodeOutput:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import comfy.model_management as management
 import folder_paths
@@ -14,20 +15,28 @@ from comfy.utils import ProgressBar
 from PIL import Image
 from server import PromptServer
 
-from sjd_pipelines import ImageTokenLayout, SJDAutoRegressivePipeline
+from sjd_pipelines import ImageTokenLayout, SJDAutoRegressivePipeline, TarFlowPipeline
 from sjd_pipelines.bundled import BUNDLED, DEFAULT
+from sjd_pipelines.pipelines.base import SJDPipeline
+from sjd_pipelines.pipelines.families import AUTOREGRESSIVE, FLOW, family_of_pipeline
 from sjd_pipelines.pipelines.info import inspect_model
 from sjd_pipelines.pipelines.loading import find_base, find_family
 
-from .types import Codebook
+from .types import Origin, Patches
 
 CONFIGURATIONS = ("model_index.json", "config.json", "adapter_config.json")
+# What a message about a model that is not there says of folders, and of how to get one.
+SOUGHT = {AUTOREGRESSIVE: " or ".join(CONFIGURATIONS), FLOW: "model_index.json of a TarFlowPipeline"}
+HOW = {
+    AUTOREGRESSIVE: ", for instance with `hf download deepseek-ai/Janus-Pro-1B --local-dir models/sjd/Janus-Pro-1B`",
+    FLOW: "; `sjd convert FILE.pth FOLDER` makes one of a published file",
+}
 # What graphs and their lists call a bundled model that they knew before it had a name.
 LABELS = {"emoji-janus": "bundled emoji model (128 x 128)"}
 DEFAULT_MODEL = LABELS.get(DEFAULT, DEFAULT)
 OWN_FOLDER, SHARED_FOLDER = "sjd", "diffusers"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-CODEBOOK_SAMPLE = 32  # vectors
+ORIGIN_SAMPLE = 32  # vectors
 PREVIEW_SIDE = 512  # pixels
 LOWER = "lower batch_size, width and height or the decoder's window, set guidance to 1, or load the model as bf16"
 
@@ -37,7 +46,7 @@ folder_paths.add_model_folder_path(OWN_FOLDER, str(Path(folder_paths.models_dir,
 class SJDWeights(torch.nn.Module):
     """The networks of a pipeline under one roof; ComfyUI wants to set attributes that library models refuse."""
 
-    def __init__(self, pipe: SJDAutoRegressivePipeline):
+    def __init__(self, pipe: SJDPipeline):
         super().__init__()
         for name, component in pipe.components.items():
             if isinstance(component, torch.nn.Module):
@@ -45,25 +54,20 @@ class SJDWeights(torch.nn.Module):
 
 
 @dataclass
-class Model:
+class Loaded:
     """A pipeline, and ComfyUI's handle on its memory.
 
     Attributes:
         pipe: the pipeline.
         patcher: moves the weights between devices when ComfyUI says so.
-        token_bytes: keys and values of one token of one guided picture.
-        codebook: what its token ids mean.
-        render_seconds: how long turning one picture's tokens into pixels took last time.
     """
 
-    pipe: SJDAutoRegressivePipeline
+    pipe: SJDPipeline
     patcher: ModelPatcher
-    token_bytes: int
-    codebook: Codebook
-    render_seconds: float = 0.0
+    lower: ClassVar[str] = "lower batch_size, or load the model as bf16"
 
     @contextmanager
-    def ready(self, memory_required: float) -> Iterator[SJDAutoRegressivePipeline]:
+    def ready(self, memory_required: float) -> Iterator[SJDPipeline]:
         """The pipeline on the compute device, with room for `memory_required` more bytes.
 
         Whatever else ComfyUI holds there has to leave if need be.
@@ -74,41 +78,75 @@ class Model:
             yield self.pipe
         except torch.OutOfMemoryError as error:
             # Of the same type, because ComfyUI unloads all models when it sees it.
-            raise torch.OutOfMemoryError(f"Out of memory: {LOWER}. ({error})") from error
+            raise torch.OutOfMemoryError(f"Out of memory: {self.lower}. ({error})") from error
 
 
-def models() -> dict[str, str | Path]:
-    """Models to choose from: the bundled ones by name, then folders by their path below a model folder.
+@dataclass
+class Model(Loaded):
+    """An autoregressive model.
 
-    `models/sjd` is ours, so all that holds a configuration counts; from `models/diffusers` only known families do. A
-    folder that is called as a bundled model is listed as `./name`.
+    Attributes:
+        token_bytes: keys and values of one token of one guided picture.
+        codebook: what its token ids mean.
+        render_seconds: how long turning one picture's tokens into pixels took last time.
     """
-    found: dict[str, str | Path] = {LABELS.get(name, name): name for name in BUNDLED}
-    for kind in (OWN_FOLDER, SHARED_FOLDER):
-        for base in map(Path, folder_paths.get_folder_paths(kind)):
+
+    pipe: SJDAutoRegressivePipeline
+    token_bytes: int
+    codebook: Origin
+    render_seconds: float = 0.0
+    lower: ClassVar[str] = LOWER
+
+
+@dataclass
+class Flow(Loaded):
+    """A normalizing flow.
+
+    Attributes:
+        origin: tells it from others.
+    """
+
+    pipe: TarFlowPipeline
+    origin: Origin
+
+
+def models(kind: str = AUTOREGRESSIVE) -> dict[str, str | Path]:
+    """Models of a kind to choose from: the bundled ones by name, then folders by their path below a model folder.
+
+    `models/sjd` is ours, so all that holds a configuration counts as autoregressive if nothing is known of it; from
+    `models/diffusers` only known families do. A folder that is called as a bundled model is listed as `./name`.
+    """
+    found: dict[str, str | Path] = {LABELS.get(name, name): name for name in bundled(kind)}
+    for place in (OWN_FOLDER, SHARED_FOLDER):
+        for base in map(Path, folder_paths.get_folder_paths(place)):
             for folder in _folders_with_configuration(base):
-                if kind == OWN_FOLDER or _is_known(folder):
+                unknown = AUTOREGRESSIVE if place == OWN_FOLDER else None
+                if _kind_of(folder, unknown) == kind:
                     name = folder.relative_to(base).as_posix()
                     found.setdefault(f"./{name}" if name in BUNDLED else name, folder)
     return found
 
 
-def find_model(name: str) -> str | Path:
+def bundled(kind: str) -> list[str]:
+    """Names of the bundled models of a kind."""
+    return [name for name, model in BUNDLED.items() if family_of_pipeline(model.pipeline).kind == kind]
+
+
+def find_model(name: str, kind: str = AUTOREGRESSIVE) -> str | Path:
     """A model that `models` lists, as the library takes it: the name of a bundled one, or a folder.
 
     Raises:
         ValueError: there is none.
     """
-    known = models()
+    known = models(kind)
     bare = name.removeprefix("./")
     listed = LABELS.get(name, name) if bare in BUNDLED else bare
     if listed not in known:
-        searched = [path for kind in (OWN_FOLDER, SHARED_FOLDER) for path in folder_paths.get_folder_paths(kind)]
+        searched = [path for place in (OWN_FOLDER, SHARED_FOLDER) for path in folder_paths.get_folder_paths(place)]
         raise ValueError(
-            f"There is no model {name!r}. It is not a bundled one ({', '.join(BUNDLED)}). Searched "
-            f"{', '.join(searched)} for folders with a {' or '.join(CONFIGURATIONS)}. Put the model's folder into "
-            "models/sjd, for instance with "
-            "`hf download deepseek-ai/Janus-Pro-1B --local-dir models/sjd/Janus-Pro-1B`, and press R."
+            f"There is no model {name!r}. It is not a bundled one ({', '.join(bundled(kind))}). Searched "
+            f"{', '.join(searched)} for folders with a {SOUGHT[kind]}. Put the model's folder into models/sjd"
+            f"{HOW[kind]}, and press R."
         )
     return known[listed]
 
@@ -133,14 +171,58 @@ def load_model(source: str | Path, dtype: str) -> Model:
     pipe.set_progress_bar_config(disable=True)
     patcher = ModelPatcher(SJDWeights(pipe), load_device=device, offload_device=management.unet_offload_device())
     vectors = pipe.codebook_vectors()
-    codebook = Codebook(
-        f"{type(pipe).__name__} {vectors.shape[0]} x {vectors.shape[1]}", vectors[:CODEBOOK_SAMPLE].float().cpu()
+    codebook = Origin(
+        f"{type(pipe).__name__} {vectors.shape[0]} x {vectors.shape[1]}", vectors[:ORIGIN_SAMPLE].float().cpu()
     )
     model = Model(pipe, patcher, inspect_model(source, torch_dtype).prompt_token_bytes, codebook)
     # One empty picture, so that the first preview is known not to slow its run.
     layout = pipe.image_layout(None, None)
     render_picture(model, torch.zeros(1, layout.rows * layout.columns, dtype=torch.int64), layout)
     return model
+
+
+@torch.no_grad()
+def finish_patches(flow: Flow, patches: Patches, denoise: float | None) -> torch.Tensor:
+    """Patches `[B, T, D]` -> `[B, H, W, 3]` float32 in 0..1, on ComfyUI's device for results."""
+    strength = flow.pipe.sampling_defaults()["denoise_strength"] if denoise is None else denoise
+    # Taking the noise off keeps the states of every block for the way back.
+    states = patches.values.shape[1] * flow.pipe.transformer.config.hidden_size * 4
+    with flow.ready(32 * len(flow.pipe.transformer.blocks) * len(patches.values) * states) as pipe:
+        device = flow.patcher.load_device
+        pixels = pipe.decode_latents(patches.values.to(device), torch.tensor(patches.labels).to(device), strength)
+    return (pixels.float() / 2 + 0.5).movedim(1, -1).to(management.intermediate_device())
+
+
+def refusal(model: str | None, dtype: str | None, kind: str) -> str | None:
+    """What is wrong with the inputs of a loader; linked inputs arrive as None."""
+    # The oldest supported ComfyUI does not check the choices of a list.
+    if dtype is not None and dtype not in ("auto", *DTYPES):
+        return f"dtype must be auto, {', '.join(DTYPES)}; got {dtype!r}."
+    try:
+        if model is not None:
+            find_model(model, kind)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def fingerprint(model: str, dtype: str, kind: str) -> str:
+    """What a loader loads: a folder whose files were replaced is another model."""
+    files = model_files(find_model(model, kind))
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return f"{model} {dtype} {states}"
+
+
+def load_flow(source: str | Path, dtype: str) -> Flow:
+    """Load a flow and hand its memory to ComfyUI; `source` is as `find_model` returns it."""
+    device = management.get_torch_device()
+    # What is rounded to half precision does not settle: solvers would go on for as long as sequential sampling takes.
+    torch_dtype = torch.float32 if dtype == "auto" else DTYPES[dtype]
+    pipe = TarFlowPipeline.from_pretrained(source, dtype=torch_dtype)
+    pipe.set_progress_bar_config(disable=True)
+    patcher = ModelPatcher(SJDWeights(pipe), load_device=device, offload_device=management.unet_offload_device())
+    sample = pipe.transformer.blocks[0].pos_embed.detach()[:ORIGIN_SAMPLE].float().cpu()
+    return Flow(pipe, patcher, Origin(f"flow of {pipe.transformer.num_parameters()} numbers", sample))
 
 
 @torch.no_grad()
@@ -210,9 +292,9 @@ def _has_configuration(folder: Path) -> bool:
     return any((folder / name).is_file() for name in CONFIGURATIONS)
 
 
-def _is_known(folder: Path) -> bool:
+def _kind_of(folder: Path, unknown: str | None) -> str | None:
+    """What kind of family a folder holds a model of; `unknown` where no family knows it."""
     try:
-        find_family(folder)
+        return family_of_pipeline(find_family(folder).__name__).kind
     except (OSError, ValueError):
-        return False
-    return True
+        return unknown

@@ -3,8 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from sjd_pipelines import DecodingScheduler, ImageTokenLayout
-from sjd_pipelines.schedulers.registry import registered_name
+from sjd_pipelines import SCHEDULERS, DecodingScheduler, ImageTokenLayout
 
 from .preview import Watch
 from .runtime import Model, check_interrupt, pixel_size, show_text
@@ -210,7 +209,7 @@ class SJDSampler(io.ComfyNode):
         settings = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
         report = Report(
             output.statistics,
-            registered_name(type(scheduler)),
+            SCHEDULERS.name_of(type(scheduler)),
             settings,
             seeds,
             layout.num_tokens,

@@ -6,12 +6,22 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from sjd_pipelines import SCHEDULERS, DecodingScheduler, DecodingStatistics, ImageTokenLayout
+from sjd_pipelines import (
+    FLOW_SOLVERS,
+    SCHEDULERS,
+    DecodingScheduler,
+    DecodingStatistics,
+    FlowSolver,
+    ImageTokenLayout,
+)
 
 ModelType = io.Custom("SJD_MODEL")
 DecoderType = io.Custom("SJD_DECODER")
 TokensType = io.Custom("SJD_TOKENS")
 ReportType = io.Custom("SJD_REPORT")
+FlowType = io.Custom("SJD_FLOW")
+SolverType = io.Custom("SJD_SOLVER")
+PatchesType = io.Custom("SJD_PATCHES")
 
 
 @dataclass(frozen=True)
@@ -27,13 +37,18 @@ class Decoder:
 
 
 @dataclass(frozen=True)
-class Codebook:
-    """What token ids mean: ids of one codebook are noise to another."""
+class Origin:
+    """Which weights tokens or patches are of: to others they are noise.
+
+    Attributes:
+        name: class and sizes.
+        sample: float32, some of the weights; of a codebook `[K, E]`, its first vectors.
+    """
 
     name: str
-    sample: torch.Tensor  # [K, E] float32: its first vectors
+    sample: torch.Tensor
 
-    def same_as(self, other: "Codebook") -> bool:
+    def same_as(self, other: "Origin") -> bool:
         # The same weights differ in the last digits between number formats.
         return self.name == other.name and torch.allclose(self.sample, other.sample, rtol=0.02, atol=0.02)
 
@@ -54,7 +69,7 @@ class Tokens:
     layout: ImageTokenLayout
     height: int
     width: int
-    codebook: Codebook
+    codebook: Origin
 
 
 @dataclass(frozen=True)
@@ -93,3 +108,35 @@ class Report:
     def seconds(self) -> float:
         """Of the whole batch, from prompt to tokens."""
         return self.statistics.seconds["encode"] + self.statistics.seconds["decode"]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A flow's solver by name and settings; every run makes its own object of it.
+
+    Attributes:
+        name: as registered.
+        settings: of its constructor.
+    """
+
+    name: str
+    settings: dict[str, Any]
+
+    def make(self) -> FlowSolver:
+        """Raises `ValueError` for a setting the solver does not take."""
+        return FLOW_SOLVERS[self.name](**self.settings)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A batch of pictures as a flow drew them, the noise of its training still on them.
+
+    Attributes:
+        values: `[B, T, D]` float32, on the CPU.
+        labels: class of each picture, -1 for none.
+        origin: the flow that drew them.
+    """
+
+    values: torch.Tensor
+    labels: list[int]
+    origin: Origin

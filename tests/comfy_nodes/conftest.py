@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.benchmark.toy_flow import toy_flow_pipeline
 
 from .comfyui import ComfyUI
 
@@ -32,6 +33,7 @@ def server(tmp_path_factory):
     """A stand-in for ComfyUI, with a toy model in models/sjd and in models/diffusers, and what is none."""
     models = tmp_path_factory.mktemp("comfyui") / "models"
     toy_pipeline(8, 64).save_pretrained(models / "sjd" / "toy")
+    toy_flow_pipeline().save_pretrained(models / "sjd" / "toy-flow")
     toy_pipeline(4, 64, seed=1).save_pretrained(models / "diffusers" / "someone" / "small")
     for name, config in (("stable-diffusion", '{"_class_name": "StableDiffusionPipeline"}'), ("empty", None)):
         folder = models / "diffusers" / name
@@ -104,6 +106,12 @@ def decoder(nodes, run):
 def bundled(nodes):
     """The bundled model, as its loader node hands it on."""
     return nodes["SJDModelLoader"].execute("bundled emoji model (128 x 128)", "fp32").args[0]
+
+
+@pytest.fixture(scope="package")
+def toy_flow(nodes):
+    """A random flow, as its loader node hands it on."""
+    return nodes["SJDFlowLoader"].execute("toy-flow", "fp32").args[0]
 
 
 @pytest.fixture(scope="package")

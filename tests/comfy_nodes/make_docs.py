@@ -1,4 +1,4 @@
-"""Writes what follows from declarations: the pages of the nodes in comfy_nodes/web/docs, and README's schedulers.
+"""Writes what follows from declarations: the pages of the nodes in comfy_nodes/web/docs, and README's tables.
 
 `python tests/comfy_nodes/make_docs.py`; it needs no ComfyUI. What a page says below the table of outputs is written by
 hand, and kept.
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sjd_pipelines import SCHEDULERS
+from sjd_pipelines import FLOW_SOLVERS, SCHEDULERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "comfy_nodes" / "web" / "docs"
@@ -23,7 +23,7 @@ def documents(nodes: Mapping[str, Any]) -> dict[Path, str]:
     """File -> what it should say, of node classes by id."""
     pages = {PAGES / f"{node_id}.md": node for node_id, node in nodes.items()}
     return {path: page(node, _by_hand(path)) for path, node in pages.items()} | {
-        README: with_table(README.read_text(encoding="utf-8"))
+        README: with_tables(README.read_text(encoding="utf-8"))
     }
 
 
@@ -31,8 +31,9 @@ def page(node: Any, by_hand: str = "") -> str:
     """The page of a node: what it is, when to take it, its inputs and outputs, and what was written by hand."""
     schema = node.define_schema()
     parts = [f"# {schema.display_name}", schema.description]
-    if hasattr(node, "scheduler"):
-        parts.append(SCHEDULERS[node.scheduler].card.advice)
+    for attribute, registry in (("scheduler", SCHEDULERS), ("solver", FLOW_SOLVERS)):
+        if hasattr(node, attribute):
+            parts.append(registry[getattr(node, attribute)].card.advice)
     if schema.inputs:
         rows = [(one.id, _start(one), one.tooltip) for one in schema.inputs]
         parts += ["## Inputs", table(("input", "starts as", "what it does"), rows)]
@@ -41,15 +42,19 @@ def page(node: Any, by_hand: str = "") -> str:
     return "\n\n".join([*parts, *([by_hand] if by_hand else [])]) + "\n"
 
 
-def with_table(readme: str) -> str:
-    """README with its table of schedulers made anew."""
-    rows = [
-        (f"`{name}`", f"`{cls.__name__}`", cls.claim(), f"{cls.card.summary.split('. ')[0].rstrip('.')}.", cls.paper)
-        for name, cls in SCHEDULERS.items()
-    ]
-    made = table(("name", "class", "label", "what it does", "source"), rows)
-    readme, count = re.subn(r"^\| name \| class \|.*\n(?:\|.*\n)*", lambda _: made + "\n", readme, flags=re.MULTILINE)
-    assert count == 1, "README has no table of schedulers"
+def with_tables(readme: str) -> str:
+    """README with its tables of schedulers and solvers made anew."""
+    claims = {"name": [(name, cls, cls.claim()) for name, cls in SCHEDULERS.items()]}
+    claims["solver"] = [(name, cls, cls.claim) for name, cls in FLOW_SOLVERS.items()]
+    for title, entries in claims.items():
+        rows = [
+            (f"`{name}`", f"`{cls.__name__}`", claim, f"{cls.card.summary.split('. ')[0].rstrip('.')}.", cls.paper)
+            for name, cls, claim in entries
+        ]
+        made = table((title, "class", "label", "what it does", "source"), rows) + "\n"
+        pattern = rf"^\| {title} \| class \|.*\n(?:\|.*\n)*"
+        readme, count = re.subn(pattern, lambda _, made=made: made, readme, flags=re.MULTILINE)
+        assert count == 1, f"README has no table that begins with {title} and class"
     return readme
 
 

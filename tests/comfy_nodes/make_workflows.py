@@ -115,6 +115,20 @@ GRID = {
     "image": Node("PreviewImage", 4, {}, {"images": ("grid", 0)}, height=520),
 }
 
+FLOW = {
+    "flow": Node("SJDFlowLoader", 0),
+    "solver": Node("SJDSolverFrontier", 0),
+    "sampler": Node(
+        "SJDFlowSampler",
+        1,
+        {"class_name": "penguin", "seed": SEED, "batch_size": 4},
+        {"flow": ("flow", 0), "solver": ("solver", 0)},
+    ),
+    "decode": Node("SJDFlowDecode", 2, {}, {"flow": ("flow", 0), "patches": ("sampler", 0)}),
+    "words": Node("PreviewAny", 2, {}, {"source": ("sampler", 1)}, height=140),
+    "save": Node("SaveImage", 3, {"filename_prefix": "sjd"}, {"images": ("decode", 0)}, height=IMAGE_HEIGHT),
+}
+
 WORKFLOWS = {
     "text_to_image": (
         TEXT_TO_IMAGE,
@@ -137,6 +151,12 @@ WORKFLOWS = {
         GRID,
         "**Decoders side by side.** One row each, from the top: Sequential, Coupled Speculative Jacobi (lossless), "
         "LANTERN and ZipAR (both approximate). Every column has its own seed.",
+    ),
+    "class_to_image_with_a_flow": (
+        FLOW,
+        "**A flow.** Write the name of a class and queue. Frontier solves the flow in a tenth of the passes that one "
+        "patch after the other takes; raise its tolerance for fewer still. SJD Calibrate Solver, in the place of the "
+        "solver, finds what is cheapest on your device.",
     ),
 }
 

@@ -38,6 +38,18 @@ FROZEN = {
     "SJDDecoderPAC": (["window", "branches", "depth", "initialise"], ["DECODER"]),
     "SJDDecoderCorrectedJacobi": (["window", "reach", "corrections", "branches", "depth", "initialise"], ["DECODER"]),
     "SJDDecoderRevisedJacobi": (["window", "reach", "revisions", "initialise"], ["DECODER"]),
+    "SJDFlowLoader": (["model", "dtype"], ["FLOW"]),
+    "SJDFlowCalibrate": (["flow", "mode", "objective", "batch_size", "guidance"], ["SOLVER", "STRING"]),
+    "SJDFlowSampler": (
+        ["flow", "class_name", "seed", "batch_size", "guidance", "solver"],
+        ["PATCHES", "STRING", "STEPS"],
+    ),
+    "SJDFlowDecode": (["flow", "patches", "denoise"], ["IMAGE"]),
+    "SJDSolverSequential": ([], ["SOLVER"]),
+    "SJDSolverJacobi": (["tolerance", "max_iterations", "start"], ["SOLVER"]),
+    "SJDSolverGaussSeidelJacobi": (["strategy", "starts", "tolerance"], ["SOLVER"]),
+    "SJDSolverFrontier": (["tolerance", "window", "start"], ["SOLVER"]),
+    "SJDSolverPlanned": (["plan"], ["SOLVER"]),
 }
 
 

@@ -20,7 +20,8 @@ def read(path):
 
 
 def test_there_is_one_for_each_use():
-    names = ["acceptance_map", "compare_with_sequential", "decoder_grid", "text_to_image"]
+    names = ["acceptance_map", "class_to_image_with_a_flow", "compare_with_sequential", "decoder_grid"]
+    names += ["text_to_image"]
     assert [path.stem for path in WORKFLOWS] == names
 
 

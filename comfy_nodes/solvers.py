@@ -1,0 +1,51 @@
+"""One node per solver of flows, each with that solver's settings alone; made from what solvers declare."""
+
+from typing import Any, ClassVar
+
+from comfy_api.latest import io
+
+from sjd_pipelines import FLOW_SOLVERS, FlowSolver
+
+from .labels import flow_promise
+from .settings import inputs_of, values_of
+from .types import Solver, SolverType
+
+
+class SolverNode(io.ComfyNode):
+    """Base of the solver nodes."""
+
+    solver: ClassVar[str]
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        solver = FLOW_SOLVERS[cls.solver]
+        words = flow_promise(solver)
+        return io.Schema(
+            node_id=node_id(solver),
+            display_name=f"SJD Solver: {solver.card.title}",
+            category="SJD/solvers",
+            description=f"{solver.card.summary} {words} ({solver.paper})",
+            inputs=inputs_of(solver),
+            outputs=[
+                SolverType.Output(
+                    "SOLVER", display_name="solver", tooltip=f"For the solver input of SJD Flow Sampler. {words}"
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, **settings: Any) -> io.NodeOutput:
+        solver = Solver(cls.solver, values_of(FLOW_SOLVERS[cls.solver], settings))
+        solver.make()  # a bad value is told here, on the node that has it
+        return io.NodeOutput(solver)
+
+
+def node_id(solver: type[FlowSolver]) -> str:
+    """`SJDSolver` and the name of the class without what all have in common."""
+    return f"SJDSolver{solver.__name__.removesuffix('FlowSolver')}"
+
+
+SOLVER_NODES: list[type[io.ComfyNode]] = [
+    type(node_id(solver), (SolverNode,), {"solver": name, "__module__": __name__, "__doc__": solver.card.summary})
+    for name, solver in FLOW_SOLVERS.items()
+]
