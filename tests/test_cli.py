@@ -248,7 +248,9 @@ BAD_INPUT = {
     ("benchmark", "--schedulers", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
     ("benchmark", "--windows", "4", "0"): "argument --windows: must be an integer from 1 to 65536 or 'auto', got 0",
     ("benchmark", "--json", "missing/a.json"): "--json: the folder missing does not exist.",
-    ("verify", "--schedulers", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
+    ("verify", "--schedulers", "magic"): (
+        f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}; of flows {', '.join(FLOW_SOLVERS)}."
+    ),
     ("verify", "--windows", "4096"): "scheduler eagle: window must be an integer from 1 to 1024, got 4096.",
     ("step-cost", "--window", str(10**30)): (
         "argument --window: must be an integer from 1 to 65536, got an integer of 31 digits"
@@ -291,8 +293,8 @@ def test_a_model_that_is_not_there(sjd, model):
     status, _, err = sjd("generate", "car", "--model", "nowhere")
     assert (status, err) == (
         2,
-        "sjd: error: cannot load the model: nowhere is neither a bundled model (emoji-janus) nor a folder; a hub id "
-        "has the form owner/name.\n",
+        "sjd: error: cannot load the model: nowhere is neither a bundled model (emoji-janus, emoji-flow) nor a folder; "
+        "a hub id has the form owner/name.\n",
     )  # fmt: skip
     status, _, err = sjd("generate", "car", "--model", model, "--window", 4)
     assert (status, err) == (2, "sjd: error: scheduler autoregressive has no setting 'window'; it has none.\n")

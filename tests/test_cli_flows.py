@@ -77,7 +77,7 @@ BAD_INPUT = {
     ("cat", "--top-p", "1"): "--top-p does not apply to a flow, which draws no tokens.",
     ("cat", "--negative-prompt", ""): "--negative-prompt does not apply to a flow, which draws no tokens.",
     ("cat", "--gif", "a.gif"): "--gif does not apply to a flow, which draws no tokens.",
-    ("cat", "--guidance-scale", "-1"): "guidance_scale must be a number of at least 0, got -1.0.",
+    ("cat", "--guidance-scale", "-1"): "guidance_scale must be a number from 0 to 1000, got -1.0.",
     ("cat", "--scheduler", "sjd"): f"sjd decodes tokens, and this takes one of {SOLVERS}.",
     ("cat", "--scheduler", "magic"): f"unknown solver 'magic'; known are {SOLVERS}.",
     ("cat", "--scheduler", "frontier", "--set", "speed=1"): (
