@@ -293,8 +293,8 @@ def test_a_model_that_is_not_there(sjd, model):
     status, _, err = sjd("generate", "car", "--model", "nowhere")
     assert (status, err) == (
         2,
-        "sjd: error: cannot load the model: nowhere is neither a bundled model (emoji-janus, emoji-flow) nor a folder; "
-        "a hub id has the form owner/name.\n",
+        "sjd: error: cannot load the model: nowhere is neither a bundled model (emoji-janus, emoji-flow) nor a "
+        "folder; a hub id has the form owner/name.\n",
     )  # fmt: skip
     status, _, err = sjd("generate", "car", "--model", model, "--window", 4)
     assert (status, err) == (2, "sjd: error: scheduler autoregressive has no setting 'window'; it has none.\n")
