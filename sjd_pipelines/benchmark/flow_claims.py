@@ -38,6 +38,8 @@ def _of_cell(cell: dict[str, Any]) -> Iterator[Claim]:
     name = f"batch {cell['batch_size']}, guidance {cell['guidance_scale']:g}"
     rows = {row["chosen"]: row for row in cell["results"] if row["chosen"]}
     sequential = cell["results"][0]
+    yield _rounded(name, rows["exact, passes"], cell["rounding"])
+    yield _wide(name, cell["wide"])
     for mode, least in FEWER.items():
         row, bound = rows[f"{mode}, passes"], STRATEGY_BOUNDS[mode]
         fewer = sequential["passes"] / row["passes"]
@@ -66,6 +68,26 @@ def _of_cell(cell: dict[str, Any]) -> Iterator[Claim]:
     if sequential["object"] is not None:
         planned = [row for chosen, row in rows.items() if chosen in cell["calibrations"]]
         yield _judged(name, sequential["object"], planned, cell["pictures"])
+
+
+def _rounded(name: str, row: dict[str, Any], rounding: float) -> Claim:
+    return Claim(
+        name,
+        "exact plan: error up to twice what sequential sampling itself moves by in another batch",
+        f"error {row['error']:.1e}, sequential moves by {rounding:.1e}",
+        row["error"] <= 2 * rounding,
+    )
+
+
+def _wide(name: str, wide: dict[str, float]) -> Claim:
+    least, bound = FEWER["exact"], STRATEGY_BOUNDS["exact"]
+    fewer = wide["sequential_passes"] / wide["passes"]
+    return Claim(
+        name,
+        f"frontier in float64: at least {least:g} times fewer passes than sequential, error up to {bound:g}",
+        f"{fewer:.1f} times fewer ({wide['passes']:.1f}), error {wide['error']:.1e}",
+        fewer >= least and wide["error"] <= bound,
+    )
 
 
 def _judged(name: str, sequential: float, planned: list[dict[str, Any]], count: int) -> Claim:

@@ -7,6 +7,7 @@ that rotates; a speed-up is the median of ratios of runs of the same batch in th
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
@@ -28,7 +29,7 @@ from ..flows import (
     SequentialFlowSolver,
     invert,
 )
-from ..flows.calibration import Calibrator
+from ..flows.calibration import Calibrator, worst_error
 from ..flows.clock import seconds_of
 from ..flows.planned import entry_of, solver_of_entry
 from ..pipelines import TarFlowPipeline
@@ -38,6 +39,8 @@ from .machine import pipeline_facts
 from .speed import Spread
 
 FIRST_SEED = 10_000  # of measured pictures; calibration takes its own from 0 on
+OTHER_BATCH = 4  # pictures at once, to see how far sequential sampling of one moves
+WIDE = 16  # pictures in float64
 REFERENCES = 8  # pictures that plans are calibrated on, and strategies searched with
 
 
@@ -199,12 +202,16 @@ class FlowCell:
                     runs[index].append(self.journal.measure(key, self.run, contenders[index].solver, batch))
                     done += 1
                     self.progress(self.name, done, total)
+        rounding = self.journal.measure(f"{self.name} rounding", self.rounding)
+        wide = self.journal.measure(f"{self.name} float64", self.wide)
         results = [self.result(one, row, runs[0]) for one, row in zip(contenders, runs)]
         return {
             "batch_size": self.batch_size,
             "guidance_scale": self.guidance.scale,
             "pictures": max(self.config.pictures, self.batch_size),
             "calibrations": calibrations,
+            "rounding": rounding,
+            "wide": wide,
             "results": [asdict(result) for result in results],
         }
 
@@ -253,6 +260,38 @@ class FlowCell:
         return found
 
     @torch.no_grad()
+    def rounding(self) -> float:
+        """How far sequential sampling itself moves, at most, when the same pictures are drawn in other batches."""
+        worst = 0.0
+        for batch in range(-(-self.config.pictures // self.batch_size)):
+            sample = self.reference(batch).sample
+            for row, index in enumerate(self.of_batch(batch)):
+                count = OTHER_BATCH if self.batch_size == 1 else 1
+                target = self.pipe.target([self.label(index)] * count, self.guidance)
+                latents = self.pipe.prepare_latents([self.config.seed + FIRST_SEED + index] * count)
+                other = invert(target, SequentialFlowSolver(), latents).sample[:1]
+                worst = max(worst, worst_error(other, sample[row : row + 1]))
+        return worst
+
+    @torch.no_grad()
+    def wide(self) -> dict[str, float]:
+        """Passes and worst error of the exact frontier solver in float64, where rounding hides nothing."""
+        pipe = TarFlowPipeline(deepcopy(self.pipe.transformer), FrontierFlowSolver())
+        torch.nn.Module.to(pipe.transformer, torch.float64)
+        passes, errors = [], []
+        for batch in range(-(-min(self.config.pictures, WIDE) // self.batch_size)):
+            pictures = self.of_batch(batch)
+            latents = pipe.prepare_latents([self.config.seed + FIRST_SEED + index for index in pictures])
+            runs = [
+                invert(pipe.target([self.label(index) for index in pictures], self.guidance), solver, latents)
+                for solver in (SequentialFlowSolver(), FrontierFlowSolver())
+            ]
+            errors.append(worst_error(runs[1].sample, runs[0].sample))
+            passes.append([sum(block.passes for block in run.blocks) for run in runs])
+        sequential, frontier = (mean(column) for column in zip(*passes))
+        return {"sequential_passes": sequential, "passes": frontier, "error": max(errors)}
+
+    @torch.no_grad()
     def run(self, solver: FlowSolver, batch: int) -> dict[str, Any]:
         """One timed batch as JSON."""
         pictures = self.of_batch(batch)
@@ -298,8 +337,12 @@ class FlowCell:
 
     def target(self, pictures: range) -> FlowTarget:
         """The flow for these pictures, whose classes come in turn."""
+        return self.pipe.target([self.label(index) for index in pictures], self.guidance)
+
+    def label(self, index: int) -> int:
+        """Class of a picture."""
         classes = self.pipe.transformer.config.num_classes
-        return self.pipe.target([index % classes if classes else -1 for index in pictures], self.guidance)
+        return index % classes if classes else -1
 
     def result(
         self, contender: FlowContender, runs: list[dict[str, Any]], sequential: list[dict[str, Any]]
