@@ -20,7 +20,7 @@ FRAME_MILLISECONDS = 80
 LAST_FRAME_MILLISECONDS = 2000
 JPEG_QUALITY = 92
 GAP = 4  # pixels between the pictures of a contact sheet
-FONT, LETTER, LINE = 10, 6, 13  # of their captions, in pixels: size, mean width of a letter, distance of two lines
+FONT, LETTER, LINE = 10, 6, 15  # of their captions, in pixels: size, mean width of a letter, distance of two lines
 # Black, violet, red, orange, light yellow: rises evenly in brightness, so it reads without colour as well.
 RAMP = ((0, 0, 5), (87, 15, 110), (186, 54, 84), (250, 140, 10), (252, 255, 163))
 
