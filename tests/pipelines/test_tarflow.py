@@ -245,6 +245,9 @@ def test_other_folders_are_refused(toy, flow_pipe, tmp_path):
             TarFlowPipeline.from_pretrained(source)
     with pytest.raises(ValueError, match="not a SJDAutoRegressivePipeline; load it with TarFlowPipeline"):
         SJDAutoRegressivePipeline.from_pretrained(tmp_path / "flow")
+    message = "^emoji-flow holds a TarFlowPipeline, not a SJDAutoRegressivePipeline; load it with TarFlowPipeline.$"
+    with pytest.raises(ValueError, match=message):
+        SJDAutoRegressivePipeline.from_pretrained("emoji-flow")
 
 
 def toy_folder(toy, folder):
