@@ -1,0 +1,124 @@
+"""Options of loading, read in one place: the same ones, with the same errors, for every layout of a model."""
+
+import inspect
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.quantizers import PipelineQuantizationConfig
+from safetensors import safe_open
+
+from ..ranges import shown
+
+HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+# What every family's loader is told, beside its own options.
+COMMON = ("scheduler", "dtype", "device_map", "quantization_config", "max_memory", "variant")
+AUTO = "auto"
+_SHORT_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
+_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # in a safetensors file
+
+
+def take_hub_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of a download out of `options`."""
+    return {name: options.pop(name) for name in HUB if name in options}
+
+
+def read_options(options: Mapping[str, Any], family: type) -> dict[str, Any]:
+    """The options of a load, each in one spelling.
+
+    Args:
+        options: as the caller gave them, without those of a download.
+        family: the pipeline class of the model.
+
+    Returns:
+        `dtype` as a torch dtype or `auto`, and the others that are given.
+
+    Raises:
+        ValueError: there is no such option, two of them contradict each other, or one has no such value.
+    """
+    options = dict(options)
+    if not options.pop("use_safetensors", True):
+        raise ValueError("use_safetensors must be True: weights are read from safetensors alone.")
+    spelled = [options.pop(name, None) for name in ("dtype", "torch_dtype")]
+    dtypes = {read_dtype(value) for value in spelled if value is not None}
+    if len(dtypes) > 1:
+        raise ValueError("dtype and torch_dtype differ; pass one of them.")
+    known = {*COMMON, *loader_options(family)}
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{family.__name__} has no option {shown(name)}{_hint(name, known)}.")
+    return options | ({"dtype": dtypes.pop()} if dtypes else {})
+
+
+def loader_options(family: type) -> set[str]:
+    """What the constructor and the loaders of a family can be told."""
+    names = ("__init__", "load_transformers_parts", "load_published_files")
+    loaders = [inspect.signature(getattr(family, name)) for name in names if hasattr(family, name)]
+    parameters = [parameter for loader in loaders for parameter in loader.parameters.values()]
+    named = {parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
+    return named - {"self", "folder", "file"}
+
+
+def read_dtype(value: Any) -> torch.dtype | str:
+    """A floating-point torch dtype, or `auto`; its name will do: `bfloat16`, `torch.bfloat16`, `bf16`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value == AUTO:
+        return AUTO
+    dtype = value
+    if isinstance(value, str):
+        name = value.removeprefix("torch.")
+        dtype = getattr(torch, _SHORT_NAMES.get(name, name), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point or dtype.itemsize < 2:
+        raise ValueError(
+            "dtype must be a torch dtype such as torch.bfloat16, its name, or 'auto' for that of the file; "
+            f"got {shown(value)}."
+        )
+    return dtype
+
+
+def stored_dtype(files: Iterable[Path]) -> torch.dtype:
+    """What most numbers in some safetensors files are stored as; float32 where they hold none."""
+    counts: Counter[str] = Counter()
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                part = tensors.get_slice(name)
+                if part.get_dtype() in _STORED:
+                    counts[_STORED[part.get_dtype()]] += torch.Size(part.get_shape()).numel()
+    return getattr(torch, counts.most_common(1)[0][0]) if counts else torch.float32
+
+
+def for_diffusers(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as diffusers' loader wants them: its own words for a device map and for quantization."""
+    options = dict(options)
+    if options.get("device_map") == AUTO:
+        options["device_map"] = "balanced"
+    config = options.get("quantization_config")
+    if config is not None and not isinstance(config, PipelineQuantizationConfig):
+        options["quantization_config"] = PipelineQuantizationConfig(quant_mapping={"model": config})
+    return options
+
+
+def for_transformers(options: dict[str, Any]) -> dict[str, Any]:
+    """The same for transformers' loader, which loads one component, `model`."""
+    options = dict(options)
+    if options.get("device_map") == "balanced":
+        options["device_map"] = AUTO
+    config = options.get("quantization_config")
+    if isinstance(config, PipelineQuantizationConfig):
+        mapping = config.quant_mapping or {}
+        if "model" not in mapping:
+            raise ValueError("quantization_config must have a quant_mapping with an entry for 'model'.")
+        options["quantization_config"] = mapping["model"]
+    return options
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, sorted(known), 1)
+    return f"; did you mean {near[0]}" if near else f"; it has {', '.join(sorted(known))}"
