@@ -27,6 +27,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--reverse", action="store_true", help=f"from such a folder to the authors' files: {published}"
     )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="number format of the weights; default: the file's"
+    )
     for family in FAMILIES:
         for option in family.options:
             parser.add_argument(
@@ -40,9 +43,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
+    given = (*OPTIONS, "dtype")
+    options = {name: getattr(arguments, name) for name in given if getattr(arguments, name) is not None}
     if arguments.reverse and options:
-        raise CommandError("--reverse takes no other option.")
+        raise CommandError("--reverse takes no other option: it writes the weights as they are.")
 
     from ..pipelines.convert import convert_model, export_published
 

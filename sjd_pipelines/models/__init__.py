@@ -4,6 +4,7 @@ from .llamagen import LLAMAGEN_SIZES, LlamaGenTransformer
 from .published import (
     image_size_of,
     llamagen_from_published,
+    published_dtype,
     published_llamagen_weights,
     published_names,
     read_published_file,
@@ -21,6 +22,7 @@ __all__ = [
     "image_size_of",
     "llamagen_from_published",
     "published_llamagen_weights",
+    "published_dtype",
     "published_names",
     "published_vq_weights",
     "read_published_file",

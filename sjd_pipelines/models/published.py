@@ -1,15 +1,14 @@
 """Published files: reading and writing them safely, and LlamaGen's transformer weights in both directions."""
 
 import argparse
-import os
-import pickle
 import re
-import tempfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import torch
 
+from ..disk import replacing
 from .llamagen import LLAMAGEN_SIZES, LlamaGenTransformer
 from .vq import Weights
 
@@ -55,17 +54,20 @@ def published_names(file: Path) -> set[str]:
     return set(_read(file, mmap=zipfile.is_zipfile(file)))
 
 
+def published_dtype(file: Path) -> torch.dtype:
+    """What most numbers in such a file are stored as; raises and reads as `published_names`."""
+    counts: Counter[torch.dtype] = Counter()
+    for weight in _read(file, mmap=zipfile.is_zipfile(file)).values():
+        if weight.is_floating_point():
+            counts[weight.dtype] += weight.numel()
+    return counts.most_common(1)[0][0] if counts else torch.float32
+
+
 def write_published_file(weights: Weights, file: Path, wrapper: str | None = "model") -> None:
     """Write `{wrapper: weights}`, or the weights as they are, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            torch.save(weights if wrapper is None else {wrapper: weights}, stream)
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(file) as temporary:
+        torch.save(weights if wrapper is None else {wrapper: weights}, temporary)
 
 
 def image_size_of(file: Path) -> int:
@@ -129,8 +131,13 @@ def _read(file: Path, mmap: bool = False) -> Weights:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise OSError(f"{file} cannot be read as a checkpoint of plain tensors: {error}") from error
+    except FileNotFoundError:
+        raise
+    except MemoryError as error:  # a damaged length
+        raise OSError(f"{file} cannot be read as a checkpoint: it asks for too much memory.") from error
+    except Exception as error:  # what a damaged pickle raises is anything: KeyError, IndexError, AssertionError, ...
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:300]
+        raise OSError(f"{file} cannot be read as a checkpoint of plain tensors: {reason}") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

@@ -63,6 +63,7 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
         vq_model: VQModel | str | Path | None = None,
         recipe: str | None = None,
         resolution: int | None = None,
+        hub_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """What the constructor takes of a folder as transformers writes it.
@@ -74,13 +75,14 @@ class SJDChameleonPipeline(SJDAutoRegressivePipeline):
                 None looks in `folder`.
             recipe: `anole` or `lumina-mgpt`; None reads it from config.json.
             resolution: as in the class; None reads it from the name of the model.
+            hub_options: for the download of a decoder.
             **kwargs: for the model's `from_pretrained`.
 
         Raises:
             ValueError: the folder does not say which recipe or resolution it is for, or has no VQGAN decoder.
         """
         recipe, resolution = recipe_of_folder(folder, recipe, resolution)
-        vq_model = load_vq_model(folder, vq_model)
+        vq_model = load_vq_model(folder, vq_model, hub_options)
         model = load_language_model(folder, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         vq_model = vq_model.to(model.device)

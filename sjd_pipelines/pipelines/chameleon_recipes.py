@@ -1,6 +1,5 @@
 """What sets Chameleon's drawing descendants apart: prompt, framing of the picture, sizes and sampling."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..decoding import ImageTokenLayout
+from ..disk import read_object
 
 IMAGE_START, IMAGE_END = "<racm3:break>", "<eoss>"
 ROW_END = "<reserved08799>"
@@ -114,8 +114,8 @@ def recipe_of_folder(folder: Path, recipe: str | None, resolution: int | None) -
         ValueError: the folder does not say.
     """
     if recipe is None:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        architecture = " ".join(config.get("architectures") or [])
+        architectures = read_object(folder / "config.json").get("architectures")
+        architecture = " ".join(map(str, architectures)) if isinstance(architectures, list) else ""
         if "XLLMX" in architecture or _resolution_in_name(folder, "lumina"):
             recipe = "lumina-mgpt"
         elif "anole" in str(folder.resolve()).lower():

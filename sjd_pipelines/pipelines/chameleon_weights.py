@@ -9,6 +9,7 @@ from diffusers import VQModel
 from safetensors import safe_open
 from transformers import ChameleonForConditionalGeneration
 
+from ..disk import expanded
 from ..models import read_published_file, vq_model_from_published
 from .loading import check_complete, load_available_weights, local_file
 
@@ -25,9 +26,7 @@ def load_language_model(folder: Path, **kwargs: Any) -> ChameleonForConditionalG
     Raises:
         ValueError: other weights are missing or of the wrong shape.
     """
-    model, absent = load_available_weights(
-        ChameleonForConditionalGeneration, folder, ignore_mismatched_sizes=True, **kwargs
-    )
+    model, absent = load_available_weights(ChameleonForConditionalGeneration, folder, **kwargs)
     absent = {name for name in absent if not name.startswith(VQ_PREFIX)}
     norms = {name for name in absent if name.endswith(HEAD_NORMS)}
     for name, stored in _stored_weights(folder, norms.__contains__):
@@ -40,8 +39,15 @@ def load_language_model(folder: Path, **kwargs: Any) -> ChameleonForConditionalG
     return model
 
 
-def load_vq_model(folder: Path, source: VQModel | str | Path | None) -> VQModel:
+def load_vq_model(
+    folder: Path, source: VQModel | str | Path | None, hub_options: dict[str, Any] | None = None
+) -> VQModel:
     """The decoder: `source` itself, the file (a path or on the hub) or folder it names, or what lies in `folder`.
+
+    Args:
+        folder: of the language model.
+        source: as above.
+        hub_options: for the download of a file.
 
     Raises:
         OSError: `source` does not exist or cannot be read.
@@ -50,10 +56,10 @@ def load_vq_model(folder: Path, source: VQModel | str | Path | None) -> VQModel:
     if isinstance(source, VQModel):
         return source
     if source is not None:
-        path = Path(source).expanduser()
+        path = expanded(source)
         if path.is_dir():
             return VQModel.from_pretrained(path)
-        return vq_model_from_published(read_published_file(local_file(source, {})))
+        return vq_model_from_published(read_published_file(local_file(source, hub_options or {})))
     stored = _stored_weights(folder, lambda name: name.startswith(VQ_PREFIX))
     weights = {name.removeprefix(VQ_PREFIX): tensor.float() for name, tensor in stored}
     if any(name.startswith("decoder.") for name in weights):
@@ -63,7 +69,7 @@ def load_vq_model(folder: Path, source: VQModel | str | Path | None) -> VQModel:
         return vq_model_from_published(read_published_file(checkpoints[0]))
     raise ValueError(
         f"{folder} has no VQGAN decoder. Pass vq_model=, the path of Meta's vqgan.ckpt, for instance "
-        "Alpha-VLLM/Chameleon_7B_mGPT/original_tokenizers/vqgan.ckpt on the hub."
+        "GAIR/Anole-7b-v0.1/tokenizer/vqgan.ckpt on the hub, which is open to all."
     )
 
 

@@ -1,13 +1,12 @@
 """Models from one layout to another: published files to a diffusers folder, and back again."""
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..disk import check_new_folder, expanded, new_folder
 from .base import SJDPipeline
 from .loading import find_family, load_pipeline, load_single_file
+from .options import AUTO
 
 
 def convert_model(source: str | Path, target: str | Path, **options: Any) -> Path:
@@ -18,24 +17,18 @@ def convert_model(source: str | Path, target: str | Path, **options: Any) -> Pat
             `from_pretrained` takes.
         target: the new folder; must not exist.
         **options: of `from_single_file` (`vq_file`, `image_size`, `noise_std`, ...) or of `from_pretrained`
-            (`dtype`, `vq_model`, ...), as the model's family takes them.
+            (`vq_model`, ...), as the model's family takes them; `dtype` is that of the file unless it is given.
 
     Raises:
         FileExistsError: `target` exists.
         OSError, ValueError: as when loading.
     """
-    target = Path(target).expanduser()
-    if target.exists():
-        raise FileExistsError(f"{target} exists; choose a new folder.")
+    target = expanded(target)
+    check_new_folder(target)
     single = Path(str(source)).suffix in (".pt", ".pth", ".ckpt")
-    pipe = (load_single_file if single else load_pipeline)(SJDPipeline, source, options)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    try:
-        pipe.save_pretrained(temporary)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    pipe = (load_single_file if single else load_pipeline)(SJDPipeline, source, {"dtype": AUTO} | options)
+    with new_folder(target) as folder:
+        pipe.save_pretrained(folder)
     return target
 
 
@@ -53,5 +46,7 @@ def export_published(source: str | Path, target: str | Path) -> list[Path]:
         OSError: `source` is not such a folder.
         ValueError: its family is not published as single files.
     """
-    source, target = Path(source).expanduser(), Path(target).expanduser()
+    source, target = expanded(source), expanded(target)
+    if not source.is_dir():
+        raise OSError(f"{source} is no folder; the way back starts from one that sjd convert wrote.")
     return find_family(source).export_published_files(source, target)

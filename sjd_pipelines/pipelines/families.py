@@ -107,15 +107,22 @@ FAMILIES = (
     ),
 )
 
+# What cannot be loaded as its authors published it -> where it is in a form that can. By `model_type`, if it has one.
+INSTEAD = {
+    "multi_modality": "deepseek-community/Janus-Pro-1B or deepseek-community/Janus-Pro-7B",
+    "Emu3": "BAAI/Emu3-Gen-hf",
+    "anole": "leloy/Anole-7b-v0.1-hf",
+}
+
 
 def family_of_pipeline(name: str) -> Family | None:
     """The family whose pipeline class has this name."""
     return next((family for family in FAMILIES if family.pipeline == name), None)
 
 
-def family_of_type(model_type: str) -> Family | None:
-    """The family whose config.json has this `model_type`."""
-    return next((family for family in FAMILIES if family.model_type == model_type), None)
+def family_of_type(model_type: str | None) -> Family | None:
+    """The family whose config.json has this `model_type`; None, also where there is no type."""
+    return next((family for family in FAMILIES if family.model_type and family.model_type == model_type), None)
 
 
 def family_of_weights(names: Collection[str]) -> Family | None:

@@ -1,7 +1,6 @@
 """What a model is and needs, told from its configuration alone: no weight is read and no memory allocated."""
 
 import inspect
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -15,15 +14,15 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from ..bundled import DEFAULT
 from ..decoding import ImageTokenLayout
+from ..disk import read_object
 from .adapters import Adapter
 from .autoregressive import SJDAutoRegressivePipeline
 from .flow_info import FlowInfo, flow_info, format_flow_info, heading, mebibytes, parameter_counts, wrapped
-from .loading import find_base, find_pipeline
+from .loading import LIBRARIES, find_base, find_pipeline, foreign
 from .tarflow import TarFlowPipeline
 from .words import word_list
 
 CONFIGURATION = ["*.json"]
-LIBRARIES = ("diffusers", "sjd_pipelines", "transformers")  # a model_index.json cannot make us import others
 # Speculative Jacobi decoding of Lumina-mGPT with window 16 took 1035 passes for 2392 tokens (Teng et al. 2024).
 PUBLISHED_TOKENS_PER_PASS = 2.3
 
@@ -137,7 +136,7 @@ def format_info(info: ModelInfo | FlowInfo) -> str:
 
 def skeleton(folder: Path, family: type, dtype: torch.dtype) -> SJDAutoRegressivePipeline | TarFlowPipeline:
     """The pipeline in `folder` on the meta device: right shapes, no weights, no tokenizer."""
-    with torch.device("meta"):
+    with torch.device("meta"), foreign(folder):
         if (folder / "model_index.json").is_file():
             parts = dict(_diffusers_parts(folder, dtype))
         else:
@@ -156,7 +155,7 @@ def skeleton(folder: Path, family: type, dtype: torch.dtype) -> SJDAutoRegressiv
 
 def _diffusers_parts(folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
     """Networks on the device that is set, and settings, of a diffusers-layout folder; None for everything else."""
-    for name, entry in json.loads((folder / "model_index.json").read_text(encoding="utf-8")).items():
+    for name, entry in read_object(folder / "model_index.json").items():
         if name.startswith("_"):
             continue
         if not isinstance(entry, list) or len(entry) != 2:
@@ -169,7 +168,10 @@ def _diffusers_parts(folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, An
         elif issubclass(component, ModelMixin):
             yield name, component.from_config(component.load_config(folder / name)).to(dtype)
         else:
-            yield name, component._from_config(AutoConfig.from_pretrained(folder / name), dtype=dtype)
+            network = component._from_config(AutoConfig.from_pretrained(folder / name), dtype=dtype)
+            if (folder / name / "generation_config.json").is_file():  # holds the checkpoint's sampling defaults
+                network.generation_config = GenerationConfig.from_pretrained(folder / name)
+            yield name, network
 
 
 def _size_info(pipe: SJDAutoRegressivePipeline, height: int, width: int, slot_bytes: int) -> SizeInfo:
@@ -195,5 +197,5 @@ def _words(folder: Path) -> dict[str, list[str]]:
     except Exception as error:  # the only type that the library raises
         raise OSError(f"{file} is not a tokenizer: {error}.") from error
     kinds = folder / "words.json"  # as the bundled models have it
-    told = json.loads(kinds.read_text(encoding="utf-8")) if kinds.is_file() else {}
+    told = read_object(kinds) if kinds.is_file() else {}
     return told | {f"all {len(words)} words": words} if words else {}

@@ -78,7 +78,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         num_attention_heads: int | None = None,
         dtype: torch.dtype = torch.float32,
         scheduler: DecodingScheduler | None = None,
-        **kwargs: Any,
+        hub_options: dict[str, Any] | None = None,
     ) -> "SJDLlamaGenPipeline":
         """Load the files as they are published.
 
@@ -91,8 +91,13 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
             num_attention_heads: None is that of the published model of this width.
             dtype: of transformer and text encoder; the image tokenizer stays in float32.
             scheduler: default seeded Jacobi.
-            **kwargs: for the text encoder's `from_pretrained`.
+            hub_options: for the download of text encoder and tokenizer.
+
+        Raises:
+            OSError: a file is not there, or damaged.
+            ValueError: the weights are not a LlamaGen's, or the name of `file` lacks what is asked of it.
         """
+        hub_options = hub_options or {}
         vq_model = vq_model_from_published(read_published_file(vq_file))
         image_size = image_size_of(Path(file)) if image_size is None else image_size
         scale = 2 ** (len(vq_model.config.block_out_channels) - 1)
@@ -103,10 +108,10 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
             text_encoder = tokenizer = None
         elif isinstance(text_encoder, str | Path):
             source = text_encoder
-            text_encoder = T5EncoderModel.from_pretrained(source, dtype=dtype, use_safetensors=True, **kwargs)
+            text_encoder = T5EncoderModel.from_pretrained(source, dtype=dtype, use_safetensors=True, **hub_options)
             tokenizer = source if tokenizer is None else tokenizer
         if isinstance(tokenizer, str | Path):
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer, **hub_options)
         return cls(
             transformer=transformer.to(dtype),
             vq_model=vq_model,

@@ -1,8 +1,9 @@
 """Where a pipeline comes from: bundled by name, folder or hub; diffusers or transformers layout; which family."""
 
-import inspect
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +14,67 @@ from transformers import GenerationConfig
 
 from ..bundled import BUNDLED, DEFAULT, bundled_folder
 from ..companions import COMPANIONS
-from ..disk import read_object
-from ..models import published_names
+from ..disk import expanded, read_object
+from ..models import published_dtype, published_names
+from ..ranges import shown
 from ..schedulers import SCHEDULERS
 from .adapters import Adapter, is_adapter
-from .families import FAMILIES, family_of_pipeline, family_of_type, family_of_weights
+from .families import FAMILIES, INSTEAD, family_of_pipeline, family_of_type, family_of_weights
+from .options import (
+    AUTO,
+    COMMON,
+    elsewhere,
+    for_diffusers,
+    for_transformers,
+    loader_options,
+    read_options,
+    stored_dtype,
+    take_hub_options,
+)
 
-_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+LIBRARIES = ("diffusers", "sjd_pipelines", "transformers")  # a model_index.json cannot make us import others
+MOST_LAYERS, LARGEST = 1000, 2**40
+_HEADS = ["config.json", "model_index.json", "adapter_config.json"]  # what tells the family
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
 def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
     """Find the family of `source` and load it; `cls` is the base class or the family the caller expects."""
-    hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
-    folder, family = find_pipeline(source, hub_options)
+    kwargs = dict(kwargs)
+    hub_options = take_hub_options(kwargs)
+    folder, family = find_pipeline(source, hub_options, subfolder=kwargs.pop("subfolder", None))
     _check_family(cls, family, folder.name if source is None else source, kwargs)
+    kwargs = read_options(kwargs, family)
     base = find_base(folder, hub_options)
     for part in (folder, base):
         for file in part.rglob("*.safetensors") if part else ():
             _check_safetensors(file)
+    if kwargs.get("dtype") == AUTO:
+        kwargs["dtype"] = stored_dtype((base or folder).rglob("*.safetensors"))
+    if "hub_options" in signature(getattr(family, "load_transformers_parts", family)).parameters:
+        kwargs["hub_options"] = elsewhere(hub_options)
     return _load_folder(folder, family, kwargs) if base is None else _load_adapter(folder, base, family, kwargs)
 
 
 def _load_folder(folder: Path, family: type, kwargs: dict[str, Any]):
     """A whole model; its files have been checked."""
+    kwargs = dict(kwargs)
     if (folder / "model_index.json").is_file():
-        return family.load_diffusers_folder(folder, **kwargs)
+        kwargs.pop("hub_options", None)
+        for name, value in kwargs.items():
+            if isinstance(value, str | Path) and (folder / name).is_dir():
+                raise ValueError(f"{folder} has its own {name}; leave it out, or pass one that is loaded.")
+        with foreign(folder):
+            return family.load_diffusers_folder(folder, **for_diffusers(kwargs))
     if not any(folder.glob("*.safetensors")):
         raise OSError(f"{folder} has no .safetensors weights; pickled weights are not loaded, convert them first.")
-    kwargs = dict(kwargs)
     scheduler = kwargs.pop("scheduler", None)
-    pipe = family(**family.load_transformers_parts(folder, **kwargs), scheduler=scheduler)
-    _load_companions(pipe, folder)
+    own = signature(family).parameters.keys() - signature(family.load_transformers_parts).parameters.keys()
+    given = {name: kwargs.pop(name) for name in own if name in kwargs}  # components in place of those in the folder
+    with foreign(folder):
+        parts = family.load_transformers_parts(folder, **for_transformers(kwargs))
+    pipe = family(**parts | given, scheduler=scheduler)
+    _load_companions(pipe, folder, given)
     if scheduler is None:
         pipe.register_modules(scheduler=family.default_scheduler(pipe.reviser))
     return pipe
@@ -73,10 +103,10 @@ def _load_adapter(folder: Path, base: Path, family: type, kwargs: dict[str, Any]
     return pipe
 
 
-def _load_companions(pipe: Any, folder: Path) -> None:
-    """Give a pipeline the companions that `folder` has."""
+def _load_companions(pipe: Any, folder: Path, given: Collection[str] = ()) -> None:
+    """Give a pipeline the companions that `folder` has, but for those it was `given`."""
     for name, kind in COMPANIONS.items():
-        if (folder / name).is_dir():
+        if (folder / name).is_dir() and name not in given:
             network = load_companion(kind.network, folder / name, pipe.dtype)
             pipe.register_modules(**{name: network.to(pipe._execution_device)})
 
@@ -95,7 +125,8 @@ def _own_scheduler(folder: Path) -> Any:
 
 def load_single_file(cls: type, file: str | Path, kwargs: dict[str, Any]):
     """Load a published file; `cls` is as for `load_pipeline`, and files named in `kwargs` may be hub paths as well."""
-    hub_options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
+    kwargs = dict(kwargs)
+    hub_options = take_hub_options(kwargs)
     published = [family.load() for family in FAMILIES if family.single_files]
     candidates = [family for family in published if issubclass(family, cls)] or published[:1]
     if len(candidates) == 1:  # what the file does not need to tell
@@ -103,13 +134,27 @@ def load_single_file(cls: type, file: str | Path, kwargs: dict[str, Any]):
     path = local_file(file, hub_options)
     family = find_family_of_file(path) or candidates[0]
     _check_family(cls, family, file, kwargs)
-    if kwargs.get("vq_file") is not None:
-        kwargs["vq_file"] = local_file(kwargs["vq_file"], hub_options)
-    return family.load_published_files(path, **kwargs)
+    options = read_options(kwargs, family)
+    loader = signature(family.load_published_files).parameters
+    for name in options.keys() - loader.keys():
+        raise ValueError(f"{name} is no option of a published file; convert it to a folder first, see sjd convert.")
+    for name, parameter in loader.items():
+        if parameter.default is Parameter.empty and name not in ("file", *options):
+            raise ValueError(f"{file} needs {name}=, see {family.__name__}.load_published_files.")
+    if options.get("vq_file") is not None:
+        options["vq_file"] = local_file(options["vq_file"], hub_options)
+    if options.get("dtype") == AUTO:
+        options["dtype"] = published_dtype(path)
+    if "hub_options" in loader:
+        options["hub_options"] = elsewhere(hub_options)
+    return family.load_published_files(path, **options)
 
 
 def find_pipeline(
-    source: str | Path | None, hub_options: dict[str, Any], files: Sequence[str] = _FILES
+    source: str | Path | None,
+    hub_options: dict[str, Any],
+    files: Sequence[str] = _FILES,
+    subfolder: str | None = None,
 ) -> tuple[Path, type]:
     """The folder of a model and the class that loads it.
 
@@ -117,13 +162,26 @@ def find_pipeline(
         source: as `local_folder` takes it, or first of all the name of a bundled model; None is the default one. A
             `Path` is always a folder, and so is a text that begins with `./`.
         hub_options: for the download of a hub id.
-        files: patterns of the files to download.
+        files: patterns of the files to download. The family is told by few of them, so that a model of another one
+            is refused before its weights are fetched.
+        subfolder: where in the folder the model is.
     """
     name = DEFAULT if source is None else source
-    if isinstance(name, str) and name in BUNDLED:
+    if isinstance(name, str) and name in BUNDLED and not subfolder:
         return bundled_folder(name), family_of_pipeline(BUNDLED[name].pipeline).load()
-    folder = local_folder(source, hub_options, files)
-    return folder, find_family(folder, hub_options, files)
+    inside = f"{subfolder.strip('/')}/" if subfolder else ""
+
+    def fetch(patterns: Sequence[str]) -> Path:
+        if isinstance(name, str) and name in BUNDLED:
+            folder = bundled_folder(name)
+        else:
+            folder = local_folder(source, hub_options, [inside + pattern for pattern in patterns])
+        if not (folder / inside).is_dir():
+            raise OSError(f"{source} has no folder {subfolder}.")
+        return folder / inside
+
+    family = find_family(fetch(_HEADS), hub_options, _HEADS)
+    return fetch(files), family
 
 
 def find_base(folder: Path, hub_options: dict[str, Any], files: Sequence[str] = _FILES) -> Path | None:
@@ -152,7 +210,7 @@ def find_base(folder: Path, hub_options: dict[str, Any], files: Sequence[str] = 
 
 def local_file(source: str | Path, hub_options: dict[str, Any]) -> Path:
     """A file on disk, downloaded first if `source` is `owner/name/path/in/repository`."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return path
     text = _text(source, "file")
@@ -164,12 +222,14 @@ def local_file(source: str | Path, hub_options: dict[str, Any]) -> Path:
 
 def local_folder(source: str | Path, hub_options: dict[str, Any], files: Sequence[str] = _FILES) -> Path:
     """The folder of a model, downloaded first if `source` is a hub id and no folder here has that name."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return path
     if path.is_file():
         raise OSError(f"{path} is a file; from_pretrained takes the folder that holds config.json and its weights.")
     text = _text(source, "folder")
+    if text.rstrip("/") in BUNDLED:
+        raise OSError(f"there is no folder {text}; the bundled model is called {text.rstrip('/')}, without a slash.")
     if "/" not in text:
         raise OSError(
             f"{text} is neither a bundled model ({', '.join(BUNDLED)}) nor a folder; a hub id has the form owner/name."
@@ -202,21 +262,33 @@ def find_family(folder: Path, hub_options: dict[str, Any] | None = None, files: 
         return find_family(base)
     index, config = folder / "model_index.json", folder / "config.json"
     if index.is_file():
-        name = _read_json(index).get("_class_name")
+        parts = read_object(index)
+        name = parts.get("_class_name")
         family = family_of_pipeline(name)
         if family is None:
             known = sorted(known.pipeline for known in FAMILIES)
-            raise ValueError(f"{index} is for {name}; known are {', '.join(known)}.")
+            raise ValueError(
+                f"{index} is for {name if isinstance(name, str) else shown(name)}; known are {', '.join(known)}."
+            )
+        _check_parts(index, parts)
+        for file in folder.glob("*/config.json"):
+            _check_sizes(file, read_object(file))
         return family.load()
     if config.is_file():
-        model_type = _read_json(config).get("model_type")
+        settings = read_object(config)
+        _check_sizes(config, settings)
+        model_type = settings.get("model_type")
         family = family_of_type(model_type)
         if family is None:
             known = sorted(known.model_type for known in FAMILIES if known.model_type)
-            raise ValueError(f"{config} has model_type {model_type!r}; known are {', '.join(known)}.")
+            better = INSTEAD.get(model_type) if isinstance(model_type, str) else None
+            hint = f"this package loads the same models as {better}" if better else f"known are {', '.join(known)}"
+            raise ValueError(f"{config} has model_type {shown(model_type)}; {hint}.")
         return family.load()
     published = [file for pattern in ("*.pt", "*.pth") for file in folder.glob(pattern)]
     hint = "; load a published file with from_single_file" if published else ""
+    if "anole" in str(folder).lower():
+        hint = f"; this package loads Anole as {INSTEAD['anole']}"
     raise OSError(f"{folder} has neither model_index.json nor config.json, so it holds no model{hint}.")
 
 
@@ -235,7 +307,8 @@ def load_transformers_model(cls: type, folder: Path, **kwargs: Any) -> Any:
 
 def load_available_weights(cls: type, folder: Path, **kwargs: Any) -> tuple[Any, set[str]]:
     """A transformers model, and the names of its weights that the files lack or hold in another shape."""
-    model, report = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **kwargs)
+    options = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True} | kwargs
+    model, report = cls.from_pretrained(folder, **options)
     mismatched = {name for name, *_ in report["mismatched_keys"]}  # their shapes are reported as well
     return model, mismatched.union(report["missing_keys"])
 
@@ -244,7 +317,10 @@ def check_complete(folder: Path, absent: set[str]) -> None:
     """Raise `ValueError` if there are `absent` weights."""
     if absent:
         some = sorted(absent)[:3]
-        raise ValueError(f"{folder} lacks {len(absent)} weights of the model its config describes: {some}.")
+        raise ValueError(
+            f"{folder} lacks {len(absent)} weights of the model its config describes, or has them in another shape: "
+            f"{some}."
+        )
 
 
 def load_companion(cls: type[torch.nn.Module], folder: Path, dtype: torch.dtype) -> torch.nn.Module:
@@ -259,24 +335,49 @@ def _check_family(cls: type, family: type, source: str | Path, options: dict[str
     """Raise `ValueError` if the caller's class or options are for models of another family than `source` is of."""
     if not issubclass(family, cls):
         raise ValueError(f"{source} holds a {family.__name__}, not a {cls.__name__}; load it with {family.__name__}.")
-    for name in options.keys() - _loader_options(family):
+    for name in options.keys() - loader_options(family) - {*COMMON}:
         for other in FAMILIES:
-            if name in _loader_options(other.load()):
+            if name in loader_options(other.load()):
                 raise ValueError(f"{name} is an option of {other.pipeline}; {source} holds a {family.__name__}.")
 
 
-def _loader_options(family: type) -> set[str]:
-    """What the constructor and the loaders of a family can be told."""
-    names = ("__init__", "load_transformers_parts", "load_published_files")
-    loaders = [getattr(family, name) for name in names if hasattr(family, name)]
-    return {name for loader in loaders for name in inspect.signature(loader).parameters}
+def _check_parts(index: Path, parts: dict[str, Any]) -> None:
+    """Raise `ValueError` for an index that names other libraries: diffusers would import what it names."""
+    for name, entry in parts.items():
+        if isinstance(entry, list) and not name.startswith("_") and entry != [None, None]:
+            texts = len(entry) == 2 and all(isinstance(part, str) for part in entry)
+            if not texts or entry[0] not in LIBRARIES or not entry[1].isidentifier():
+                raise ValueError(
+                    f"{index} names {shown(entry)} as its {name}; models of this package are made of classes of "
+                    f"{', '.join(LIBRARIES)}."
+                )
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _check_sizes(file: Path, settings: dict[str, Any]) -> None:
+    """Raise `ValueError` for a configuration of more layers, or of larger sizes, than any model has."""
+    rest = list(settings.items())
+    while rest:
+        name, value = rest.pop()
+        if isinstance(value, dict):
+            rest += value.items()
+        elif isinstance(value, list):
+            rest += [(name, entry) for entry in value]
+        elif isinstance(value, int | float):
+            most = MOST_LAYERS if re.search("layer|block|depth", str(name)) else LARGEST
+            if value > most:
+                raise ValueError(f"{file} has {shown(name)}: {shown(value)}, which is more than any model has.")
+
+
+@contextmanager
+def foreign(source: Path) -> Iterator[None]:
+    """A block in which libraries read files of unknown origin; what they stumble over there is a `ValueError`."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise OSError(f"{file} is not valid JSON: {error}.") from error
+        yield
+    except (OSError, ValueError, ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of which types it may be no library says
+        text = " ".join(str(error).split())
+        raise ValueError(f"{source} can't be loaded: {type(error).__name__}, {text[:300]}") from error
 
 
 def _check_safetensors(file: Path) -> None:

@@ -26,6 +26,11 @@ def take_hub_options(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options.pop(name) for name in HUB if name in options}
 
 
+def elsewhere(hub_options: dict[str, Any]) -> dict[str, Any]:
+    """The same for a download from another repository, which has revisions of its own."""
+    return {name: value for name, value in hub_options.items() if name != "revision"}
+
+
 def read_options(options: Mapping[str, Any], family: type) -> dict[str, Any]:
     """The options of a load, each in one spelling.
 
@@ -59,7 +64,7 @@ def loader_options(family: type) -> set[str]:
     loaders = [inspect.signature(getattr(family, name)) for name in names if hasattr(family, name)]
     parameters = [parameter for loader in loaders for parameter in loader.parameters.values()]
     named = {parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
-    return named - {"self", "folder", "file"}
+    return named - {"self", "folder", "file", "hub_options"}
 
 
 def read_dtype(value: Any) -> torch.dtype | str:
