@@ -1,12 +1,18 @@
-"""Fixtures: a tiny random Janus shared by the whole run, 4 x 4 tokens, 16 codebook entries; and the command line."""
+"""Fixtures: tiny random models shared by the whole run, 4 x 4 tokens, 16 codebook entries; and the command line."""
 
 import pytest
 import torch
 
-from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.benchmark.toy import toy_par_pipeline, toy_pipeline
 from sjd_pipelines.benchmark.toy_flow import toy_flow_pipeline
 from sjd_pipelines.cli import main
 from sjd_pipelines.decoding import ImageTokenLayout, Memory, Sampling, TargetPass
+from sjd_pipelines.schedulers import SCHEDULERS
+
+# What the Janus is asked to draw are the names of the classes of the other one.
+CLASSES = (
+    "a red dog", "two blue cat on a green house", "car", "three dog left of a house", "two blue cat on a red house",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +37,14 @@ def toy_flow():
     return pipe
 
 
+@pytest.fixture(scope="session")
+def par_toy():
+    """A model that makes four tokens at once, of classes."""
+    pipe = toy_par_pipeline(4, codebook_size=16, names=CLASSES)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 @pytest.fixture
 def flow_pipe(toy_flow):
     """The toy flow with its solver restored afterwards."""
@@ -45,6 +59,13 @@ def flow_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "toy-flow"
     toy_flow_pipeline().save_pretrained(folder)
     return str(folder)
+
+
+def pipe_of(pipe, par_toy):
+    """The toy that a scheduler decodes, by its name."""
+    before = par_toy.scheduler
+    yield lambda name: par_toy if SCHEDULERS[name].parallel else pipe
+    par_toy.scheduler = before
 
 
 @pytest.fixture(scope="session")

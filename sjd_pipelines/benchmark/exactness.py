@@ -7,11 +7,12 @@ from itertools import product
 import numpy as np
 import torch
 
-from ..decoding import ImageTokenLayout, Query, Sampling
+from ..decoding import ImageTokenLayout, ParallelSequence, Sampling
 from ..pipelines import SJDAutoRegressivePipeline
-from ..schedulers import SCHEDULERS, AutoregressiveScheduler, DecodingScheduler
+from ..schedulers import SCHEDULERS, DecodingScheduler
 from ..schedulers.adaptive_window import AUTO, takes_auto
-from .toy import toy_pipeline
+from ..schedulers.sequential import sequential_scheduler
+from .toy import toy_par_pipeline, toy_pipeline
 
 PROMPT = "a red dog"
 SAMPLING = {"guidance_scale": 2.0, "temperature": 1.0, "top_k": 3}
@@ -55,10 +56,10 @@ def verify(
     seed: int = 0,
 ) -> list[dict]:
     """Measure the schedulers called `names` (default all): a dict per scheduler, window and claim, as in `Verdict`."""
-    pipe = enumerable_pipeline(seed)
     verdicts = []
     for name in names or list(SCHEDULERS):
         cls = SCHEDULERS[name]
+        pipe = enumerable_par_pipeline(seed) if cls.parallel else enumerable_pipeline(seed)
         for window in windows_of(cls, windows) or (None,):
             scheduler = cls() if window is None else cls(window=window)
             for temperature in (1.0, 0.0) if cls.greedy_label else (1.0,):
@@ -69,6 +70,13 @@ def verify(
 def enumerable_pipeline(seed: int = 0, side: int = 2, codebook_size: int = 4) -> SJDAutoRegressivePipeline:
     """By default 2 x 2 tokens from a codebook of 4: 256 images, 81 of them possible after top-k 3."""
     pipe = toy_pipeline(side=side, codebook_size=codebook_size, seed=seed, logit_scale=0.6, layers=1)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def enumerable_par_pipeline(seed: int = 0) -> SJDAutoRegressivePipeline:
+    """2 x 6 tokens of a codebook of 2, four at once: 4,096 images. Two groups, of which one sees the other."""
+    pipe = toy_par_pipeline(6, codebook_size=2, seed=seed, logit_scale=1.5, names=(PROMPT,), rows=2)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -86,7 +94,8 @@ def judge(
     """Draw `samples` images in one ragged batch and compare them with the law and with sequential decoding."""
     sampling, label = SAMPLING | {"temperature": temperature}, scheduler.label_at(temperature)
     law = image_law(pipe, **sampling)
-    reference, _ = draw(pipe, AutoregressiveScheduler(), samples, seed, **sampling)
+    plain = sequential_scheduler(pipe.image_layout(None, None))
+    reference, _ = draw(pipe, plain, samples, seed, **sampling)
     images, passes = draw(pipe, scheduler, samples, seed, **sampling)
     distance = total_variation(images, law)
     floor, limit = sampling_noise(law, samples, seed)
@@ -121,9 +130,10 @@ def image_law(
     """
     layout = pipe.image_layout(None, None)
     tokens = torch.tensor(list(product(range(layout.codebook_size), repeat=layout.num_tokens)))  # [V ** N, N]
-    encoded = pipe.encode_prompt([prompt], None, guidance_scale > 1, len(tokens))
-    target = pipe.prepare_target(encoded, layout, Sampling(guidance_scale, temperature, top_k, top_p))
-    query = Query.teacher_forced(tokens)
+    encoded = pipe.encode_prompt(pipe.prepare_prompts(prompt), None, guidance_scale > 1, len(tokens))
+    sequence = ParallelSequence(layout)
+    target = pipe.prepare_target(encoded, layout, Sampling(guidance_scale, temperature, top_k, top_p), sequence.margin)
+    query = sequence.teacher_forced(tokens)
     law = target.law(target.run(query).logits, query.predicts)  # [V ** N, N, V]
     law = law.double().gather(-1, tokens[..., None])[..., 0].prod(-1)  # [V ** N]
     return torch.empty_like(law).scatter_(0, image_index(layout.image_tokens(tokens), layout), law)

@@ -16,7 +16,8 @@ from typing import Any
 from ..emoji.judge import rates
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.pictures import render_tokens
-from ..schedulers import AutoregressiveScheduler
+from ..schedulers.registry import registered_name
+from ..schedulers.sequential import sequential_scheduler
 from .contenders import Contender, labels_at
 from .drawing import benchmark_scenes, draw, score_run
 from .journal import Journal
@@ -147,7 +148,8 @@ def measure_speed(
     """
     sampling = pipe.sampling_defaults() | config.sampling
     skipped = {contender.name: reason for contender in config.contenders if (reason := contender.missing(pipe))}
-    contenders = [Contender("autoregressive", AutoregressiveScheduler())]
+    plain = sequential_scheduler(pipe.image_layout(None, None))
+    contenders = [Contender(registered_name(type(plain)), plain)]
     if config.library:
         check_library(pipe, sampling["guidance_scale"])
         contenders.append(Contender("library", None))
@@ -254,7 +256,8 @@ def _record(
 
 def _pixel_seconds(pipe: SJDAutoRegressivePipeline, prompts: list[str], sampling: dict[str, float]) -> float:
     """Seconds per picture from tokens to pixels; what the tokens are does not matter."""
-    tokens = draw(pipe, AutoregressiveScheduler(), prompts, 0, sampling, callback_on_step_end=_stop_soon).tokens
+    plain = sequential_scheduler(pipe.image_layout(None, None))
+    tokens = draw(pipe, plain, prompts, 0, sampling, callback_on_step_end=_stop_soon).tokens
     samples = []
     for _ in range(3):
         wait_for(pipe.device)

@@ -12,6 +12,7 @@ from ..decoding.drafter import DraftQuery
 from ..schedulers import SCHEDULERS, DecodingScheduler
 from .machine import wait_for
 
+PARALLEL = 4  # tokens at once, of a scheduler of such models
 _BANKS = 3  # laws of a position that take turns: drafts are verified by another law than the one they were drawn from
 
 
@@ -66,7 +67,6 @@ def measure_step_costs(
         device: where the tensors are.
     """
     device = torch.device(device)
-    layout = ImageTokenLayout(side, side, codebook_size)
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.randn(codebook_size, 8, generator=generator).to(device)
     vectors = torch.nn.functional.normalize(vectors, dim=-1)
@@ -76,6 +76,7 @@ def measure_step_costs(
         cls = SCHEDULERS[name]
         scheduler = cls(window=window) if "window" in cls().config else cls()
         generator.manual_seed(seed)
+        layout = ImageTokenLayout.in_regions(side, side, codebook_size, PARALLEL if cls.parallel else 1)
         laws = _Laws(logits, change, generator, device)
         target = _SyntheticTarget(layout, scheduler.margin(layout), batch_size, laws, vectors)
         costs.append(_measure(name, scheduler, target, passes))

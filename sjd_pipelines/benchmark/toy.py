@@ -1,12 +1,17 @@
-"""A random Janus small enough to enumerate every image it can draw."""
+"""Random models small enough to enumerate every image they can draw: a Janus, and a PAR."""
+
+from collections.abc import Sequence
 
 import torch
+from diffusers import VQModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor, PreTrainedTokenizerFast
 
 from ..companions import DraftReviser, EagleDrafter
-from ..pipelines import SJDJanusPipeline
-from ..schedulers import AutoregressiveScheduler, DecodingScheduler
+from ..decoding import ImageTokenLayout
+from ..models import LlamaGenTransformer
+from ..pipelines import SJDJanusPipeline, SJDLlamaGenPipeline
+from ..schedulers import AutoregressiveScheduler, DecodingScheduler, ParallelGroupsScheduler
 
 try:  # later transformers: one class per backend; the other one needs torchvision
     from transformers import JanusImageProcessorPil as JanusImageProcessor
@@ -138,3 +143,70 @@ def janus_pipeline(
     generation._from_model_config = False  # else loading a saved toy derives it anew and drops the line above
     processor = JanusProcessor(JanusImageProcessor(), tokenizer, chat_template=CHAT_TEMPLATE)
     return SJDJanusPipeline(model, processor, scheduler, drafter, reviser)
+
+
+class ToyPARPipeline(SJDLlamaGenPipeline):
+    """Draws the upper rows of its grid only: a few tokens, so that its pictures are few, in more than one group."""
+
+    rows: int
+
+    def image_layout(self, height: int | None, width: int | None) -> ImageTokenLayout:
+        whole = super().image_layout(height, width)
+        return ImageTokenLayout.in_regions(self.rows, whole.columns, whole.codebook_size, whole.parallel)
+
+
+def toy_par_pipeline(
+    side: int,
+    codebook_size: int = 4,
+    parallel: int = 4,
+    seed: int = 0,
+    logit_scale: float = 1.0,
+    names: Sequence[str] = WORDS,
+    rows: int | None = None,
+) -> SJDLlamaGenPipeline:
+    """Random weights from `seed`; logits deviate by about `logit_scale`.
+
+    Args:
+        side: rows and columns of the token grid.
+        codebook_size: V.
+        parallel: tokens that are made at once.
+        seed: of the weights.
+        logit_scale: larger is more certain.
+        names: of the classes.
+        rows: that are drawn; None is all.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer = LlamaGenTransformer(
+            num_layers=2,
+            num_attention_heads=2,
+            hidden_size=32,
+            intermediate_size=64,
+            codebook_size=codebook_size,
+            sample_size=side,
+            caption_channels=None,
+            num_classes=len(names),
+            parallel_tokens=parallel,
+        )
+        vq_model = VQModel(
+            down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+            up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+            block_out_channels=(32, 32),
+            layers_per_block=1,
+            latent_channels=32,
+            num_vq_embeddings=codebook_size,
+            vq_embed_dim=8,
+            lookup_from_codebook=True,
+        )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():
+            randomise(parameter, generator)
+            if "embedding" in name:
+                parameter.normal_(generator=generator)
+        transformer.head.weight.mul_(logit_scale)
+    cls = SJDLlamaGenPipeline if rows is None else ToyPARPipeline
+    pipe = cls(transformer.eval(), vq_model.eval(), ParallelGroupsScheduler(), id2label=dict(enumerate(names)))
+    if rows is not None:
+        pipe.rows = rows
+    return pipe

@@ -5,6 +5,7 @@ from .layout import FREE, ImageTokenLayout
 from .loop import decode
 from .memory import Memory
 from .noise import PositionNoise, Purpose, SharedNoise
+from .parallel_sequence import ParallelSequence
 from .query import Query
 from .ring import PositionRing
 from .sampling import Sampling, force, guide, guide_rows, inverse_transform, most_likely, probabilities, race
@@ -21,6 +22,7 @@ __all__ = [
     "ImageTokenLayout",
     "Memory",
     "NotFiniteError",
+    "ParallelSequence",
     "PositionNoise",
     "PositionRing",
     "Purpose",

@@ -1,6 +1,7 @@
 """The grids of image tokens: rows and columns, the order in which tokens are made, and tokens that are forced."""
 
 from dataclasses import dataclass
+from math import isqrt
 
 import torch
 
@@ -28,9 +29,12 @@ class ImageTokenLayout:
         tail: structural ids that close the image.
         earlier_grids: `(rows, columns)` of grids that the model draws before the picture's own, which is the last.
         order: the cell of every position, a permutation; None is raster order.
+        parallel: how many tokens the model makes at once, each blind to the others, after it has made as many one by
+            one; 1 is one by one to the end. See `in_regions`.
 
     Raises:
-        ValueError: a size below 1, a structural id out of range, or an order that is no permutation.
+        ValueError: a size below 1, a structural id out of range, an order that is no permutation, or tokens that do
+            not come out even in groups of `parallel`, or are forced among them.
     """
 
     rows: int
@@ -41,6 +45,30 @@ class ImageTokenLayout:
     tail: tuple[int, ...] = ()
     earlier_grids: tuple[tuple[int, int], ...] = ()
     order: tuple[int, ...] | None = None
+    parallel: int = 1
+
+    @classmethod
+    def in_regions(cls, rows: int, columns: int, codebook_size: int, parallel: int) -> "ImageTokenLayout":
+        """PAR's order (Wang et al. 2024, arXiv 2412.15119): one token of each of M x M regions in turn.
+
+        Tokens at the same place of all regions follow one another, in raster order of the regions; the places follow
+        in raster order, too.
+
+        Args:
+            rows: of the grid, a multiple of M.
+            columns: of the grid, a multiple of M.
+            codebook_size: number of codebook entries.
+            parallel: M², as many tokens as there are regions.
+
+        Raises:
+            ValueError: `parallel` is no square, or regions do not come out even.
+        """
+        side = isqrt(max(parallel, 0))
+        if parallel < 1 or side * side != parallel or rows % side or columns % side:
+            raise ValueError(f"{rows} x {columns} tokens can't be cut into {parallel} equal regions, n by n of them.")
+        cells = torch.arange(rows * columns).view(side, rows // side, side, columns // side)
+        order = tuple(cells.permute(1, 3, 0, 2).flatten().tolist())
+        return cls(rows, columns, codebook_size, order=order if parallel > 1 else None, parallel=parallel)
 
     def __post_init__(self):
         if min(self.codebook_size, *(side for grid in self.grids for side in grid)) < 1:
@@ -52,6 +80,8 @@ class ImageTokenLayout:
             )
         if self.order is not None and sorted(self.order) != list(range(self.num_tokens)):
             raise ValueError(f"order must be a permutation of {self.num_tokens} cells.")
+        if self.parallel < 1 or self.num_tokens % self.parallel or (self.parallel > 1 and self.has_forced):
+            raise ValueError(f"{self.num_tokens} tokens are not made {self.parallel} at once, none of them forced.")
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
@@ -68,6 +98,11 @@ class ImageTokenLayout:
         return sum(self._grid_cells) + len(self.tail)
 
     @property
+    def sequential_passes(self) -> int:
+        """Passes that make the image without guesses."""
+        return self.parallel + (self.num_tokens - self.parallel) // self.parallel
+
+    @property
     def vocabulary_size(self) -> int:
         return self.codebook_size + self.structural_tokens
 
@@ -78,7 +113,7 @@ class ImageTokenLayout:
     @property
     def is_raster(self) -> bool:
         """Whether there is one grid, made row by row."""
-        return self.order is None and not self.earlier_grids
+        return self.order is None and not self.earlier_grids and self.parallel == 1
 
     def cells(self, length: int) -> torch.Tensor:
         """`[length >= num_tokens]` int64: the cell of each position; positions after the image are their own."""

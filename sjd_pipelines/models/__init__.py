@@ -2,6 +2,7 @@
 
 from .llamagen import LLAMAGEN_SIZES, LlamaGenTransformer
 from .published import (
+    PAR_GUIDANCE,
     image_size_of,
     llamagen_from_published,
     published_dtype,
@@ -16,6 +17,7 @@ from .vq import published_vq_weights, render_codes, render_janus_codes, vq_model
 
 __all__ = [
     "LLAMAGEN_SIZES",
+    "PAR_GUIDANCE",
     "LlamaGenTransformer",
     "TarFlowTransformer2DModel",
     "Tiling",

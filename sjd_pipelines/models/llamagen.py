@@ -1,4 +1,4 @@
-"""LlamaGen's transformer (Sun et al. 2024, arXiv 2406.06525): class- or text-conditional, 2-D rotary positions."""
+"""LlamaGen's and PAR's transformer (Sun et al. 2024, arXiv 2406.06525): of classes or texts, 2-D rotary positions."""
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -6,7 +6,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from torch import nn
 
-from ..decoding import CanvasCache
+from ..decoding import CanvasCache, ImageTokenLayout
 
 # The published sizes: name -> (layers, heads, hidden size).
 LLAMAGEN_SIZES: dict[str, tuple[int, int, int]] = {
@@ -37,6 +37,8 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_classes: classes of a class-conditional model, else None; exactly one of the two is given.
         rope_theta: base of the rotary frequencies.
         norm_eps: epsilon of the norms.
+        parallel_tokens: n of a model that makes n tokens at once (PAR, Wang et al. 2024, arXiv 2412.15119), which has
+            n - 1 learned tokens besides; 1 is LlamaGen.
     """
 
     _no_split_modules = ["LlamaGenBlock"]
@@ -57,6 +59,7 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_classes: int | None = None,
         rope_theta: float = 10000.0,
         norm_eps: float = 1e-5,
+        parallel_tokens: int = 1,
     ):
         super().__init__()
         if (caption_channels is None) == (num_classes is None):
@@ -65,6 +68,7 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
             raise ValueError(
                 "hidden_size must be a multiple of 4 * num_attention_heads: rows and columns share a head."
             )
+        ImageTokenLayout.in_regions(sample_size, sample_size, codebook_size, parallel_tokens)  # refuses what is uneven
         if intermediate_size is None:
             intermediate_size = -(-(8 * hidden_size // 3) // 256) * 256
         if num_classes is None:
@@ -72,12 +76,20 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         else:
             self.class_embedding = nn.Embedding(num_classes + 1, hidden_size)  # the last row is "no class"
         self.token_embedding = nn.Embedding(codebook_size, hidden_size)
+        if parallel_tokens > 1:
+            self.learned_embedding = nn.Embedding(parallel_tokens - 1, hidden_size)
         self.layers = nn.ModuleList(
             LlamaGenBlock(hidden_size, num_attention_heads, intermediate_size, norm_eps, index)
             for index in range(num_layers)
         )
         self.norm = RMSNorm(hidden_size, norm_eps)
         self.head = nn.Linear(hidden_size, codebook_size, bias=False)
+
+    def embedding_table(self) -> torch.Tensor:
+        """`[V + n - 1, D]`: of the image tokens, then of the learned ones."""
+        if self.config.parallel_tokens == 1:
+            return self.token_embedding.weight
+        return torch.cat([self.token_embedding.weight, self.learned_embedding.weight])
 
     def forward(
         self,
@@ -91,7 +103,7 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         Args:
             embeds: `[R, Q, D]` embedded condition or image tokens.
             attention_mask: `[R, 1, Q, L]`, added to the scores: 0 where a query may look, -inf elsewhere (or bool).
-            position_ids: `[R, Q]` int64 raster indices, `CONDITION` (-1) for the condition.
+            position_ids: `[R, Q]` int64 raster indices, `CONDITION` (-1) for condition and learned tokens.
             cache: where keys and values are written and read; None attends among the queries alone.
 
         Returns:
@@ -141,7 +153,13 @@ class LlamaGenBlock(nn.Module):
 
 
 class LlamaGenAttention(nn.Module):
-    """Multi-head attention with rotated queries and keys."""
+    """Multi-head attention with rotated queries and keys.
+
+    Attributes:
+        attend: what it calls; training has one that takes less time on a CPU.
+    """
+
+    attend = staticmethod(nn.functional.scaled_dot_product_attention)
 
     def __init__(self, hidden_size: int, heads: int, index: int):
         super().__init__()
@@ -162,7 +180,7 @@ class LlamaGenAttention(nn.Module):
         query, key = rotate(query, *rotation), rotate(key, *rotation)
         if cache is not None:
             key, value = cache.update(key, value, self.index)
-        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        attended = self.attend(query, key, value, attn_mask=attention_mask)
         return self.to_out(attended.transpose(1, 2).flatten(2))  # [R, heads, Q, head size] -> [R, Q, D]
 
 

@@ -1,9 +1,10 @@
-"""Published files: reading and writing them safely, and LlamaGen's transformer weights in both directions."""
+"""Published files: reading and writing them safely, and LlamaGen's and PAR's transformer weights both ways."""
 
 import argparse
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from .vq import Weights
 _WRAPPERS = ("model", "module", "state_dict")  # of plain training, DeepSpeed, and Lightning; FSDP files have none
 _RECOMPUTED = ("freqs_cis", "causal_mask")
 _HEADS = {hidden_size: heads for _, heads, hidden_size in LLAMAGEN_SIZES.values()}
+_LEARNED = "spe_tok_embeddings.special_embeddings.weight"  # PAR has them
 # Published name -> ours, the same for every layer.
 _NAMES = {
     "tok_embeddings.weight": "token_embedding.weight",
@@ -24,7 +26,11 @@ _NAMES = {
     "cls_embedding.cap_proj.fc1.weight": "caption_embedding.up.weight",
     "cls_embedding.cap_proj.fc2.weight": "caption_embedding.down.weight",
     "cls_embedding.uncond_embedding": "caption_embedding.unconditional",
+    _LEARNED: "learned_embedding.weight",
 }
+PAR_IMAGE_SIZE = 384  # pixels per side; the names of PAR's files do not state it
+# File -> guidance that its authors draw with.
+PAR_GUIDANCE = {"PAR-XL-4x": 1.5, "PAR-XXL-4x": 1.435, "PAR-3B-4x": 1.345, "PAR-3B-16x": 1.5}
 _LAYER_NAMES = {
     "attention.wqkv.weight": "attention.to_qkv.weight",
     "attention.wo.weight": "attention.to_out.weight",
@@ -70,13 +76,19 @@ def write_published_file(weights: Weights, file: Path, wrapper: str | None = "mo
         torch.save(weights if wrapper is None else {wrapper: weights}, temporary)
 
 
-def image_size_of(file: Path) -> int:
-    """Pixels per side, which a LlamaGen file states in its name alone, as in `c2i_B_384.pt`.
+def image_size_of(file: Path, names: Collection[str] = ()) -> int:
+    """Pixels per side, which a LlamaGen file states in its name alone, as in `c2i_B_384.pt`; of PAR there is one size.
+
+    Args:
+        file: whose name is read.
+        names: of the weights in it.
 
     Raises:
         ValueError: the name does not say it.
     """
     numbers = re.findall(r"(?<!\d)(256|384|512)(?!\d)", file.stem)
+    if not numbers and _LEARNED in names:
+        return PAR_IMAGE_SIZE
     if len(set(numbers)) != 1:
         raise ValueError(f"{file.name} does not tell its picture size; pass image_size=256, 384 or 512.")
     return int(numbers[0])
@@ -169,6 +181,8 @@ def _config(weights: Weights, sample_size: int, heads: int | None) -> dict:
             "codebook_size": codebook_size,
             "sample_size": sample_size,
         }
+        if "learned_embedding.weight" in weights:
+            config["parallel_tokens"] = len(weights["learned_embedding.weight"]) + 1
         if "class_embedding.weight" in weights:
             classes = weights["class_embedding.weight"].shape[0] - 1
             return config | {"num_classes": classes, "caption_channels": None}

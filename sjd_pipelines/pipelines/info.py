@@ -37,7 +37,9 @@ class SizeInfo:
         rows: of the token grid.
         columns: of the token grid, row ends not counted.
         tokens: forward passes of sequential decoding.
-        expected_passes: of speculative Jacobi decoding, at the speed-up published for Lumina-mGPT.
+        expected_passes: of speculative Jacobi decoding, at the speed-up published for Lumina-mGPT; of a model that
+            makes several tokens at once those that it takes without guesses.
+        parallel: tokens that the model makes at once.
         canvas_bytes: keys and values of the image tokens of one guided picture (two rows).
     """
 
@@ -47,6 +49,7 @@ class SizeInfo:
     columns: int
     tokens: int
     expected_passes: int
+    parallel: int
     canvas_bytes: int
 
 
@@ -62,7 +65,8 @@ class ModelInfo:
         sampling: defaults of the sampling arguments.
         prompt_token_bytes: keys and values of one prompt token of one guided picture, on top of `canvas_bytes`.
         sizes: the supported sizes, the default first.
-        words: what the model knows, where its vocabulary is one of whole words: kind of words -> words.
+        words: what the model knows, where it draws classes with names or its vocabulary is one of whole words: kind of
+            words -> words.
         base: the model that it builds on; None for a whole model.
     """
 
@@ -107,7 +111,7 @@ def inspect_model(
         sampling=pipe.sampling_defaults(),
         prompt_token_bytes=slot_bytes,
         sizes=[_size_info(pipe, *size, slot_bytes) for size in pipe.image_sizes()],
-        words=_words(folder) or _words(base or folder),
+        words=_classes(pipe) or _words(folder) or _words(base or folder),
         base=str(Adapter.of_folder(folder).base) if base else None,
     )
 
@@ -125,10 +129,8 @@ def format_info(info: ModelInfo | FlowInfo) -> str:
     ]
     for size in info.sizes:
         grid = f"{size.tokens} ({size.rows} x {size.columns})"
-        lines.append(
-            f"{size.height:>8}{size.width:>8}  {grid:<24} {f'about {size.expected_passes}':>15}"
-            f"{mebibytes(size.canvas_bytes):>14}"
-        )
+        passes = f"{'' if size.parallel > 1 else 'about '}{size.expected_passes}"
+        lines.append(f"{size.height:>8}{size.width:>8}  {grid:<24} {passes:>15}{mebibytes(size.canvas_bytes):>14}")
     for kind, words in info.words.items():
         lines += ["", *wrapped(kind, words)]
     return "\n".join(lines)
@@ -182,9 +184,17 @@ def _size_info(pipe: SJDAutoRegressivePipeline, height: int, width: int, slot_by
         rows=layout.rows,
         columns=layout.columns,
         tokens=layout.num_tokens,
-        expected_passes=round(layout.num_tokens / PUBLISHED_TOKENS_PER_PASS),
+        expected_passes=layout.sequential_passes
+        if layout.parallel > 1
+        else round(layout.num_tokens / PUBLISHED_TOKENS_PER_PASS),
+        parallel=layout.parallel,
         canvas_bytes=layout.num_tokens * slot_bytes,
     )
+
+
+def _classes(pipe: SJDAutoRegressivePipeline) -> dict[str, list[str]]:
+    names = pipe.class_names()
+    return {f"{len(names)} classes": names} if names else {}
 
 
 def _words(folder: Path) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 from ..companions import COMPANIONS
 from ..decoding import CanvasCache, ImageTokenLayout
 from ..models import (
+    PAR_GUIDANCE,
     LlamaGenTransformer,
     image_size_of,
     llamagen_from_published,
@@ -21,21 +22,26 @@ from ..models import (
     write_published_file,
 )
 from ..models.llamagen import CONDITION
-from ..ranges import plain, shown
-from ..schedulers import DecodingScheduler
+from ..schedulers import DecodingScheduler, ParallelGroupsScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .captions import clean_caption
+from .classes import class_index, keyed_by_text
 from .companions import with_companions
 from .prompts import EncodedPrompt
 from .words import cleaned_remarks, cut_remarks, unknown_remarks
 
 TEXT_ENCODER = "google/flan-t5-xl"
+_CAPTION_SAMPLING = {"guidance_scale": 7.5, "temperature": 1.0, "top_k": 1000, "top_p": 1.0}
+_CLASS_SAMPLING = {"guidance_scale": 4.0, "temperature": 1.0, "top_k": 2000, "top_p": 1.0}
+_PAR_SAMPLING = {"guidance_scale": 1.5, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
 class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
     """LlamaGen's own recipes: T5 captions with guidance 7.5 and top-k 1000, or ImageNet classes with 4 and 2000.
 
-    A class-conditional model takes class indices as prompts: `pipe(207)`, `pipe([207, 360])`, or the same as text.
+    A class-conditional model takes class indices as prompts: `pipe(207)`, `pipe([207, 360])`, the same as text, or
+    names where it has them. PAR (Wang et al. 2024, arXiv 2412.15119) is such a model, trained to make several tokens
+    at once, and sampled with guidance 1.5 among all tokens.
 
     Args:
         transformer: predicts image tokens.
@@ -43,6 +49,9 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         scheduler: decides which tokens to draft, verify and commit.
         text_encoder: T5 encoder of a text-conditional model, else None.
         tokenizer: its tokenizer, else None.
+        id2label: names of the classes by index; None where they have none.
+        sampling: `guidance_scale`, `temperature`, `top_k`, `top_p` of a call that is not told otherwise; what is left
+            out is as published.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vq_model"
@@ -57,8 +66,13 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         # diffusers before 0.36 does not read `X | None` from a signature.
         text_encoder: Optional[T5EncoderModel] = None,  # noqa: UP045
         tokenizer: Optional[PreTrainedTokenizerBase] = None,  # noqa: UP045
+        id2label: Optional[dict[int, str]] = None,  # noqa: UP045
+        sampling: Optional[dict[str, Any]] = None,  # noqa: UP045
     ):
         super().__init__()
+        unknown = set(sampling or ()) - set(_CLASS_SAMPLING)
+        if unknown:
+            raise ValueError(f"sampling: {sorted(unknown)} not in {', '.join(_CLASS_SAMPLING)}.")
         self.register_modules(
             transformer=transformer,
             vq_model=vq_model,
@@ -66,6 +80,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
             text_encoder=text_encoder,
             tokenizer=tokenizer,
         )
+        self.register_to_config(id2label=keyed_by_text(id2label), sampling=dict(sampling or {}))
 
     @classmethod
     def load_published_files(
@@ -83,14 +98,14 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         """Load the files as they are published.
 
         Args:
-            file: the transformer, for instance `t2i_XL_stage2_512.pt` or `c2i_B_256.pt`.
+            file: the transformer, for instance `t2i_XL_stage2_512.pt`, `c2i_B_256.pt` or `PAR-XL-4x.pt`.
             vq_file: the image tokenizer, for instance `vq_ds16_t2i.pt` or `vq_ds16_c2i.pt`.
             text_encoder: T5 encoder, or the folder or hub id to load it from; not used by a class-conditional model.
             tokenizer: its tokenizer, or where to load it from; None is where the text encoder is.
-            image_size: pixels per side; None reads it from the name of `file`, where alone it is stated.
+            image_size: pixels per side; None reads it from the name of `file`, where alone it is stated (PAR: 384).
             num_attention_heads: None is that of the published model of this width.
             dtype: of transformer and text encoder; the image tokenizer stays in float32.
-            scheduler: default seeded Jacobi.
+            scheduler: default seeded Jacobi, or PAR's own.
             hub_options: for the download of text encoder and tokenizer.
 
         Raises:
@@ -98,12 +113,13 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
             ValueError: the weights are not a LlamaGen's, or the name of `file` lacks what is asked of it.
         """
         hub_options = hub_options or {}
-        vq_model = vq_model_from_published(read_published_file(vq_file))
-        image_size = image_size_of(Path(file)) if image_size is None else image_size
+        vq_model, file = vq_model_from_published(read_published_file(vq_file)), Path(file)
+        weights = read_published_file(file)
+        image_size = image_size_of(file, weights) if image_size is None else image_size
         scale = 2 ** (len(vq_model.config.block_out_channels) - 1)
         if image_size % scale:
             raise ValueError(f"image_size must be a multiple of {scale}, got {image_size}.")
-        transformer = llamagen_from_published(read_published_file(file), image_size // scale, num_attention_heads)
+        transformer = llamagen_from_published(weights, image_size // scale, num_attention_heads)
         if transformer.config.num_classes is not None:
             text_encoder = tokenizer = None
         elif isinstance(text_encoder, str | Path):
@@ -115,10 +131,16 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         return cls(
             transformer=transformer.to(dtype),
             vq_model=vq_model,
-            scheduler=scheduler or cls.default_scheduler(),
+            scheduler=scheduler or cls.scheduler_of(transformer),
             text_encoder=text_encoder,
             tokenizer=tokenizer,
+            sampling={"guidance_scale": PAR_GUIDANCE[file.stem]} if file.stem in PAR_GUIDANCE else None,
         )
+
+    @classmethod
+    def scheduler_of(cls, transformer: LlamaGenTransformer) -> DecodingScheduler:
+        """The scheduler of a model that was saved without one."""
+        return cls.default_scheduler() if transformer.config.parallel_tokens == 1 else ParallelGroupsScheduler()
 
     @classmethod
     def export_published_files(cls, folder: Path, target: Path) -> list[Path]:
@@ -131,7 +153,9 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         vq_model = VQModel.from_pretrained(folder / "vq_model")
         scale = 2 ** (len(vq_model.config.block_out_channels) - 1)
         kind = "t2i" if transformer.config.num_classes is None else "c2i"
-        file = target / f"{kind}_{transformer.config.sample_size * scale}.pt"
+        parallel = transformer.config.parallel_tokens
+        name = kind if parallel == 1 else f"PAR-{parallel}x"
+        file = target / f"{name}_{transformer.config.sample_size * scale}.pt"
         vq_file = target / f"vq_ds{scale}_{kind}.pt"
         write_published_file(published_llamagen_weights(transformer), file)
         write_published_file(published_vq_weights(vq_model, "llamagen"), vq_file)
@@ -142,9 +166,14 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         return self.transformer.config.num_classes is not None
 
     def sampling_defaults(self) -> dict[str, Any]:
-        if self.class_conditional:
-            return {"guidance_scale": 4.0, "temperature": 1.0, "top_k": 2000, "top_p": 1.0}
-        return {"guidance_scale": 7.5, "temperature": 1.0, "top_k": 1000, "top_p": 1.0}
+        published = _CLASS_SAMPLING if self.class_conditional else _CAPTION_SAMPLING
+        if self.transformer.config.parallel_tokens > 1:
+            published = _PAR_SAMPLING
+        return published | dict(self.config.sampling)
+
+    def class_names(self) -> list[str]:
+        """Names of the classes in the order of their indices; none where they have none."""
+        return list((self.config.id2label or {}).values())
 
     def image_sizes(self) -> list[tuple[int, int]]:
         side = self.transformer.config.sample_size * self._pixels_per_token
@@ -157,8 +186,16 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         [(side, _)] = self.image_sizes()
         if height not in (None, side) or width not in (None, side):
             raise ValueError(f"This model draws {side}x{side} pixels only, got {height}x{width}.")
-        tokens = self.transformer.config.sample_size
-        return ImageTokenLayout(tokens, tokens, self.transformer.config.codebook_size)
+        config = self.transformer.config
+        return ImageTokenLayout.in_regions(
+            config.sample_size, config.sample_size, config.codebook_size, config.parallel_tokens
+        )
+
+    def image_position_ids(
+        self, cells: torch.Tensor, last_position: torch.Tensor, layout: ImageTokenLayout
+    ) -> torch.Tensor:
+        """Raster indices; learned tokens, which stand after the image, count as condition."""
+        return cells if layout.parallel == 1 else cells.masked_fill(cells >= layout.num_tokens, CONDITION)
 
     def prepare_prompts(self, prompt: str | int | list[str] | list[int]) -> list[str]:
         """Texts, or class indices as texts; the latter are checked here."""
@@ -188,7 +225,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         return EncodedPrompt(embeds, visible, torch.full(visible.shape, CONDITION, device=visible.device))
 
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
-        return self.transformer.token_embedding(token_ids)
+        return torch.nn.functional.embedding(token_ids, self.transformer.embedding_table())
 
     def run_transformer(
         self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: CanvasCache
@@ -209,14 +246,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         return 2 ** (len(self.vq_model.config.block_out_channels) - 1)
 
     def _class_index(self, label: str | int) -> int:
-        classes, index = self.transformer.config.num_classes, plain(label)
-        if isinstance(label, str) and label.strip().isdecimal() and len(label) <= 10:
-            index = int(label)
-        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < classes:
-            raise ValueError(
-                f"This model draws classes: the prompt must be an index in [0, {classes}), got {shown(label)}."
-            )
-        return index
+        return class_index(label, self.transformer.config.num_classes, self.class_names())
 
     def _encode_classes(
         self, prompt: list[str], negative_prompt: list[str] | None, guided: bool

@@ -31,7 +31,8 @@ class PromptedTarget:
     Attributes:
         length: canvas positions.
         memory: what runs of this model leave to later ones.
-        image_embeds: `[V, D]`, of every image token; looked up, not computed, in each pass.
+        image_embeds: `[V + n - 1, D]`, of every image token, then of the learned ones where n tokens are made at
+            once; looked up, not computed, in each pass.
         prompt_passes: forward passes that the prompt took.
     """
 
@@ -47,7 +48,8 @@ class PromptedTarget:
         self.device = prompt.embeds.device
         self.batch_size = len(prompt.embeds) // (2 if sampling.guided else 1)
         self.length, self.memory = layout.num_tokens + margin, pipe.memory
-        self.image_embeds = pipe.embed_image_tokens(torch.arange(layout.vocabulary_size, device=self.device))
+        fed = layout.vocabulary_size + layout.parallel - 1
+        self.image_embeds = pipe.embed_image_tokens(torch.arange(fed, device=self.device))
         self._forced = layout.forced_tokens(self.device, self.length) if layout.has_forced else None
         self._cells = None  # [L, 1], where positions are not cells
         if layout.order is not None:

@@ -35,6 +35,10 @@ class TextSide:
         """What is lost of some prompts, in words, a line each; a call logs the same. Empty if nothing is."""
         return unknown_remarks(self.text_tokenizer, texts)
 
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of their indices, of a model whose prompts are classes with names."""
+        return []
+
     @property
     def text_tokenizer(self) -> PreTrainedTokenizerBase:
         """What reads the words of a prompt."""

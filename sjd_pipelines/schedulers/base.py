@@ -45,6 +45,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         paper: where it comes from.
         companions: names of the networks beside the target that it needs.
         raster_only: whether it decodes one grid in raster order only.
+        parallel: whether it decodes models that make tokens in groups (PAR), and those only.
         acceptance: the rule by which drafts that were sampled at random hold; None: they must match exactly. Runs ask
             `state.acceptance`, which knows the codebook.
         state_type: what `start` returns.
@@ -58,6 +59,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     bounds: ClassVar[tuple[Bound, ...]] = ()
     companions: ClassVar[tuple[str, ...]] = ()
     raster_only: ClassVar[bool] = False
+    parallel: ClassVar[bool] = False
     acceptance: Speculative | None = None
     state_type: ClassVar[type[RunState]] = RunState
 
@@ -102,6 +104,10 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         for name in self.companions:
             if name not in companions:
                 return f"needs a {name} and this model has none"
+        if self.parallel and layout.parallel == 1:
+            return "decodes models that make tokens in groups (PAR), and this model makes one after the other"
+        if layout.parallel > 1 and not self.parallel:
+            return f"makes tokens one after the other, and this model makes {layout.parallel} at once (PAR)"
         if self.raster_only and not layout.is_raster:
             return "decodes one grid in raster order, and this model makes its tokens otherwise"
         return None

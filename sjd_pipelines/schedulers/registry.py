@@ -21,6 +21,7 @@ _PLACES = {
     "lantern-eagle": "lantern.LanternEagleScheduler",
     "corrected-jacobi": "corrected_jacobi.CorrectedJacobiScheduler",
     "revised-jacobi": "revised_jacobi.RevisedJacobiScheduler",
+    "par": "parallel_groups.ParallelGroupsScheduler",
 }
 _BASES = ("base.DecodingScheduler", "raster_window.RasterWindowScheduler", "row_parallel.RowParallelScheduler")
 EXPORTS = exports_of((*_BASES, *_PLACES.values()))  # module -> what the package exports of it

@@ -18,7 +18,8 @@ from ..emoji.glyphs import OBJECTS
 from ..flows import FlowSolver, FrontierFlowSolver, SequentialFlowSolver
 from ..pipelines.pictures import contact_sheet
 from ..pipelines.tarflow import TarFlowPipeline
-from .flow_train import load_trained, training_facts
+from .course import training_facts
+from .flow_train import FILES, load_trained
 from .transformer import write_atomically
 
 NAME = "emoji-flow"
@@ -72,7 +73,7 @@ def evaluate_flow(
         shown = numpy_to_pil(torch.cat(pictures)[: len(OBJECTS)].movedim(1, -1).numpy())
         shown = [picture.resize((SHEET_SCALE * SIDE,) * 2, Image.Resampling.NEAREST) for picture in shown]
         write_atomically(Path(sheet), lambda path: contact_sheet(shown, 8).save(path, format="PNG"))
-    last = training_facts(folder)
+    last = training_facts(folder, FILES)
     used = pipe.sampling_defaults() | ({} if guidance_scale is None else {"guidance_scale": guidance_scale})
     return {
         "scores": {

@@ -66,7 +66,8 @@ def test_one_generator_gives_each_picture_its_seed(pipe):
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_recorded_seeds_draw_the_same_pictures_alone_and_in_any_batch(pipe, name):
+def test_recorded_seeds_draw_the_same_pictures_alone_and_in_any_batch(pipe_of, name):
+    pipe = pipe_of(name)
     pipe.scheduler = SCHEDULERS[name]()
     output = pipe(PROMPTS, generator=torch.Generator().manual_seed(3), num_images_per_prompt=2, output_type="latent")
     recorded = output.statistics.seeds

@@ -95,7 +95,7 @@ def sampling_schedulers(every):
     """One of each kind of verification, or all that are exact or lossless, sample, and need no draft model."""
     if not every:
         return [SJDScheduler(window=3), CoupledSJDScheduler(window=3), SeededJacobiScheduler(window=3)]
-    classes = [cls for cls in SCHEDULERS.values() if cls.label != "approximate"]
+    classes = [cls for cls in SCHEDULERS.values() if cls.label != "approximate" and not cls.parallel]
     schedulers = [cls(window=3) if "window" in cls().config else cls() for cls in classes]
     return [scheduler for scheduler in schedulers if "drafter" not in scheduler.companions]
 

@@ -83,7 +83,7 @@ def test_class_labels_as_numbers_or_texts(classes):
     options = {"temperature": 0, "output_type": "latent"}
     assert torch.equal(classes([3, 0], **options).tokens, classes(["3", "0"], **options).tokens)
     for label in (5, -1, "dog", 1.0, True, None):
-        with pytest.raises(ValueError, match=r"must be an index in \[0, 5\)"):
+        with pytest.raises(ValueError, match=r"draws classes, by index in \[0, 5\)"):
             classes(label)
 
 
@@ -145,7 +145,7 @@ def test_words_for_a_model_of_classes_on_the_command_line(classes, tmp_path, sjd
     """The last prompt is looked at before the first is drawn."""
     classes.save_pretrained(tmp_path / "model")
     run = ("generate", "3", "--model", "model", "-o", "pictures/", "--seed", 1)
-    wants = "This model draws classes: the prompt must be an index in [0, 5), got"
+    wants = "This model draws classes, by index in [0, 5); got"
     assert sjd(*run[:2], "dog", *run[2:]) == (2, "", f"sjd: error: prompt: {wants} 'dog'.\n")
     assert sjd(*run, "--negative-prompt", "fog") == (2, "", f"sjd: error: --negative-prompt: {wants} 'fog'.\n")
     status, _, err = sjd(*run, "--scheduler", "revised-jacobi")

@@ -18,9 +18,11 @@ from sjd_pipelines.schedulers.drafting import INITIALISERS
 PROMPTS = ["a red dog", "two blue cat on a green house", "car", "three dog left of a house"]
 SAMPLING = {"guidance_scale": 3.0, "temperature": 1.0, "output_type": "latent"}
 WINDOWED = [name for name, cls in SCHEDULERS.items() if "window" in inspect.signature(cls).parameters]
-# Row-parallel schedulers finish tokens in another order and from other contexts; test_row_parallel.py has their own
-# versions of the two tests that leave them out.
-RASTER = [name for name in WINDOWED if not issubclass(SCHEDULERS[name], RowParallelScheduler)]
+# Row-parallel schedulers finish tokens in another order and from other contexts, and PAR several at once;
+# test_row_parallel.py and test_parallel_groups.py have their own versions of the two tests that leave them out.
+RASTER = [
+    name for name in WINDOWED if not (issubclass(SCHEDULERS[name], RowParallelScheduler) or SCHEDULERS[name].parallel)
+]
 
 
 def generators(*seeds):
@@ -33,7 +35,8 @@ def build(name, window):
 
 @pytest.mark.parametrize("window", [1, 5, 100])
 @pytest.mark.parametrize("name", WINDOWED)
-def test_batch_equals_singles(pipe, name, window):
+def test_batch_equals_singles(pipe_of, name, window):
+    pipe = pipe_of(name)
     pipe.scheduler = build(name, window)
     batch = pipe(PROMPTS, generator=generators(1, 2, 3, 4), **SAMPLING)
     for row, prompt in enumerate(PROMPTS):
@@ -44,7 +47,8 @@ def test_batch_equals_singles(pipe, name, window):
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_a_seed_draws_its_image_again_and_another_seed_another(pipe, name):
+def test_a_seed_draws_its_image_again_and_another_seed_another(pipe_of, name):
+    pipe = pipe_of(name)
     pipe.scheduler = build(name, 4)
     first = pipe(PROMPTS[:2], generator=torch.Generator().manual_seed(5), **SAMPLING)
     again = pipe(PROMPTS[:2], generator=torch.Generator().manual_seed(5), **SAMPLING)

@@ -12,12 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sjd_pipelines import RowParallelScheduler, SeededJacobiScheduler, SJDScheduler
-from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.benchmark.toy import toy_par_pipeline, toy_pipeline
 from sjd_pipelines.decoding import Memory, PositionNoise, Sampling, decode
 from sjd_pipelines.schedulers import SCHEDULERS
 
 SETTINGS = [
     *((name, {}) for name in SCHEDULERS),
+    ("par", {"window": 8}),
     ("seeded-jacobi", {"window": 5, "initialise": "repeat-left"}),
     ("seeded-jacobi", {"window": "auto"}),
     ("sjd", {"window": 5, "initialise": "random"}),
@@ -69,14 +70,16 @@ class Copies(TorchDispatchMode):
 
 
 @pytest.fixture(scope="module")
-def model():
-    return toy_pipeline(side=4, codebook_size=16).to("meta")
+def models():
+    """By whether they make several tokens at once."""
+    return {False: toy_pipeline(side=4, codebook_size=16).to("meta"), True: toy_par_pipeline(4, 16).to("meta")}
 
 
 @pytest.fixture
-def encoded(toy):
-    def encode(guided):
-        prompt = toy.encode_prompt(["a red dog", "car"], None, guided, 1)
+def encoded(toy, par_toy):
+    def encode(guided, parallel):
+        prompts = ["0", "1"] if parallel else ["a red dog", "car"]
+        prompt = (par_toy if parallel else toy).encode_prompt(prompts, None, guided, 1)
         return replace(
             prompt, **{name: value.to("meta") for name, value in vars(prompt).items() if torch.is_tensor(value)}
         )
@@ -85,13 +88,15 @@ def encoded(toy):
 
 
 @pytest.fixture
-def watch(model, encoded):
+def watch(models, encoded):
     @torch.no_grad()
     def run(scheduler, sampling=SAMPLED):
         """Decode two pictures: how often each pass reads the device, and how much it uploads."""
+        model = models[scheduler.parallel]
         layout = model.image_layout(None, None)
         model.memory = Memory()  # whether what is kept there still holds is a look
-        target = model.prepare_target(encoded(sampling.guided), layout, sampling, scheduler.margin(layout))
+        prompt = encoded(sampling.guided, scheduler.parallel)
+        target = model.prepare_target(prompt, layout, sampling, scheduler.margin(layout))
         companions = model.prepare_companions(scheduler, target)
         noise = PositionNoise([0, 1], "meta", target.length)
         committed, passes = torch.zeros(2, dtype=torch.int64), []
@@ -100,7 +105,11 @@ def watch(model, encoded):
             """The second picture is quicker than the first, where one pass may commit several tokens."""
             if isinstance(scheduler, RowParallelScheduler):
                 return torch.ones(values.shape, dtype=torch.int64)
-            committed.add_(torch.tensor([1, 1 + (scheduler.window > 0)])).clamp_(max=layout.num_tokens)
+            if scheduler.parallel:  # a token, then a group
+                committed.add_(torch.where(committed < layout.parallel, 1, layout.parallel))
+            else:
+                committed.add_(torch.tensor([1, 1 + (scheduler.window > 0)]))
+            committed.clamp_(max=layout.num_tokens)
             return committed.clone()
 
         def on_pass(state):

@@ -43,7 +43,9 @@ def queries(table_target, scheduler, layout, batch_size=1):
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(CODES, layout.vocabulary_size, generator=generator).mul(2)
     table[:, CODES:] = -torch.inf
-    target = table_target(torch.cat([table, table[: layout.structural_tokens]]).softmax(-1), layout, batch_size)
+    fed = layout.vocabulary_size + layout.parallel - 1
+    rows = table[torch.arange(fed) % CODES]
+    target = table_target(rows.softmax(-1), layout, batch_size)
     companions = {name: Guesses(layout.vocabulary_size) for name in scheduler.companions}
     noise = PositionNoise(list(range(batch_size)), num_positions=layout.num_tokens + scheduler.margin(layout))
     decode(target, scheduler, noise, companions)
@@ -52,8 +54,10 @@ def queries(table_target, scheduler, layout, batch_size=1):
 
 @pytest.mark.parametrize(
     ("name", "layout"),
-    [(name, layout) for layout in (BUNDLED, JANUS) for name in SCHEDULERS] + [(name, EMU3) for name in LARGE],
-    ids=lambda value: value if isinstance(value, str) else f"{value.num_tokens}-tokens",
+    [(name, layout) for layout in (BUNDLED, JANUS) for name in SCHEDULERS if not SCHEDULERS[name].parallel]
+    + [(name, EMU3) for name in LARGE]
+    + [("par", ImageTokenLayout.in_regions(24, 24, CODES, parallel)) for parallel in (4, 16)],
+    ids=lambda value: value if isinstance(value, str) else f"{value.num_tokens}-tokens-{value.parallel}",
 )
 def test_a_picture_has_few_shapes(table_target, name, layout):
     scheduler = SCHEDULERS[name]()

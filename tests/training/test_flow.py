@@ -9,17 +9,15 @@ from safetensors.torch import load_file
 from sjd_pipelines import TarFlowPipeline
 from sjd_pipelines.emoji.glyphs import OBJECTS
 from sjd_pipelines.training import flow
+from sjd_pipelines.training.course import Phase, schedule
 from sjd_pipelines.training.flow_export import RESULTS_FILE, export_flow
 from sjd_pipelines.training.flow_train import (
     ARCHITECTURE,
-    AVERAGE_FILE,
-    LOG_FILE,
+    FILES,
     PHASES,
     FlowRecipe,
     FlowTraining,
-    Phase,
     load_trained,
-    schedule,
     train_flow,
 )
 
@@ -50,7 +48,7 @@ def test_rates_rise_and_fall_along_the_pictures():
 
 
 def test_training_learns(trained):
-    log = [json.loads(line) for line in (trained / LOG_FILE).read_text().splitlines()]
+    log = [json.loads(line) for line in (trained / FILES.log).read_text().splitlines()]
     assert [entry["pictures"] for entry in log] == [16, 32, 48, 64, 80]
     assert log[-1]["step"] == 7
     assert log[-1]["probe"] < log[0]["probe"] < 0.6
@@ -61,9 +59,9 @@ def test_a_stopped_run_goes_on_where_it_was(trained, tmp_path):
     """It ends with the weights of one that was never stopped."""
     for _ in range(3):
         train_flow(recipe(tmp_path, max_steps=2))
-    assert load_file(tmp_path / AVERAGE_FILE).keys() == load_file(trained / AVERAGE_FILE).keys()
+    assert load_file(tmp_path / FILES.average).keys() == load_file(trained / FILES.average).keys()
     assert train_flow(recipe(tmp_path))["step"] == 7
-    whole, parts = load_file(trained / AVERAGE_FILE), load_file(tmp_path / AVERAGE_FILE)
+    whole, parts = load_file(trained / FILES.average), load_file(tmp_path / FILES.average)
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
     with pytest.raises(ValueError, match="holds a run of another architecture"):
         FlowTraining(recipe(tmp_path, architecture=ARCHITECTURE))
@@ -72,7 +70,7 @@ def test_a_stopped_run_goes_on_where_it_was(trained, tmp_path):
 def test_time_ends_a_run(tmp_path):
     entry = train_flow(recipe(tmp_path, minutes=1e-9))
     assert entry == {}
-    assert (tmp_path / AVERAGE_FILE).exists()
+    assert (tmp_path / FILES.average).exists()
 
 
 def test_prior_of_a_volume_preserving_run_is_learned(tmp_path):
