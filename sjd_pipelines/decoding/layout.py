@@ -63,12 +63,16 @@ class ImageTokenLayout:
         Raises:
             ValueError: `parallel` is no square, or regions do not come out even.
         """
+        if parallel == 1:
+            return cls(rows, columns, codebook_size)
         side = isqrt(max(parallel, 0))
         if parallel < 1 or side * side != parallel or rows % side or columns % side:
-            raise ValueError(f"{rows} x {columns} tokens can't be cut into {parallel} equal regions, n by n of them.")
-        cells = torch.arange(rows * columns).view(side, rows // side, side, columns // side)
+            raise ValueError(
+                f"{rows} x {columns} tokens can't be cut into {parallel} equal regions, as many across as down."
+            )
+        cells = torch.arange(rows * columns, device="cpu").view(side, rows // side, side, columns // side)
         order = tuple(cells.permute(1, 3, 0, 2).flatten().tolist())
-        return cls(rows, columns, codebook_size, order=order if parallel > 1 else None, parallel=parallel)
+        return cls(rows, columns, codebook_size, order=order, parallel=parallel)
 
     def __post_init__(self):
         if min(self.codebook_size, *(side for grid in self.grids for side in grid)) < 1:

@@ -24,6 +24,9 @@ from .lantern import (
     LanternEagleScheduler,
     LanternScheduler,
 )
+from .parallel_groups import (
+    ParallelGroupsScheduler,
+)
 from .parallel_jacobi import (
     ParallelJacobiScheduler,
 )
@@ -66,6 +69,7 @@ __all__ = [
     "JacobiScheduler",
     "LanternEagleScheduler",
     "LanternScheduler",
+    "ParallelGroupsScheduler",
     "ParallelJacobiScheduler",
     "RasterWindowScheduler",
     "RevisedJacobiScheduler",

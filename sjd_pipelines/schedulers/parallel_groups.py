@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from ..declaration import Card, Setting
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
 from ..decoding.parallel_sequence import ParallelSequence
@@ -14,7 +15,7 @@ from ..decoding.query import Query
 from ..decoding.sampling import race
 from ..decoding.target import Companion
 from .base import DecodingScheduler, RunState
-from .declaration import LONGEST, Card, Setting
+from .declaration import LONGEST
 from .rules.exact_match import exact_match
 from .verification import leading
 

@@ -50,6 +50,7 @@ FROZEN = {
     "SJDSolverGaussSeidelJacobi": (["strategy", "starts", "tolerance"], ["SOLVER"]),
     "SJDSolverFrontier": (["tolerance", "window", "start"], ["SOLVER"]),
     "SJDSolverPlanned": (["plan"], ["SOLVER"]),
+    "SJDDecoderParallelGroups": (["window"], ["DECODER"]),
 }
 
 
