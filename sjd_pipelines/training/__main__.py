@@ -9,6 +9,7 @@
     reviser      train a draft reviser for a pipeline, the bundled one unless told otherwise
     add-drafter, add-reviser
                  write the trained network into a pipeline's folder
+    fast-prompts write captions that `emoji-fast` is distilled on, see emoji_fast.py
     restore      make a run's folder of an exported checkpoint, to train on
     all          transformer, pixels, evaluate and export, in this order
 
@@ -26,13 +27,15 @@ from pathlib import Path
 
 from ..emoji.codes import build_table
 from ..emoji.glyphs import make_sheet
+from ..learning.runs import write_atomically
 from ..schedulers import SCHEDULERS
 from .drafter import DrafterRecipe, export_drafter, train_drafter
+from .emoji_fast import write_prompts
 from .evaluation import evaluate
 from .export import BUNDLED, SAMPLING, export, restore
 from .pixels import PixelRecipe, train_pixels
 from .reviser import ReviserRecipe, export_reviser, train_reviser
-from .transformer import TransformerRecipe, train_transformer, write_atomically
+from .transformer import TransformerRecipe, train_transformer
 
 
 def add_recipe(parser: argparse.ArgumentParser, recipe: type) -> None:
@@ -83,6 +86,10 @@ def build_parser() -> argparse.ArgumentParser:
         adding = commands.add_parser(name)
         adding.add_argument("--folder", type=Path, required=True, help="the run's folder")
         adding.add_argument("--target", type=Path, default=BUNDLED, help="default: the bundled checkpoint")
+    captions = commands.add_parser("fast-prompts")
+    captions.add_argument("--file", type=Path, required=True)
+    captions.add_argument("--count", type=int, default=6000, help="default: %(default)s")
+    captions.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     restoring = commands.add_parser("restore")
     restoring.add_argument("--folder", type=Path, required=True, help="the new run's folder")
     restoring.add_argument("--source", type=Path, default=BUNDLED, help="default: the bundled checkpoint")
@@ -140,6 +147,8 @@ def main(arguments: list[str] | None = None) -> None:
         train_reviser(ReviserRecipe(**options))
     elif command == "add-reviser":
         print(export_reviser(**options))
+    elif command == "fast-prompts":
+        print(write_prompts(**options))
     elif command == "restore":
         print(restore(**options))
     else:

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from .optimization import Optimizer, update_average
-from .transformer import append_log, averaged_weights, stop_signals, write_atomically
+from ..learning.optimization import Optimizer, update_average
+from ..learning.runs import append_log, averaged_weights, stop_signals, write_atomically
 
 COURSE_FILE = "course.json"  # what the model card says of the run
 

@@ -17,9 +17,10 @@ from ..decoding import Query, Sampling
 from ..emoji.captions import caption
 from ..emoji.codes import scene_tokens
 from ..emoji.scenes import Scene, place, sample_shading, scene_stream
+from ..learning.timed import TimedRecipe, means
 from ..pipelines import SJDAutoRegressivePipeline
 from .batches import MIXED
-from .companion_run import CompanionRecipe, CompanionRun, export_companion, frozen_target, means
+from .companion_run import CompanionRun, export_companion, frozen_target
 from .drawings import WINDOW, Drawing, Drawings
 from .export import BUNDLED
 
@@ -42,7 +43,7 @@ by {probe_overlap_1:.2f} one token ahead; going on from its guesses, by {probe_o
 
 
 @dataclass
-class DrafterRecipe(CompanionRecipe):
+class DrafterRecipe(TimedRecipe):
     """How to train; times in minutes."""
 
     drawn_share: float = 0.75  # of the pictures are the target's own drawings, the rest is rendered

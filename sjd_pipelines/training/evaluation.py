@@ -12,12 +12,13 @@ import torch
 
 from ..emoji.judge import ceilings, held_out_scenes, rates, score_picture
 from ..emoji.scenes import KINDS
+from ..learning.runs import write_atomically
 from ..pipelines import SJDJanusPipeline
 from ..pipelines.pictures import contact_sheet, render_tokens, to_pictures
 from ..schedulers import SCHEDULERS, SeededJacobiScheduler
 from .export import SAMPLING, build_processor, load_trained
 from .pixels import PixelRecipe, picture_batch
-from .transformer import LOG_FILE, write_atomically
+from .transformer import LOG_FILE
 
 BATCH = 50  # pictures drawn at once
 SHOWN = 16  # of each kind, on the sheet

@@ -14,10 +14,11 @@ from ..bundled import bundled_folder
 from ..companions import COMPANIONS
 from ..emoji.captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer, words_by_kind
 from ..emoji.glyphs import CELL, GRID
+from ..learning.runs import write_atomically
 from .architecture import build_config, build_model
 from .model_card import model_card
 from .pixels import DECODER_PARTS, ENCODER_PARTS, PixelRecipe
-from .transformer import AVERAGE_FILE, LOG_FILE, trained_parameters, write_atomically
+from .transformer import AVERAGE_FILE, LOG_FILE, trained_parameters
 
 BUNDLED = bundled_folder("emoji-janus")
 RESULTS_FILE = "results.json"

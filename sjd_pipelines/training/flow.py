@@ -11,9 +11,9 @@ import argparse
 import json
 from pathlib import Path
 
+from ..learning.runs import write_atomically
 from .flow_export import evaluate_flow, export_flow
 from .flow_train import FlowRecipe, train_flow
-from .transformer import write_atomically
 
 
 def build_parser() -> argparse.ArgumentParser:

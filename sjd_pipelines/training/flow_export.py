@@ -16,11 +16,11 @@ from ..emoji.flow_judge import MATCH, score_pictures
 from ..emoji.flow_world import SIDE, PictureStream
 from ..emoji.glyphs import OBJECTS
 from ..flows import FlowSolver, FrontierFlowSolver, SequentialFlowSolver
+from ..learning.runs import write_atomically
 from ..pipelines.pictures import contact_sheet
 from ..pipelines.tarflow import TarFlowPipeline
 from .course import training_facts
 from .flow_train import FILES, load_trained
-from .transformer import write_atomically
 
 NAME = "emoji-flow"
 RESULTS_FILE = "results.json"

@@ -20,10 +20,10 @@ from transformers import JanusForConditionalGeneration
 from ..emoji.codes import BACKGROUND_CODES, scene_tokens
 from ..emoji.glyphs import CELL, GRID
 from ..emoji.scenes import place, render, sample_shading, scene_stream
+from ..learning.optimization import Optimizer, rate_factor, update_average
+from ..learning.runs import write_atomically
 from ..models import render_janus_codes
 from .architecture import build_config, build_model
-from .optimization import Optimizer, rate_factor, update_average
-from .transformer import write_atomically
 
 DECODER_PARTS = ("quantize.", "post_quant_conv.", "decoder.")
 ENCODER_PARTS = ("encoder.", "quant_conv.")

@@ -10,8 +10,9 @@ import torch
 
 from ..companions import DraftReviser
 from ..decoding import guide
+from ..learning.timed import TimedRecipe
 from ..pipelines import SJDAutoRegressivePipeline
-from .companion_run import CompanionRecipe, CompanionRun, export_companion, frozen_target
+from .companion_run import CompanionRun, export_companion, frozen_target
 from .export import BUNDLED
 from .revisions import Drawn, Revisions
 
@@ -33,7 +34,7 @@ place have changed from one pass to the next, the law that the model gave overla
 
 
 @dataclass
-class ReviserRecipe(CompanionRecipe):
+class ReviserRecipe(TimedRecipe):
     """How to train; `batch_size` is in places."""
 
     minutes: float = 20.0

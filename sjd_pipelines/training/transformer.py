@@ -10,28 +10,27 @@ import itertools
 import json
 import math
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import JanusForConditionalGeneration
 
+from ..learning.optimization import Optimizer, update_average
+from ..learning.runs import append_log, averaged_weights, machine_name, save_run, stop_signals
 from . import attention
 from .architecture import build_config, build_model
 from .auxiliary import SceneHeads
 from .batches import Batch, Batches
 from .objective import LOSSES, training_losses
-from .optimization import Optimizer, update_average
 from .phases import PHASES, Phase, phase_at, scaled, total_pictures
 from .probes import PROBES, probe, run_probes
 
@@ -101,68 +100,6 @@ ON_CUDA = {
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters on the image generation path, by name."""
     return {name: p for name, p in model.named_parameters() if name.startswith(TRAINED)}
-
-
-def write_atomically(path: Path, write) -> None:
-    """Call `write(temporary_path)`, then move the result into place."""
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    temporary.replace(path)
-
-
-def append_log(path: Path, entry: dict) -> None:
-    """Add a line of JSON to a log and show it."""
-    with path.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
-    print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()), flush=True)
-
-
-def save_run(
-    average_file: Path,
-    state_file: Path,
-    named: dict[str, nn.Parameter],
-    average: list[torch.Tensor],
-    optimizer: Optimizer,
-    progress: dict,
-) -> None:
-    """Write the averaged weights (as many of the named ones as there are averages), and what a run needs to go on."""
-    write_atomically(average_file, lambda path: save_file(dict(zip(named, average)), path))
-    state = {"weights": {k: p.detach() for k, p in named.items()}, "optimizer": optimizer.state_dict()}
-    write_atomically(state_file, lambda path: torch.save(state | {"progress": progress}, path))
-
-
-@contextmanager
-def averaged_weights(parameters: list[nn.Parameter], average: list[torch.Tensor]) -> Iterator[None]:
-    """Run a block with the averaged weights in place of the current ones."""
-    current = [p.detach().clone() for p in parameters]
-    with torch.no_grad():
-        torch._foreach_copy_(parameters, average)
-        try:
-            yield
-        finally:
-            torch._foreach_copy_(parameters, current)
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Within the block, SIGINT and SIGTERM set an event instead of ending the process (in the main thread only)."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def machine_name(device: torch.device, threads: int) -> str:
-    """What trains, in words for a model card."""
-    if device.type == "cuda":
-        return f"one {torch.cuda.get_device_name(device)}"
-    return f"{threads} CPU thread{'s' * (threads > 1)}"
 
 
 class Gradients:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sjd_pipelines.companions import COMPANIONS
+from sjd_pipelines.learning.timed import run_files
 from sjd_pipelines.pipelines.loading import load_companion
 from sjd_pipelines.training.architecture import build_config, build_model
-from sjd_pipelines.training.companion_run import run_files
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sjd_pipelines import SeededJacobiScheduler, SJDJanusPipeline
+from sjd_pipelines.learning.timed import run_files
 from sjd_pipelines.training.__main__ import build_parser
-from sjd_pipelines.training.companion_run import run_files
 from sjd_pipelines.training.drafter import (
     NAME,
     DrafterRecipe,

@@ -8,8 +8,8 @@ import torch
 
 from sjd_pipelines import AutoregressiveScheduler, SJDJanusPipeline
 from sjd_pipelines.decoding import Query, TargetPass
+from sjd_pipelines.learning.timed import run_files
 from sjd_pipelines.training.__main__ import build_parser
-from sjd_pipelines.training.companion_run import run_files
 from sjd_pipelines.training.export import build_processor
 from sjd_pipelines.training.reviser import (
     NAME,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sjd_pipelines.emoji.captions import BOI, BOS, PAD, VOCABULARY, encode_caption
 from sjd_pipelines.emoji.scenes import RELATIONS
+from sjd_pipelines.learning.optimization import Optimizer, rate_factor, update_average
 from sjd_pipelines.training.architecture import (
     build_config,
     build_model,
@@ -23,7 +24,6 @@ from sjd_pipelines.training.attention import causal
 from sjd_pipelines.training.auxiliary import SceneHeads
 from sjd_pipelines.training.batches import MIXED, draw_batch
 from sjd_pipelines.training.objective import LOSSES, training_losses
-from sjd_pipelines.training.optimization import Optimizer, rate_factor, update_average
 from sjd_pipelines.training.phases import Phase
 from sjd_pipelines.training.probes import probe
 from sjd_pipelines.training.transformer import (
@@ -101,7 +101,7 @@ def test_rate_warms_up_and_decays():
 def test_every_trained_parameter_has_one_optimizer(tiny_model):
     named = trained_parameters(tiny_model)
     optimizer = Optimizer(named, 1e-3, 1e-3)
-    groups = [*optimizer.muon.param_groups, *optimizer.adam.param_groups]
+    groups = [group for part, _ in optimizer.parts.values() for group in part.param_groups]
     owned = [p.data_ptr() for group in groups for p in group["params"]]  # Muon's twins share memory
     assert sorted(owned) == sorted(p.data_ptr() for p in named.values())
     assert all("vqmodel" not in name for name in named)

@@ -13,40 +13,43 @@ class Optimizer:
 
     Args:
         parameters: name to parameter.
-        muon_rate: peak learning rate of Muon, scaled to AdamW's update size (Moonshot's `match_rms_adamw`).
+        muon_rate: peak learning rate of Muon, scaled to AdamW's update size (Moonshot's `match_rms_adamw`); 0 leaves
+            all to AdamW.
         adam_rate: peak learning rate of AdamW.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], muon_rate: float, adam_rate: float) -> None:
-        hidden = [p for name, p in parameters.items() if is_hidden_matrix(name, p)]
-        rest = [p for name, p in parameters.items() if not is_hidden_matrix(name, p)]
+        hidden = [p for name, p in parameters.items() if muon_rate and is_hidden_matrix(name, p)]
+        rest = [p for name, p in parameters.items() if not (muon_rate and is_hidden_matrix(name, p))]
         # Muon takes matrices only: kernels get a flat twin that shares their memory.
         self.twins = [(p, nn.Parameter(p.detach().flatten(1))) for p in hidden]
-        self.muon = torch.optim.Muon(
-            [twin for _, twin in self.twins],
-            lr=muon_rate,
-            momentum=0.95,
-            weight_decay=0.02,
-            adjust_lr_fn="match_rms_adamw",
-        )
-        self.adam = torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.97), weight_decay=0.0, fused=True)
-        self.peaks = ((self.muon, muon_rate), (self.adam, adam_rate))
+        adam = torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.97), weight_decay=0.0, fused=True)
+        self.parts = {"adam": (adam, adam_rate)}
+        if hidden:
+            muon = torch.optim.Muon(
+                [twin for _, twin in self.twins],
+                lr=muon_rate,
+                momentum=0.95,
+                weight_decay=0.02,
+                adjust_lr_fn="match_rms_adamw",
+            )
+            self.parts = {"muon": (muon, muon_rate)} | self.parts
 
     def step(self, factor: float) -> None:
         """Take one step at `factor` times the peak rates."""
         for parameter, twin in self.twins:
             twin.grad = parameter.grad.flatten(1)
-        for optimizer, peak in self.peaks:
+        for optimizer, peak in self.parts.values():
             for group in optimizer.param_groups:
                 group["lr"] = factor * peak
             optimizer.step()
 
     def state_dict(self) -> dict:
-        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+        return {name: optimizer.state_dict() for name, (optimizer, _) in self.parts.items()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.muon.load_state_dict(state["muon"])
-        self.adam.load_state_dict(state["adam"])
+        for name, (optimizer, _) in self.parts.items():
+            optimizer.load_state_dict(state[name])
 
 
 _OUTPUTS_AND_TABLES = ("embed", "vision_head", "generation_aligner.fc1", "conv_out", "embedding", "scene_heads")

@@ -1,0 +1,99 @@
+"""`python -m sjd_pipelines.distillation`: a model of any family becomes one that needs fewer passes.
+
+    trajectories  record what the model's own Jacobi decoding of some prompts passes through
+    train         distil it on them
+    export        write the student as a whole model
+
+CEED-VLA (Song et al. 2025, arXiv 2506.13725), with sampling: the noise of a seed is fixed, so its picture is a fixed
+point at any temperature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+from ..pipelines import SJDAutoRegressivePipeline
+from .student import student_pipeline
+from .train import StudentRecipe, train_student
+from .trajectories import Judge, Settings, read_prompts, record
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sjd_pipelines.distillation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    recording = commands.add_parser("trajectories")
+    recording.add_argument("--folder", type=Path, required=True, help="where to; the same command resumes")
+    recording.add_argument(
+        "--prompts", type=Path, required=True, help="a prompt a line; or .jsonl, objects with a `prompt`"
+    )
+    recording.add_argument("--model", default="", help="a folder, hub id or bundled name; default: the bundled model")
+    recording.add_argument("--window", type=int, default=Settings.window, help="drafts of a pass")
+    recording.add_argument("--batch-size", type=int, default=Settings.batch_size, help="default: %(default)s")
+    recording.add_argument("--seed", type=int, default=0, help="of the first picture; default: %(default)s")
+    for name, kind in (("guidance-scale", float), ("temperature", float), ("top-k", int), ("top-p", float)):
+        recording.add_argument(f"--{name}", type=kind, help="default: the model's own")
+    recording.add_argument(
+        "--judge", type=judge, metavar="MODULE:FUNCTION", help="tells the true tokens of wrong pictures"
+    )
+    recording.add_argument("--minutes", type=float, default=0.0, help="stop after so many")
+    recording.add_argument("--device", default="cpu", help="default: %(default)s")
+    training = commands.add_parser("train")
+    for field in fields(StudentRecipe):
+        option = "--" + field.name.replace("_", "-")
+        if field.name == "folder":
+            training.add_argument(option, type=Path, required=True, help="the run's folder; the same command resumes")
+        elif isinstance(field.default, bool):
+            training.add_argument(option, action="store_true")
+        else:
+            training.add_argument(
+                option, type=type(field.default), default=field.default, help=f"default: {field.default!r}"
+            )
+    exporting = commands.add_parser("export")
+    exporting.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    exporting.add_argument("--target", type=Path, required=True, help="the new model's folder")
+    return parser
+
+
+def judge(place: str) -> Judge:
+    """The function that `module:function` names."""
+    module, _, function = place.partition(":")
+    try:
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{place!r} is no function of an importable module: {error}") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = vars(build_parser().parse_args(arguments))
+    command = options.pop("command")
+    try:
+        if command == "trajectories":
+            _record(**options)
+        elif command == "train":
+            train_student(StudentRecipe(**options))
+        else:
+            student_pipeline(options["folder"]).save_pretrained(options["target"])
+    except (OSError, ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _record(folder: Path, prompts: Path, judge: Judge | None, minutes: float, device: str, **settings) -> None:
+    entries = read_prompts(prompts)
+    pipe = SJDAutoRegressivePipeline.from_pretrained(settings["model"] or None)
+    pipe.set_progress_bar_config(disable=True)
+    count = record(pipe.to(device), entries, folder, Settings(**settings), judge, minutes)
+    print(f"{folder} holds {count} of {len(entries)} pictures.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

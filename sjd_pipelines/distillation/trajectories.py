@@ -1,0 +1,239 @@
+"""What a pipeline's own Jacobi decoding passes through, on disk: the drafts of every pass beside the final picture.
+
+With the noise of a seed fixed by position, seeded Jacobi decoding is a deterministic iteration at any temperature: its
+fixed point is the picture that the seed draws. A folder holds one file for each batch of pictures, written when the
+batch is complete, so that an interrupted recording goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ..decoding import PositionNoise, Sampling, TargetPass, decode
+from ..learning.runs import write_atomically
+from ..pipelines import SJDAutoRegressivePipeline
+from ..schedulers import SeededJacobiScheduler
+
+SETTINGS_FILE = "settings.json"
+_TOLD = "trajectory"
+# Prompt entries and their pictures [B, 3, H, W] in [0, 1] -> per picture the tokens [N] of a true one, None if it is
+# right as it is.
+Judge = Callable[[Sequence[dict[str, Any]], torch.Tensor], Sequence[torch.Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a folder's trajectories were recorded; one that is resumed must be told the same.
+
+    Attributes:
+        model: a folder, a hub id or the name of a bundled model; empty is the default one.
+        window: drafts of a pass.
+        batch_size: pictures in a file.
+        seed: of the first picture; picture i has `seed + i`, as `seeds` of the pipeline's call takes it.
+        guidance_scale, temperature, top_k, top_p: None is the model's own.
+    """
+
+    model: str = ""
+    window: int = 32
+    batch_size: int = 16
+    seed: int = 0
+    guidance_scale: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+class DraftRecorder:
+    """Looks on at a run and keeps the drafts that each pass was fed; a `Companion`."""
+
+    def __init__(self) -> None:
+        self.fronts: list[torch.Tensor] = []  # [B] each: the position that the pass commits at least
+        self.drafts: list[torch.Tensor] = []  # [B, W] each: tokens fed for this position and those after it
+
+    def observe(self, seen: TargetPass) -> None:
+        self.fronts.append(seen.query.predicts[:, 0])
+        self.drafts.append(seen.query.token_ids[:, 1:].clone())  # the query's own tensor may be reused
+
+
+@dataclass
+class Trajectory:
+    """A batch of pictures with the way that led to them; T passes, those of the longest picture.
+
+    Attributes:
+        prompts: B of them.
+        seeds: B of them.
+        sampling: the settings they were drawn with.
+        final: `[B, N]` int64 by position, the fixed point.
+        labels: `[B, N]` int64, what the picture should have been: the same, unless a judge found it wrong.
+        fronts: `[T, B]` int64, the first position that each pass predicts; N or more where a picture was complete.
+        drafts: `[T, B, W]` int64, the tokens it was fed for this position and those after it.
+    """
+
+    prompts: list[str]
+    seeds: list[int]
+    sampling: Sampling
+    final: torch.Tensor
+    labels: torch.Tensor
+    fronts: torch.Tensor
+    drafts: torch.Tensor
+
+    @property
+    def passes(self) -> torch.Tensor:
+        """`[B]`: passes that each picture took."""
+        return (self.fronts < self.final.shape[1]).sum(0)
+
+
+@torch.no_grad()
+def draw_trajectory(
+    pipe: SJDAutoRegressivePipeline, prompts: list[str], seeds: list[int], sampling: Sampling, window: int
+) -> Trajectory:
+    """Draw pictures by seeded Jacobi decoding (at temperature 0 greedy Jacobi) and keep the drafts of all passes.
+
+    Args:
+        pipe: of any family.
+        prompts: B of them.
+        seeds: one for each.
+        sampling: how tokens are sampled.
+        window: drafts of a pass.
+    """
+    scheduler, layout = SeededJacobiScheduler(window=window), pipe.image_layout(None, None)
+    encoded = pipe.encode_prompt(prompts, None, sampling.guided, 1, layout)
+    target = pipe.prepare_target(encoded, layout, sampling, scheduler.margin(layout))
+    recorder = DraftRecorder()
+    noise = PositionNoise(seeds, target.device, target.length)
+    state = decode(target, scheduler, noise, {"recorder": recorder})
+    final = state.tokens.cpu()
+    fronts, drafts = torch.stack(recorder.fronts).cpu(), torch.stack(recorder.drafts).cpu()
+    return Trajectory(prompts, seeds, sampling, final, final, fronts, drafts)
+
+
+def record(
+    pipe: SJDAutoRegressivePipeline,
+    entries: Sequence[dict[str, Any]],
+    folder: Path,
+    settings: Settings,
+    judge: Judge | None = None,
+    minutes: float = 0.0,
+) -> int:
+    """Record a picture of each prompt, batch by batch; goes on after the batches that are there.
+
+    Args:
+        pipe: the teacher.
+        entries: with the `prompt`, and what else the judge wants to know.
+        folder: where to.
+        settings: kept beside the trajectories.
+        judge: says which pictures are wrong, and what would have been right.
+        minutes: stop after so many; 0 goes on to the last prompt.
+
+    Returns:
+        How many pictures the folder holds.
+
+    Raises:
+        ValueError: the folder was recorded with other settings, or there are no prompts.
+    """
+    if not entries:
+        raise ValueError("There are no prompts to record.")
+    prompts = [text for entry in entries for text in pipe.prepare_prompts(entry["prompt"])]
+    layout, count = pipe.image_layout(None, None), 0
+    pipe.check_prompts(prompts, None, layout)
+    sampling = pipe.prepare_sampling(settings.guidance_scale, settings.temperature, settings.top_k, settings.top_p)
+    _keep_settings(folder, settings)
+    start = time.monotonic()
+    for index, first in enumerate(range(0, len(entries), settings.batch_size)):
+        file, last = folder / f"{index:05}.safetensors", min(first + settings.batch_size, len(entries))
+        count += last - first
+        if file.exists():
+            continue
+        if 0 < minutes * 60 < time.monotonic() - start:
+            return count - (last - first)
+        seeds = [settings.seed + picture for picture in range(first, last)]
+        drawn = draw_trajectory(pipe, prompts[first:last], seeds, sampling, settings.window)
+        if judge is not None:
+            drawn.labels = _true_labels(pipe, entries[first:last], drawn.final, judge)
+        _save(drawn, file)
+        print(f"{count} pictures, {drawn.passes.float().mean():.1f} passes each", flush=True)
+    return count
+
+
+def load(folder: Path) -> list[Trajectory]:
+    """What a folder holds by now.
+
+    Raises:
+        ValueError: nothing.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder} holds no trajectories; record some with `trajectories`.")
+    return [_load(file) for file in files]
+
+
+def read_prompts(file: Path) -> list[dict[str, Any]]:
+    """The entries of a file: a prompt on each line, or (`.jsonl`) an object with a `prompt`.
+
+    Raises:
+        ValueError: a line is no such object.
+    """
+    lines = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if Path(file).suffix != ".jsonl":
+        return [{"prompt": line.strip()} for line in lines]
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict) or "prompt" not in entry:
+            raise ValueError(f'{file}, line {number}: expected an object such as {{"prompt": "a dog"}}.')
+        entries.append(entry)
+    return entries
+
+
+def _keep_settings(folder: Path, settings: Settings) -> None:
+    """Note how a folder is recorded. Raises `ValueError` if it says something else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / SETTINGS_FILE
+    if not file.exists():
+        write_atomically(file, lambda path: path.write_text(json.dumps(asdict(settings), indent=2) + "\n"))
+        return
+    kept = json.loads(file.read_text())
+    differing = [name for name, value in asdict(settings).items() if kept.get(name) != value]
+    if differing:
+        raise ValueError(f"{folder} was recorded with another {', '.join(differing)}; choose another folder.")
+
+
+@torch.no_grad()
+def _true_labels(
+    pipe: SJDAutoRegressivePipeline, entries: Sequence[dict[str, Any]], final: torch.Tensor, judge: Judge
+) -> torch.Tensor:
+    """`[B, N]`: the pictures' own tokens, or true ones where the judge says so."""
+    layout = pipe.image_layout(None, None)
+    tokens = layout.image_tokens(final).to(pipe.device)
+    labels = final.clone()
+    for row, true in enumerate(judge(entries, pipe.postprocess(tokens, layout, "pt"))):
+        if true is not None:
+            labels[row] = true
+    return labels
+
+
+def _save(drawn: Trajectory, file: Path) -> None:
+    names = ("final", "labels", "fronts", "drafts")
+    tensors = {name: getattr(drawn, name).to(torch.int32).contiguous() for name in names}
+    told = {"prompts": drawn.prompts, "seeds": drawn.seeds, "sampling": asdict(drawn.sampling)}
+    metadata = {_TOLD: json.dumps(told)}  # one entry: several would come in any order
+    write_atomically(file, lambda path: save_file(tensors, path, metadata))
+
+
+def _load(file: Path) -> Trajectory:
+    with safe_open(file, framework="pt") as opened:
+        told = json.loads(opened.metadata()[_TOLD])
+    tensors = {name: tensor.long() for name, tensor in load_file(file).items()}
+    return Trajectory(told["prompts"], told["seeds"], Sampling(**told["sampling"]), **tensors)

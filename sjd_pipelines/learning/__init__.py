@@ -1,0 +1,1 @@
+"""What every training has in common, whatever is trained: optimizers, averages, saved runs."""

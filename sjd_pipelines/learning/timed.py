@@ -1,0 +1,130 @@
+"""A run that trains for a given time: warmup, plateau, linear decay; saved on the way, and resumed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from .optimization import Optimizer, rate_factor, update_average
+from .runs import append_log, averaged_weights, machine_name, save_run
+
+
+@dataclass
+class TimedRecipe:
+    """How to train; times in minutes."""
+
+    folder: Path
+    model: str = ""  # a folder or hub id; empty is the bundled checkpoint
+    minutes: float = 15.0
+    decay_minutes: float = 5.0
+    batch_size: int = 4
+    device: str = "cpu"
+    threads: int = 2
+    muon_rate: float = 2.5e-3
+    adam_rate: float = 1.5e-3
+    warmup: int = 20
+    average_decay: float = 0.99
+    log_every: int = 10
+    save_minutes: float = 3.0
+    max_steps: int = 0  # 0: until the time is up
+    seed: int = 0
+
+
+class TimedRun:
+    """One run, resumed where it was saved.
+
+    Args:
+        name: of its files.
+        named: what is trained, where it will be trained; gets the saved weights if there are any.
+        recipe: its settings.
+
+    Attributes:
+        progress: steps and seconds so far, and images, which whoever computes the loss counts.
+    """
+
+    def __init__(self, name: str, named: dict[str, nn.Parameter], recipe: TimedRecipe):
+        torch.set_num_threads(recipe.threads)
+        folder = Path(recipe.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.recipe, self.folder = recipe, folder
+        self.average_file, self.state_file, self.log_file = run_files(folder, name)
+        self.named, self.parameters = named, list(named.values())
+        self.optimizer = Optimizer(self.named, recipe.muon_rate, recipe.adam_rate)
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.progress = {"step": 0, "images": 0, "seconds": 0.0}
+        if self.state_file.exists():
+            state = torch.load(self.state_file, map_location=recipe.device, weights_only=True)
+            self.optimizer.load_state_dict(state["optimizer"])
+            saved = load_file(self.average_file, device=recipe.device)
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, [state["weights"][name] for name in self.named])
+                torch._foreach_copy_(self.average, [saved[name] for name in self.named])
+            self.progress = state["progress"]
+
+    def train(
+        self,
+        loss_of: Callable[[], tuple[torch.Tensor, dict[str, float]]],
+        probe: Callable[[], dict[str, float]],
+    ) -> dict:
+        """Step until the time is up; returns the last log entry.
+
+        Args:
+            loss_of: the loss of the next batch, and what to log of it.
+            probe: what to log of the averaged weights at the end.
+
+        Raises:
+            RuntimeError: the loss is not finite.
+        """
+        recipe, progress = self.recipe, self.progress
+        start, before, first_step = time.monotonic(), progress["seconds"], progress["step"]
+        seconds, last_save, entries, entry = 0.0, 0.0, [], {}
+        while seconds < recipe.minutes * 60 and not 0 < recipe.max_steps <= progress["step"] - first_step:
+            loss, values = loss_of()
+            loss.backward()
+            if not math.isfinite(loss.item()):
+                raise RuntimeError(f"The loss is {loss.item()} at step {progress['step']}; lower the learning rates.")
+            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            left = recipe.minutes * 60 - seconds
+            factor = rate_factor(progress["step"] - first_step, recipe.warmup, left, recipe.decay_minutes * 60)
+            self.optimizer.step(factor)
+            for parameter in self.parameters:
+                parameter.grad = None
+            update_average(self.average, self.parameters, progress["step"], recipe.average_decay)
+            entries.append({"loss": loss.item()} | values)
+            seconds = time.monotonic() - start
+            progress.update(step=progress["step"] + 1, seconds=before + seconds)
+            if progress["step"] % recipe.log_every == 0:
+                append_log(self.log_file, progress | means(entries) | {"rate": factor})
+                entries = []
+            if seconds - last_save > recipe.save_minutes * 60:
+                self.save()
+                last_save = seconds
+        with averaged_weights(self.parameters, self.average), torch.no_grad():
+            entry = progress | {f"probe_{name}": value for name, value in probe().items()}
+        entry["machine"] = machine_name(torch.device(recipe.device), recipe.threads)
+        append_log(self.log_file, entry)
+        self.save()
+        return entry
+
+    def save(self) -> None:
+        """Write the averaged weights and what it takes to go on."""
+        save_run(self.average_file, self.state_file, self.named, self.average, self.optimizer, self.progress)
+
+
+def run_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """Averaged weights, resumable state and JSON-lines log of a run."""
+    return folder / f"{name}.safetensors", folder / f"{name}_state.pt", folder / f"{name}.jsonl"
+
+
+def means(entries: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each value over the entries that have it."""
+    names = sorted({name for entry in entries for name in entry})
+    values = {name: [entry[name] for entry in entries if name in entry] for name in names}
+    return {name: sum(found) / len(found) for name, found in values.items()}

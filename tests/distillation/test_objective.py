@@ -1,0 +1,50 @@
+"""Packed passes and losses: the laws are those of decoding, what is masked, and what gradients reach."""
+
+import pytest
+import torch
+
+from sjd_pipelines.decoding import PositionNoise, Purpose, Sampling
+from sjd_pipelines.distillation.packed import packed_pass
+from sjd_pipelines.distillation.trajectories import draw_trajectory
+
+from ..pipelines.tiny import MEMBERS
+
+WINDOW = 5
+GUIDED = Sampling(guidance_scale=2.0, top_p=0.95)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_packed_pass_gives_the_laws_of_decoding(name):
+    """What each pass chose behind its drafts is what the next pass was fed."""
+    member = MEMBERS[name]
+    pipe = member.make()
+    first, second, _ = member.prompts
+    drawn = draw_trajectory(pipe, pipe.prepare_prompts([first, second]), [3, 4], GUIDED, WINDOW)
+    layout = pipe.image_layout(None, None)
+    count, passes = layout.num_tokens, len(drawn.fronts)
+    prompt = pipe.encode_prompt(drawn.prompts, None, True, 1, layout)
+    with torch.no_grad():
+        hidden = packed_pass(pipe, prompt, layout, drawn.final, drawn.fronts.T, drawn.drafts.movedim(0, 1))
+    noise = PositionNoise(drawn.seeds)
+
+    def chosen(states, predicts):
+        laws = pipe.prepare_target(prompt, layout, GUIDED, WINDOW + 1).law(
+            pipe.guided_logits(states, GUIDED.guidance_scale), predicts
+        )
+        return (laws / noise.exponential(predicts, Purpose.SAMPLE, layout.vocabulary_size)).argmax(-1)
+
+    positions = torch.arange(count).expand(2, -1)
+    assert torch.equal(chosen(hidden.fixed, positions), drawn.final)
+    slots = torch.arange(WINDOW)
+    predicts = (drawn.fronts.T[..., None] + slots + 1).clamp(max=count - 1).flatten(1)  # [B, T * W]
+    choices = chosen(hidden.windows, predicts).unflatten(1, (passes, WINDOW))
+    compared = 0
+    for row in range(2):
+        for index in range(passes - 1):
+            front, following = drawn.fronts[index, row], drawn.fronts[index + 1, row]
+            for slot in range(WINDOW):
+                place = front + slot + 1  # the next pass has the choice as a draft there, unless it is committed
+                if place < count and following <= place < min(following + WINDOW, front + WINDOW + 1):
+                    assert choices[row, index, slot] == drawn.drafts[index + 1, row, place - following]
+                    compared += 1
+    assert compared > count / 2
