@@ -14,6 +14,7 @@ _PLACES = {
     "sjd-pac": "sjd_pac.SJDPACScheduler",
     "gsd": "grouped.GroupedSJDScheduler",
     "lantern": "lantern.LanternScheduler",
+    "early-exit": "early_exit.EarlyExitScheduler",
     "zipar": "zipar.ZipARScheduler",
     "pjd": "parallel_jacobi.ParallelJacobiScheduler",
     "eagle": "eagle.EagleScheduler",
