@@ -13,6 +13,9 @@ from .eagle import (
     EagleScheduler,
     SeededEagleScheduler,
 )
+from .early_exit import (
+    EarlyExitScheduler,
+)
 from .grouped import (
     GroupedSJDScheduler,
 )
@@ -65,6 +68,7 @@ __all__ = [
     "CoupledSJDScheduler",
     "DecodingScheduler",
     "EagleScheduler",
+    "EarlyExitScheduler",
     "GroupedSJDScheduler",
     "JacobiScheduler",
     "LanternEagleScheduler",

@@ -1,18 +1,20 @@
 """Seeded Jacobi decoding that leaves the iteration early."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from diffusers.configuration_utils import register_to_config
 
+from ..declaration import LONGEST, Card, Setting
 from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
-from ..decoding.state import DecodingState
-from .declaration import LONGEST, Bound, Card, Setting, Window
+from ..decoding.target import Companion, Target
+from .declaration import Bound, Window
 from .drafting import Initialise
 from .jacobi import SeededJacobiScheduler
-from .raster_window import Slots
+from .raster_window import Slots, WindowState
 from .verification import at_drafts
 
 Exit = Annotated[
@@ -43,7 +45,7 @@ Block = Annotated[
 
 
 @dataclass
-class EarlyExitState(DecodingState):
+class EarlyExitState(WindowState):
     """Adds how often each token has been chosen.
 
     Attributes:
@@ -67,6 +69,9 @@ class EarlyExitScheduler(SeededJacobiScheduler):
         margin: a draft also holds whose log p + Gumbel noise is so little below that of the target's choice.
         block: tokens of a block; 0 is none.
         initialise: how a slot that enters the window is guessed, a key of `INITIALISERS`.
+
+    Raises:
+        ValueError: a block is larger than the window.
     """
 
     label = "approximate"
@@ -75,7 +80,7 @@ class EarlyExitScheduler(SeededJacobiScheduler):
         "Early exit",
         "Seeded Jacobi that keeps a guess after a number of passes even if the model would still change it: fewer "
         "passes, and pictures that may go wrong.",
-        "For models that were distilled for it, such as emoji-fast. Lower exit_after until pictures get worse.",
+        "For models that were distilled to be right early. Lower exit_after until pictures get worse.",
     )
     bounds = (Bound("Early exit", "exit_after", (16, 8, 4, 2)),)
     state_type = EarlyExitState
@@ -89,12 +94,13 @@ class EarlyExitScheduler(SeededJacobiScheduler):
         block: Block = 0,
         initialise: Initialise = "law-above",
     ):
-        pass
+        if block > window:
+            raise ValueError(f"block must not be larger than the window, {window}, got {block}.")
 
-    def plan(self, state: EarlyExitState, noise: PositionNoise) -> Query:
-        if state.iterations is None:
-            state.iterations = torch.zeros_like(state.canvas)
-        return super().plan(state, noise)
+    def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> EarlyExitState:
+        state = super().start(target, companions)
+        state.iterations = torch.zeros_like(state.canvas)
+        return state
 
     def accept(self, slots: Slots) -> torch.Tensor:
         positions = slots.positions[:, :-1]

@@ -5,7 +5,7 @@
         --judge sjd_pipelines.training.emoji_fast:true_tokens
     PYTHON -m sjd_pipelines.distillation train --trajectories drawn --folder student
 
-What the student must hold was set before any was trained:
+No student is shipped: this is the recipe for one. What it must hold was set before any was trained:
 
 - `KL_BOUND`: its law may be so far from the teacher's, over the teacher's pictures at the default guidance.
 - `ENTROPY_SHARE`: of the teacher's mean entropy per token it keeps at least so much.

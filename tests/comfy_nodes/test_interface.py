@@ -38,6 +38,7 @@ FROZEN = {
     "SJDDecoderPAC": (["window", "branches", "depth", "initialise"], ["DECODER"]),
     "SJDDecoderCorrectedJacobi": (["window", "reach", "corrections", "branches", "depth", "initialise"], ["DECODER"]),
     "SJDDecoderRevisedJacobi": (["window", "reach", "revisions", "initialise"], ["DECODER"]),
+    "SJDDecoderEarlyExit": (["window", "exit_after", "margin", "block", "initialise"], ["DECODER"]),
     "SJDFlowLoader": (["model", "dtype"], ["FLOW"]),
     "SJDFlowCalibrate": (["flow", "mode", "objective", "batch_size", "guidance"], ["SOLVER", "STRING"]),
     "SJDFlowSampler": (
