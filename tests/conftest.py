@@ -61,6 +61,7 @@ def flow_model(tmp_path_factory):
     return str(folder)
 
 
+@pytest.fixture
 def pipe_of(pipe, par_toy):
     """The toy that a scheduler decodes, by its name."""
     before = par_toy.scheduler

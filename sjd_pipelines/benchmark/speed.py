@@ -16,7 +16,7 @@ from typing import Any
 from ..emoji.judge import rates
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.pictures import render_tokens
-from ..schedulers.registry import registered_name
+from ..schedulers import SCHEDULERS
 from ..schedulers.sequential import sequential_scheduler
 from .contenders import Contender, labels_at
 from .drawing import benchmark_scenes, draw, score_run
@@ -149,7 +149,7 @@ def measure_speed(
     sampling = pipe.sampling_defaults() | config.sampling
     skipped = {contender.name: reason for contender in config.contenders if (reason := contender.missing(pipe))}
     plain = sequential_scheduler(pipe.image_layout(None, None))
-    contenders = [Contender(registered_name(type(plain)), plain)]
+    contenders = [Contender(SCHEDULERS.name_of(type(plain)), plain)]
     if config.library:
         check_library(pipe, sampling["guidance_scale"])
         contenders.append(Contender("library", None))

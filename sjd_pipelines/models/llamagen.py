@@ -85,11 +85,16 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.norm = RMSNorm(hidden_size, norm_eps)
         self.head = nn.Linear(hidden_size, codebook_size, bias=False)
 
-    def embedding_table(self) -> torch.Tensor:
-        """`[V + n - 1, D]`: of the image tokens, then of the learned ones."""
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Ids of image tokens, and after the vocabulary those of learned ones, `[R, Q]` int64 -> `[R, Q, D]`.
+
+        By the modules, not by their weights: offloading brings weights to the device when a module is called.
+        """
         if self.config.parallel_tokens == 1:
-            return self.token_embedding.weight
-        return torch.cat([self.token_embedding.weight, self.learned_embedding.weight])
+            return self.token_embedding(ids)
+        size = self.config.codebook_size
+        learned = self.learned_embedding((ids - size).clamp(min=0))
+        return torch.where((ids < size)[..., None], self.token_embedding(ids.clamp(max=size - 1)), learned)
 
     def forward(
         self,

@@ -225,7 +225,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         return EncodedPrompt(embeds, visible, torch.full(visible.shape, CONDITION, device=visible.device))
 
     def embed_image_tokens(self, token_ids: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.embedding(token_ids, self.transformer.embedding_table())
+        return self.transformer.embed(token_ids)
 
     def run_transformer(
         self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: CanvasCache

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.nn import functional as F
 
 from ..decoding import ImageTokenLayout, ParallelSequence
 from ..emoji.codes import CODEBOOK
@@ -123,7 +122,7 @@ class TaughtSequence:
     def logits(self, labels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """`[B]` classes and `[B, N]` tokens by position -> `[B, N, V]` float32."""
         with torch.autocast(tokens.device.type, torch.bfloat16):
-            embeds = F.embedding(self.sequence.fed(tokens), self.model.embedding_table())
+            embeds = self.model.embed(self.sequence.fed(tokens))
             embeds = torch.cat([self.model.class_embedding(labels[:, None]), embeds], 1)
             return self.model.head(self.model(embeds, self.bias, self.position_ids)).float()
 

@@ -110,7 +110,7 @@ def test_threads_draw_what_they_would_draw_alone(bundled):
     assert all(equal(drawn[seed], picture) for seed, picture in enumerate(alone))
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", [name for name, cls in SCHEDULERS.items() if not cls.parallel])
 def test_no_scheduler_makes_numbers_of_a_default_kind(toy, name):
     def draw():
         options = {"temperature": 0.8, "top_p": 0.9, "output_type": "pt", "seeds": [1, 2]}

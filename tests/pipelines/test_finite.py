@@ -24,6 +24,8 @@ def test_no_scheduler_draws_with_broken_weights(broken, free):
         parameter.data.fill_(torch.nan)
     first, _ = next(broken.model.named_parameters())
     for name, cls in SCHEDULERS.items():
+        if cls.parallel:  # decodes another kind of model
+            continue
         for temperature in (1.0, 0.0):
             with looks(free), pytest.raises(NotFiniteError) as error:
                 broken(PROMPTS, scheduler=cls(), output_type="latent", temperature=temperature)

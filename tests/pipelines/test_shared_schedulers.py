@@ -77,7 +77,7 @@ def test_one_scheduler_decodes_two_models_in_two_threads(pipes, name):
         assert torch.equal(drawn[index], alone(pipe, name))
 
 
-AT_DEFAULTS = [(name, {}) for name in SCHEDULERS]
+AT_DEFAULTS = [(name, {}) for name, cls in SCHEDULERS.items() if not cls.parallel]
 AUTO = [(name, {"window": "auto"}) for name, cls in SCHEDULERS.items() if takes_auto(cls)]
 
 

@@ -171,7 +171,7 @@ def test_realised_total_variation_is_the_gain_in_acceptance(pipe, rule):
     pipe(PROMPTS, generator=torch.Generator().manual_seed(1), guidance_scale=3.0, output_type="latent")
     compared = 0
     for slots, q in pipe.scheduler.seen:
-        p, tree, rule = slots.target[:, slots.tree.inner], slots.tree, pipe.scheduler.acceptance
+        p, tree, rule = slots.target[:, slots.tree.inner], slots.tree, slots.state.acceptance
         codes = torch.arange(p.shape[-1]).expand(p.shape).unbind(-1)
         drafted = [Drafted(p, code, lookup(q), len(tree.levels), tree.depth[tree.inner]) for code in codes]
         mass = torch.stack([rule.masses(one)[0] for one in drafted], -1)
