@@ -17,6 +17,10 @@ from .target import FlowTarget
 
 MODES = {"exact": EXACT_TOLERANCE, "safe": 1e-3, "fast": 1e-2}  # largest error against sequential sampling
 OBJECTIVES = ("passes", "seconds")
+# An exact solver rounds, sequential sampling rounds, and what it rounds to in another batch differs as much from
+# picture to picture: times the largest difference seen within which another exact result may lie.
+ROUNDINGS = 4
+FRESH = 3  # times as many pictures verify a plan as it was made with: errors of single pictures differ by as much
 MARGIN = 0.7  # share of the bound that a plan may use up on the noise it is tried on
 TIGHTEN = 0.7  # factor of the allowed error after a plan has failed
 ATTEMPTS = 8
@@ -156,15 +160,20 @@ class Calibrator:
         )
 
     def rounding(self) -> float:
-        """How far sequential sampling moves when pictures are drawn in a batch of another size, at most."""
-        return max(self._rounding(*batch, run.sample[:1]) for batch, run in zip(self.batches, self.runs))
+        """How far sequential sampling moves when pictures are drawn in batches of another size, at most."""
+        return max(self._rounding(*batch, run.sample) for batch, run in zip(self.batches, self.runs))
 
     def _rounding(self, target: FlowTarget, latents: torch.Tensor, reference: torch.Tensor) -> float:
-        count = 4 if self.batch_size == 1 else 1
-        labels = None if target.labels is None else target.labels[:1].repeat(count)
-        other = FlowTarget(target.model, labels, count, target.guidance)
-        run = invert(other, SequentialFlowSolver(), latents[:1].repeat(count, 1, 1))
-        return worst_error(run.sample[:1], reference)
+        """Of one batch: alone a picture is drawn four times, pictures of a larger batch in quarters of it."""
+        rows = torch.arange(len(latents), device=latents.device)
+        groups = [rows.repeat(4)] if len(rows) == 1 else rows.split(-(-len(rows) // 4))
+        errors = []
+        for group in groups:
+            labels = None if target.labels is None else target.labels[group]
+            other = FlowTarget(target.model, labels, len(group), target.guidance)
+            run = invert(other, SequentialFlowSolver(), latents[group])
+            errors.append(worst_error(run.sample, reference[group]))
+        return max(errors)
 
     def _timed(self, attempt: Callable[[], FlowRun], device: torch.device) -> tuple[FlowRun, float]:
         """A run and the seconds of its fastest repetition."""
@@ -202,11 +211,11 @@ def calibrate(
     Args:
         target_of: makes the target of a batch of `batch_size`, by its index.
         noise_of: `(first, count)` to latents `[count, T, D]` that no other numbers give.
-        mode: `exact`, `safe` or `fast`, the bounds of `MODES`. `exact` takes exact solvers alone, and its bound is
-            twice sequential sampling's own rounding where that is larger.
+        mode: `exact`, `safe` or `fast`, the bounds of `MODES`. `exact` takes exact solvers alone, and its bound
+            follows from sequential sampling's own rounding where that is larger.
         objective: what a plan saves, `seconds` on this device or serial `passes`.
         batch_size: pictures that are drawn at once; a plan is made for it.
-        references: pictures to measure on, and to verify with; rounded up to whole batches.
+        references: pictures to measure on, rounded up to whole batches; three times as many fresh ones verify.
         on_block: called with a block, counted from the picture, and its trials.
 
     Raises:
@@ -221,7 +230,7 @@ def calibrate(
     calibrator = Calibrator(target_of, noise_of(0, references), batch_size, REPEATS[objective])
     bound, allowed = MODES[mode], MARGIN * MODES[mode]
     if mode == "exact":  # the plan rounds, and so does what it is compared with
-        bound = allowed = max(MODES[mode], 2 * calibrator.rounding())
+        bound = allowed = max(MODES[mode], ROUNDINGS * calibrator.rounding())
     trials = []
     for block in reversed(range(calibrator.num_blocks)):
         trials.append(block_trials(calibrator, block, bound, mode, objective))
@@ -229,7 +238,7 @@ def calibrate(
             on_block(block, trials[-1])
 
     def fresh_of(attempt: int) -> Calibrator:
-        noise = noise_of(references * (attempt + 1), references)
+        noise = noise_of(references * (1 + FRESH * attempt), FRESH * references)
         return Calibrator(target_of, noise, batch_size, REPEATS[objective])
 
     chosen, fresh, planned = _verified_plan(calibrator, trials, fresh_of, allowed, objective)

@@ -302,7 +302,7 @@ class TarFlowPipeline(SJDPipeline):
             mode: `exact` (error against sequential sampling up to 1e-6), `safe` (1e-3) or `fast` (1e-2).
             objective: what to save, `seconds` or serial `passes`.
             batch_size: pictures that will be drawn at once.
-            references: pictures to measure on; as many fresh ones verify the plan.
+            references: pictures to measure on; three times as many fresh ones verify the plan.
             guidance_scale: None is the model's default.
             on_block: called with the index of each block and its trials.
 
