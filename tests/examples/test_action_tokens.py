@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-FILE = Path(__file__).parents[2] / "examples" / "action_tokens.py"
+FILE = Path(__file__).with_name("action_tokens.py")
 LENGTH, BINS, PICTURE, VOCABULARY = 7, 16, 31, 64
 
 
