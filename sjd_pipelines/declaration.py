@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType, NoneType
 from typing import Annotated, Any, get_args, get_origin
 
-from .ranges import shown
+from .ranges import Range, plain, shown
 
 # More tokens than any picture has. What is longer than the picture is cut to it.
 LONGEST = 2**16
@@ -60,11 +60,16 @@ class Setting:
         return int in self.types or float in self.types
 
     @property
+    def range(self) -> Range:
+        """Of its numbers."""
+        return Range(self.least, self.most, whole=float not in self.types)
+
+    @property
     def expected(self) -> str:
         """What the setting takes: `an integer from 1 to 64 or None`."""
         kinds = []
         if self.is_number:
-            kinds.append(f"{'a number' if float in self.types else 'an integer'} from {self.least} to {self.most}")
+            kinds.append(self.range.expected)
         if bool in self.types:
             kinds.append("True or False")
         if self.choices:
@@ -74,15 +79,14 @@ class Setting:
         return " or ".join(kinds + ["None"] * (NoneType in self.types))
 
     def takes(self, value: Any) -> bool:
+        value = plain(value)
         if value is None:
             return NoneType in self.types
         if isinstance(value, bool):
             return bool in self.types
         if isinstance(value, str):
             return value in self.choices or self._has_form(value)
-        if isinstance(value, int if float not in self.types else int | float):
-            return self.is_number and self.least <= value <= self.most
-        return False
+        return self.is_number and self.range.takes(value)
 
     def read(self, text: str) -> Any:
         """What a text stands for; one that stands for nothing the setting takes comes back, to be refused."""
@@ -128,11 +132,15 @@ def settings_of(cls: type) -> Mapping[str, Setting]:
     return MappingProxyType({name: setting for name, setting in declared.items() if setting is not None})
 
 
-def check_settings(cls: type, values: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for the first of `values` that a setting of the class does not take."""
+def check_settings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, numbers as Python's own; raises `ValueError` for the first that a setting does not take."""
+    checked = dict(values)
     for name, setting in settings_of(cls).items():
-        if name in values and (refusal := setting.refusal(values[name])):
-            raise ValueError(f"{name} {refusal}.")
+        if name in values:
+            if refusal := setting.refusal(values[name]):
+                raise ValueError(f"{name} {refusal}.")
+            checked[name] = plain(values[name])
+    return checked
 
 
 def _declared(annotation: Any, default: Any) -> Setting | None:

@@ -1,8 +1,10 @@
-"""Numbers as scripts send them: read, held to a range and quoted in one place. Nothing here needs torch."""
+"""Numbers and names as scripts send them: read, held to what there is and quoted in one place, without torch."""
 
 import math
 import reprlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
@@ -91,6 +93,15 @@ def shown(value: Any) -> str:
         return " ".join(_SHORT.repr(value).split())
     except ValueError:  # Python writes no integer of many thousand digits
         return f"a {type(value).__name__} of large numbers"
+
+
+def near(name: Any, known: Iterable[str]) -> str:
+    """How a message goes on that there is no such name: `; did you mean ...`, or all there are."""
+    known = sorted(known)
+    found = get_close_matches(name, known, 1) if isinstance(name, str) else []
+    if found:
+        return f"; did you mean {found[0]}"
+    return f"; known are {', '.join(known)}" if known else "; there is none"
 
 
 def _plainly(bound: float) -> str:

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = "sjd_pipelines"
 ROOT = Path(__file__).parents[1]
 # Single files that know nothing of the package, for all rooms.
-GROUND = {"declaration", "disk", "exports", "ranges", "tables", "version"}
+GROUND = {"configured", "declaration", "disk", "exports", "ranges", "tables", "version"}
 
 _BELOW_PIPELINES = {"bundled", "companions", "decoding", "flows", "models", "schedulers"}
 _PIPELINES_AND_BELOW = {"pipelines"} | _BELOW_PIPELINES

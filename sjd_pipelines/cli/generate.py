@@ -245,7 +245,7 @@ def check_outputs(arguments: argparse.Namespace, pictures: list[Picture]) -> Non
 def set_scheduler(pipe: Any, scheduler: Any) -> None:
     """Raises `CommandError` for one of another kind of model, which is known of a hub model only now."""
     try:
-        pipe.check_scheduler_type(scheduler)
+        pipe.read_scheduler(scheduler)
     except ValueError as error:
         raise CommandError(error) from error
     pipe.scheduler = scheduler

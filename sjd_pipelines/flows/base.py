@@ -1,12 +1,12 @@
 """The contract between a flow and its solver: scales and shifts in, tokens out, no network and no cache."""
 
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from diffusers import ConfigMixin, SchedulerMixin
 
-from ..declaration import Card, Setting, check_settings
+from ..configured import Configured
+from ..declaration import Card, Setting
 from .registry import FLOW_SOLVERS
 from .state import BlockState, FlowOverflowError
 
@@ -34,7 +34,7 @@ Start = Annotated[
 ]
 
 
-class FlowSolver(SchedulerMixin, ConfigMixin):
+class FlowSolver(Configured):
     """Base of every solver. A block is `begin`, then a pass over `state.inputs` and `step` until `state.done`.
 
     A subclass declares its settings in its constructor, by keyword alone, each with a `Setting`, and its words in a
@@ -46,31 +46,10 @@ class FlowSolver(SchedulerMixin, ConfigMixin):
         claim: its label in words, for tables.
     """
 
-    order = 1
+    registry = FLOW_SOLVERS
     paper: ClassVar[str]
     card: ClassVar[Card]
     claim: ClassVar[str]
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        # What model_index.json will name: the package, because files move.
-        package = __name__.partition(".")[0]
-        if cls.__module__.startswith(f"{package}."):
-            cls.__module__ = package
-
-    @classmethod
-    def _get_compatibles(cls) -> list[type]:
-        # diffusers looks compatible classes up in its own module only; ours share every setting they have in common.
-        return list(FLOW_SOLVERS.values())
-
-    def register_to_config(self, **settings: Any) -> None:
-        """Keep settings in the config; the constructor begins with it.
-
-        Raises:
-            ValueError: one is out of its range.
-        """
-        check_settings(type(self), settings)
-        super().register_to_config(**settings)
 
     @property
     def name(self) -> str:

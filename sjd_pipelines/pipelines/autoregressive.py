@@ -126,7 +126,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
         callback_on_step_end: Callable[..., dict | None] | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
         seeds: int | Iterable[int] | None = None,
-        scheduler: DecodingScheduler | None = None,
+        scheduler: DecodingScheduler | str | None = None,
     ) -> SJDPipelineOutput | tuple:
         """Draw pictures.
 
@@ -152,7 +152,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
                 receives, as copies.
             seeds: in place of a generator, the seed of each picture itself, as `statistics.seeds` records it: draws
                 these pictures again, alone or in any batch. A list with one for each, or an integer for one picture.
-            scheduler: decodes this call in the place of `pipe.scheduler`.
+            scheduler: decodes this call in the place of `pipe.scheduler`; its name (`sjd`) is one with its defaults.
 
         Returns:
             `SJDPipelineOutput`, or a tuple.
@@ -161,7 +161,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
             ValueError: bad input, before any work starts.
             NotFiniteError: the model gave numbers that are not finite.
         """
-        scheduler = self.scheduler if scheduler is None else scheduler
+        scheduler = self.read_scheduler(self.scheduler if scheduler is None else scheduler)
         prompts = self.prepare_prompts(prompt)
         sampling = self.prepare_sampling(guidance_scale, temperature, top_k, top_p)
         num_images_per_prompt = inputs.check_call(prompts, num_images_per_prompt, output_type)
@@ -286,8 +286,9 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
 
     def check_scheduler(self, scheduler: DecodingScheduler, layout: ImageTokenLayout | None = None) -> None:
         """Raise `ValueError` with the reason if a scheduler can't decode this model."""
-        self.check_scheduler_type(scheduler)
-        scheduler.check_target(self.image_layout(None, None) if layout is None else layout, self.companions())
+        self.read_scheduler(scheduler).check_target(
+            self.image_layout(None, None) if layout is None else layout, self.companions()
+        )
 
     def image_position_ids(
         self, cells: torch.Tensor, last_position: torch.Tensor, layout: ImageTokenLayout

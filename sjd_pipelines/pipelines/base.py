@@ -1,6 +1,7 @@
 """What every pipeline of the package shares, whatever it decodes: runs, seeds, offloading."""
 
 import secrets
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 from packaging.version import Version
 
+from ..ranges import near, shown
 from .runs import runs_of
 
 
@@ -19,11 +21,13 @@ class SJDPipeline(DiffusionPipeline):
         scheduler_type: base class of the schedulers that it takes.
         scheduler_words: what these are called, for messages.
         works_by: why it takes no others, for messages.
+        loader_schedulers: words that the loader of published files takes for one.
     """
 
     scheduler_type: ClassVar[type]
     scheduler_words: ClassVar[str]
     works_by: ClassVar[str]
+    loader_schedulers: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def load_diffusers_folder(cls, folder: Path, **kwargs: Any):
@@ -41,18 +45,50 @@ class SJDPipeline(DiffusionPipeline):
         """
         raise ValueError(f"{folder} holds a {cls.__name__}, whose models are not published as single files.")
 
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any):
+        """Another pipeline on the same components, which are shared and stay as they are.
+
+        Args:
+            pipeline: of this class, or of a subclass, which the new one then is of.
+            **kwargs: components and settings of the constructor in the place of those of `pipeline`.
+
+        Raises:
+            ValueError: it is of another class, or there is no such component or setting.
+        """
+        family = type(pipeline)
+        if not issubclass(family, cls):
+            raise ValueError(f"{cls.__name__}.from_pipe takes a {cls.__name__}, got a {family.__name__}.")
+        parts = {
+            name: pipeline.components.get(name, pipeline.config.get(name)) for name in signature(family).parameters
+        }
+        for name in kwargs:
+            if name not in parts:
+                raise ValueError(f"{family.__name__} has no component or setting {shown(name)}{near(name, parts)}.")
+        return family(**parts | kwargs)
+
     def register_modules(self, **modules: Any) -> None:
-        """Take components; raises `ValueError` for a scheduler of the wrong kind."""
+        """Take components, a scheduler by its name too; raises `ValueError` for a scheduler of the wrong kind."""
         if modules.get("scheduler") is not None:
-            self.check_scheduler_type(modules["scheduler"])
+            modules["scheduler"] = self.read_scheduler(modules["scheduler"])
         super().register_modules(**modules)
 
-    def check_scheduler_type(self, scheduler: Any) -> None:
-        """Raise `ValueError` with the reason unless it is of the kind that this pipeline works with."""
-        if not isinstance(scheduler, self.scheduler_type):
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, self.read_scheduler(value) if name == "scheduler" and value is not None else value)
+
+    @classmethod
+    def read_scheduler(cls, scheduler: Any) -> Any:
+        """A scheduler of the kind that this pipeline works with, also by its registered name.
+
+        Raises:
+            ValueError: it is none.
+        """
+        scheduler = cls.scheduler_type.made_of(scheduler)
+        if not isinstance(scheduler, cls.scheduler_type):
             kind = type(scheduler).__name__
-            words = f"scheduler must be one of this package's {self.scheduler_words}, got {kind}."
-            raise ValueError(f"{self.works_by}: {words}")
+            words = f"scheduler must be one of this package's {cls.scheduler_words}, got {kind}."
+            raise ValueError(f"{cls.works_by}: {words}")
+        return scheduler
 
     @property
     def guidance_scale(self) -> float | None:

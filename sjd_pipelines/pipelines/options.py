@@ -3,7 +3,6 @@
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from diffusers.quantizers import PipelineQuantizationConfig
 from safetensors import safe_open
 
-from ..ranges import shown
+from ..ranges import near, shown
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 # What every family's loader is told, beside its own options.
@@ -39,7 +38,7 @@ def read_options(options: Mapping[str, Any], family: type) -> dict[str, Any]:
         family: the pipeline class of the model.
 
     Returns:
-        `dtype` as a torch dtype or `auto`, and the others that are given.
+        `dtype` as a torch dtype or `auto`, `scheduler` as an object, and the others that are given.
 
     Raises:
         ValueError: there is no such option, two of them contradict each other, or one has no such value.
@@ -54,7 +53,9 @@ def read_options(options: Mapping[str, Any], family: type) -> dict[str, Any]:
     known = {*COMMON, *loader_options(family)}
     for name in options:
         if name not in known:
-            raise ValueError(f"{family.__name__} has no option {shown(name)}{_hint(name, known)}.")
+            raise ValueError(f"{family.__name__} has no option {shown(name)}{near(name, known)}.")
+    if options.get("scheduler") not in (None, *family.loader_schedulers):
+        options["scheduler"] = family.read_scheduler(options["scheduler"])
     return options | ({"dtype": dtypes.pop()} if dtypes else {})
 
 
@@ -122,8 +123,3 @@ def for_transformers(options: dict[str, Any]) -> dict[str, Any]:
             raise ValueError("quantization_config must have a quant_mapping with an entry for 'model'.")
         options["quantization_config"] = mapping["model"]
     return options
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, sorted(known), 1)
-    return f"; did you mean {near[0]}" if near else f"; it has {', '.join(sorted(known))}"

@@ -59,6 +59,7 @@ class TarFlowPipeline(SJDPipeline):
     model_cpu_offload_seq = "transformer"
     scheduler_type = FlowSolver
     scheduler_words = "flow solvers"
+    loader_schedulers = ("published",)
     works_by = "A flow decodes no tokens, its blocks are solved"
     _callback_tensor_inputs = ["sample", "solved"]
 
@@ -182,7 +183,7 @@ class TarFlowPipeline(SJDPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict | None] | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
-        scheduler: FlowSolver | None = None,
+        scheduler: FlowSolver | str | None = None,
     ) -> TarFlowPipelineOutput | tuple:
         """Draw pictures.
 
@@ -209,7 +210,7 @@ class TarFlowPipeline(SJDPipeline):
                 may set `pipe.interrupt = True`, which stops this run alone; what it returns is ignored.
             callback_on_step_end_tensor_inputs: which of `sample` (`[B, T, D]`, the patches as they are now, in raster
                 order) and `solved` (`[B]`, settled tokens over all blocks) it receives, copies both.
-            scheduler: solves this call in the place of `pipe.scheduler`.
+            scheduler: solves this call in the place of `pipe.scheduler`; its name is one with its defaults.
 
         Returns:
             `TarFlowPipelineOutput`, or a tuple.
@@ -218,8 +219,7 @@ class TarFlowPipeline(SJDPipeline):
             ValueError: bad input, before any work starts.
             FlowOverflowError: the flow leaves the range of numbers.
         """
-        solver = self.scheduler if scheduler is None else scheduler
-        self.check_scheduler_type(solver)
+        solver = self.read_scheduler(self.scheduler if scheduler is None else scheduler)
         labels = self.prepare_labels(prompt, num_images_per_prompt)
         guidance = self.prepare_guidance(guidance_scale, annealed_guidance, guide_what, attention_temperature)
         strength = self.sampling_defaults()["denoise_strength"] if denoise_strength is None else denoise_strength

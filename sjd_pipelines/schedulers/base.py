@@ -3,12 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from diffusers import ConfigMixin, SchedulerMixin
 
-from ..declaration import Card, check_settings
+from ..configured import Configured
+from ..declaration import Card
 from ..decoding.layout import ImageTokenLayout
 from ..decoding.noise import PositionNoise
 from ..decoding.query import Query
@@ -30,7 +30,7 @@ class RunState(DecodingState):
     acceptance: Speculative | None = None
 
 
-class DecodingScheduler(SchedulerMixin, ConfigMixin):
+class DecodingScheduler(Configured):
     """Base of every scheduler. A run is `start`, then `plan`, forward pass and `step` until the image is complete.
 
     It holds settings and nothing of a run, so that runs of several models may share it. What a run needs of its target
@@ -51,7 +51,7 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
         state_type: what `start` returns.
     """
 
-    order = 1
+    registry = SCHEDULERS
     label: ClassVar[str]
     greedy_label: ClassVar[str | None] = None
     paper: ClassVar[str]
@@ -62,27 +62,6 @@ class DecodingScheduler(SchedulerMixin, ConfigMixin):
     parallel: ClassVar[bool] = False
     acceptance: Speculative | None = None
     state_type: ClassVar[type[RunState]] = RunState
-
-    def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(**kwargs)
-        # What model_index.json will name: the package, because files move.
-        package = __name__.partition(".")[0]
-        if cls.__module__.startswith(f"{package}."):
-            cls.__module__ = package
-
-    @classmethod
-    def _get_compatibles(cls) -> list[type]:
-        # diffusers looks compatible classes up in its own module only; ours share every setting they have in common.
-        return list(SCHEDULERS.values())
-
-    def register_to_config(self, **settings: Any) -> None:
-        """Keep settings in the config; the constructor begins with it.
-
-        Raises:
-            ValueError: one is out of its range.
-        """
-        check_settings(type(self), settings)
-        super().register_to_config(**settings)
 
     @property
     def window(self) -> int:

@@ -80,4 +80,5 @@ class GroupedSJDScheduler(SJDScheduler):
         distance: Distance = 1.0,
         keep_truncation: KeepTruncation = True,
     ):
-        self.acceptance = Grouped(group_size, gap, distance, keep_truncation)
+        own = self.config
+        self.acceptance = Grouped(own.group_size, own.gap, own.distance, own.keep_truncation)

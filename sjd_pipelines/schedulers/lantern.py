@@ -1,6 +1,7 @@
 """LANTERN, LANTERN++ and Cool-SD: relaxed acceptance over latent neighbours, on Jacobi drafts or a draft model's."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from diffusers.configuration_utils import register_to_config
 
@@ -57,14 +58,13 @@ Spread = Annotated[
 MULTIPLES = (1.0, 1.5, 2.0, 4.0)  # of `relaxation`, for the report's curves
 
 
-def relaxed(
-    rule: str, relaxation: float, neighbours: int, decay: float, residual: str, spread: int | None
-) -> Lantern | Annealed:
-    """The rule that the settings of both schedulers mean.
+def relaxed(settings: Mapping[str, Any]) -> Lantern | Annealed:
+    """The rule that the `settings` of both schedulers mean.
 
     Raises:
         ValueError: they do not go together.
     """
+    rule, relaxation, residual = settings["rule"], settings["relaxation"], settings["residual"]
     if rule == "additive" and relaxation > 1:
         raise ValueError(f"relaxation bounds a probability under rule='additive': at most 1, got {relaxation!r}.")
     if rule != "additive" and relaxation < 1:
@@ -72,8 +72,9 @@ def relaxed(
     if rule == "annealed":
         if residual == "release":
             raise ValueError("residual='release' is made of neighbours, which rule='annealed' has not.")
-        return Annealed(relaxation, decay, spread)
-    return Lantern(relaxation, neighbours, additive=rule == "additive", release=residual == "release")
+        return Annealed(relaxation, settings["decay"], settings["spread"])
+    additive, release = rule == "additive", residual == "release"
+    return Lantern(relaxation, settings["neighbours"], additive=additive, release=release)
 
 
 class LanternScheduler(SJDScheduler):
@@ -125,7 +126,7 @@ class LanternScheduler(SJDScheduler):
         residual: Residual = "vanilla",
         spread: Spread = None,
     ):
-        self.acceptance = relaxed(rule, relaxation, neighbours, decay, residual, spread)
+        self.acceptance = relaxed(self.config)
 
 
 class LanternEagleScheduler(EagleScheduler):
@@ -168,4 +169,4 @@ class LanternEagleScheduler(EagleScheduler):
         residual: Residual = "vanilla",
         spread: Spread = None,
     ):
-        self.acceptance = relaxed(rule, relaxation, neighbours, decay, residual, spread)
+        self.acceptance = relaxed(self.config)

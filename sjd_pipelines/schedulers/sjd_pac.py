@@ -136,8 +136,9 @@ class SJDPACScheduler(DraftWindow):
         depth: Depth = 2,
         initialise: Initialise = "law-above",
     ):
-        if branches**depth > LARGEST_LEVEL:
-            raise ValueError(f"branches ** depth must be at most {LARGEST_LEVEL}, got {shown(branches**depth)}.")
+        level = self.config.branches**self.config.depth
+        if level > LARGEST_LEVEL:
+            raise ValueError(f"branches ** depth must be at most {LARGEST_LEVEL}, got {shown(level)}.")
 
     @property
     def scratch(self) -> int:
