@@ -1,6 +1,6 @@
 """The ground that schedulers and pipelines both stand on."""
 
-from .cache import CanvasCache
+from .cache import CanvasCache, cache_keyword
 from .layout import FREE, ImageTokenLayout
 from .loop import decode
 from .memory import Memory
@@ -31,6 +31,7 @@ __all__ = [
     "SharedNoise",
     "Target",
     "TargetPass",
+    "cache_keyword",
     "decode",
     "force",
     "guide",

@@ -1,9 +1,18 @@
 """A static key/value memory addressed by position, behind the Hugging Face `Cache` interface."""
 
+from functools import cache
+from inspect import signature
+
 import torch
-from transformers import Cache
+from transformers import Cache, LlamaModel
 
 from .look import look_is_free
+
+
+@cache
+def cache_keyword() -> str:
+    """What decoders of this transformers call their cache: `cache`, and before 5.24 `past_key_values`."""
+    return "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 class CanvasCache(Cache):
@@ -11,7 +20,7 @@ class CanvasCache(Cache):
 
     A forward pass writes the slots named by `place`, and its attention mask decides what it reads. Rejected drafts
     are invisible and are overwritten later, and every row of a batch may stand somewhere else. Works with any
-    transformers decoder that calls `past_key_values.update` and accepts a ready 4-D mask and `position_ids`.
+    transformers decoder that takes a `Cache`, by `cache_keyword()`, and accepts a ready 4-D mask and `position_ids`.
 
     Args:
         length: slots per row (prompt, image tokens and margin).

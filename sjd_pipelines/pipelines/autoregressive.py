@@ -32,6 +32,7 @@ from .finite import explained
 from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
 from .prompts import EncodedPrompt
+from .room import check_room
 from .runs import Run, running
 from .target import PromptedTarget
 from .text_side import TextSide
@@ -174,6 +175,8 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
         used_negatives = negatives if sampling.guided else None
         self.check_prompts(prompts, used_negatives, layout)
         self.check_scheduler(scheduler, layout)
+        needed = batch_size * self.picture_bytes(layout, scheduler, sampling.guided)
+        check_room(needed, self._execution_device, batch_size)
         for remark in self.prompt_remarks(prompts + (used_negatives or [])):
             logger.warning(remark)
         seeds = self.prepare_seeds(generator, batch_size) if seeds is None else seeds
@@ -322,6 +325,12 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
         config = self.model.config.get_text_config()
         head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return 2 * config.num_hidden_layers * config.num_key_value_heads * head_size
+
+    def picture_bytes(self, layout: ImageTokenLayout, scheduler: DecodingScheduler, guided: bool) -> int:
+        """Bytes that a run takes for one picture at least: keys and values, the prompt's left out, and kept laws."""
+        slots = layout.num_tokens + scheduler.margin(layout)
+        canvas = (2 if guided else 1) * slots * self.canvas_numbers() * self.dtype.itemsize
+        return canvas + scheduler.law_slots(layout) * layout.vocabulary_size * torch.float32.itemsize
 
     def encode_prompt(
         self,

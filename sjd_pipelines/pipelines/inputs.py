@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..ranges import Range
+from ..ranges import Range, shown
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,13 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 AT_ONCE = Range(1, 2**16, whole=True)  # pictures; what memory allows is less
 SEED = Range(0, 2**63 - 1, whole=True)
 SIDE = Range(1, 2**14, whole=True)  # pixels
+COUNT = Range(1, 10**6, whole=True)
+# Of flows. What leads away from a branch that attends so evenly, or so sharply, stays finite in float32.
+FLOW = {
+    "guidance_scale": Range(0, 1000),
+    "attention_temperature": Range(1e-6, 1000),
+    "denoise_strength": Range(0, 1000),
+}
 # Temperatures so low, and guidance so strong, that logits stay finite in float32.
 SAMPLING = {
     "guidance_scale": Range(0, 1000),
@@ -30,14 +37,24 @@ SAMPLING = {
 def check_call(prompts: list[str], num_images_per_prompt: int, output_type: str) -> int:
     """The number of pictures per prompt. Raises `ValueError` for the first argument that is bad."""
     _check_prompts(prompts)
-    if output_type not in OUTPUT_TYPES:
-        raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}.")
+    check_output_type(output_type)
     return AT_ONCE.check("num_images_per_prompt", num_images_per_prompt)
 
 
 def check_sampling(**options: Any) -> dict[str, int | float]:
     """Options of `SAMPLING` as Python's numbers; raises `ValueError` for the first that is out of range or none."""
     return {name: SAMPLING[name].check(name, value) for name, value in options.items()}
+
+
+def check_flow(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with those of `FLOW` as Python's numbers; raises `ValueError` for the first that is out of range."""
+    return {name: FLOW[name].check(name, value) if name in FLOW else value for name, value in options.items()}
+
+
+def check_output_type(output_type: str) -> None:
+    """Raise `ValueError` for what no picture is given as."""
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {shown(output_type)}.")
 
 
 def check_size(height: int | None, width: int | None) -> tuple[int | None, int | None]:
@@ -145,13 +162,3 @@ def _check_prompts(prompts: list[str]) -> None:
         raise ValueError("prompt is an empty list; pass at least one prompt.")
     for number, prompt in enumerate(prompts, 1):
         check_prompt(number, prompt)
-
-
-def check_number(name: str, value: float, minimum: float) -> float:
-    """The value as Python's own number. Raises `ValueError` unless it is finite and at least `minimum`."""
-    return Range(minimum).check(name, value)
-
-
-def check_integer(name: str, value: int, minimum: int) -> int:
-    """The value as Python's own integer. Raises `ValueError` unless it is one of at least `minimum`."""
-    return Range(minimum, whole=True).check(name, value)

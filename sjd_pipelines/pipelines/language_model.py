@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ..decoding import CanvasCache
+from ..decoding import CanvasCache, cache_keyword
 
 
 def final_hidden_states(
@@ -18,6 +18,6 @@ def final_hidden_states(
         inputs_embeds=embeds,
         attention_mask=mask,
         position_ids=position_ids,
-        past_key_values=cache,
         use_cache=True,
+        **{cache_keyword(): cache},
     ).last_hidden_state

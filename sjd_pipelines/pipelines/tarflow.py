@@ -30,11 +30,12 @@ from ..models.tarflow_published import (
     published_tarflow_weights,
     tarflow_from_published,
 )
+from . import inputs
 from .base import SJDPipeline
 from .classes import class_index
-from .inputs import OUTPUT_TYPES, check_generators, check_integer, check_number, check_seeds, check_tensor_inputs
 from .loading import load_pipeline, load_single_file
 from .output import TarFlowPipelineOutput
+from .room import check_room
 from .runs import Run, running
 
 DEFAULTS: dict[str, Any] = {
@@ -223,15 +224,15 @@ class TarFlowPipeline(SJDPipeline):
         labels = self.prepare_labels(prompt, num_images_per_prompt)
         guidance = self.prepare_guidance(guidance_scale, annealed_guidance, guide_what, attention_temperature)
         strength = self.sampling_defaults()["denoise_strength"] if denoise_strength is None else denoise_strength
-        check_number("denoise_strength", strength, 0)
-        self.check_size(height, width)
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}; got {output_type!r}.")
-        wanted = check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
-        check_generators(generator, len(labels))
-        given = check_seeds(seeds, generator, len(labels))
+        strength = inputs.check_flow({"denoise_strength": strength})["denoise_strength"]
+        self.check_size(*inputs.check_size(height, width))
+        inputs.check_output_type(output_type)
+        wanted = inputs.check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        generator = inputs.check_generators(generator, len(labels))
+        seeds = inputs.check_seeds(seeds, generator, len(labels))
         solver.check(len(self.transformer.blocks), self.transformer.num_tokens)
-        seeds = self.prepare_seeds(generator, len(labels)) if given is None else given
+        check_room(len(labels) * self.picture_bytes(guidance), self._execution_device, len(labels))
+        seeds = self.prepare_seeds(generator, len(labels)) if seeds is None else seeds
 
         with running(self, guidance.scale) as run:
             begin = time.perf_counter()
@@ -310,8 +311,8 @@ class TarFlowPipeline(SJDPipeline):
             ValueError: bad input.
             FlowOverflowError: the flow leaves the range of numbers.
         """
-        check_integer("batch_size", batch_size, 1)
-        check_integer("references", references, 1)
+        batch_size = inputs.AT_ONCE.check("batch_size", batch_size)
+        references = inputs.COUNT.check("references", references)
         guidance = self.prepare_guidance(guidance_scale, None, None, None)
         classes = self.transformer.config.num_classes
         known = list(range(classes)) if prompt is None and classes else self.prepare_labels(prompt, 1)
@@ -334,8 +335,8 @@ class TarFlowPipeline(SJDPipeline):
         self, prompt: str | int | list[str] | list[int] | None, num_images_per_prompt: int
     ) -> list[int]:
         """Classes by index, -1 for none, one per picture. Raises `ValueError` for a class that the model lacks."""
-        check_integer("num_images_per_prompt", num_images_per_prompt, 1)
-        prompts = prompt if isinstance(prompt, list) else [prompt]
+        num_images_per_prompt = inputs.AT_ONCE.check("num_images_per_prompt", num_images_per_prompt)
+        prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
         if not prompts:
             raise ValueError("prompt is an empty list; pass at least one class.")
         if not self.transformer.config.num_classes and any(label is not None for label in prompts):
@@ -359,13 +360,15 @@ class TarFlowPipeline(SJDPipeline):
             "attention_temperature": attention_temperature,
         }
         chosen = self.sampling_defaults() | {name: value for name, value in given.items() if value is not None}
-        check_number("guidance_scale", chosen["guidance_scale"], 0)
-        return FlowGuidance(
-            chosen["guidance_scale"],
-            chosen["annealed_guidance"],
-            chosen["guide_what"],
-            chosen["attention_temperature"],
-        )
+        chosen = inputs.check_flow(chosen)
+        names = ("guidance_scale", "annealed_guidance", "guide_what", "attention_temperature")
+        return FlowGuidance(*(chosen[name] for name in names))
+
+    def picture_bytes(self, guidance: FlowGuidance) -> int:
+        """Bytes that a run takes for one picture at least: keys and values of one block."""
+        model, config = self.transformer, self.transformer.config
+        numbers = 2 * config.layers_per_block * config.hidden_size * (model.num_tokens - 1)
+        return guidance.branches(config.num_classes > 0) * numbers * model.dtype.itemsize
 
     def prepare_latents(self, seeds: list[int]) -> torch.Tensor:
         """The noise that pictures begin as, `[B, T, D]` in raster order."""

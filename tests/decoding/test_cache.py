@@ -2,6 +2,7 @@ import torch
 from transformers import LlamaConfig, LlamaModel
 
 from sjd_pipelines import CanvasCache
+from sjd_pipelines.decoding import cache_keyword
 
 
 def test_ragged_rows_and_rejected_drafts_reproduce_the_full_forward():
@@ -37,8 +38,8 @@ def test_ragged_rows_and_rejected_drafts_reproduce_the_full_forward():
                 inputs_embeds=model.embed_tokens(ids),
                 attention_mask=mask[:, None],
                 position_ids=slots,
-                past_key_values=cache,
                 use_cache=True,
+                **{cache_keyword(): cache},
             ).last_hidden_state
             for row, advance in enumerate(advances):
                 hidden[row, fronts[row] : fronts[row] + advance] = out[row, :advance]

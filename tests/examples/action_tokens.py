@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+
+from sjd_pipelines.decoding import cache_keyword
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,8 @@ class _Prompt:
         self.mask = torch.ones_like(ids) if mask is None else mask
         positions = (self.mask.long().cumsum(1) - 1).clamp(min=0)
         given = {"attention_mask": self.mask, "position_ids": positions} | inputs
-        output = model(**given, use_cache=True)
-        self.cache, self.next_position = output.past_key_values, positions[:, -1:] + 1
+        self.cache, self.next_position = DynamicCache(config=model.config), positions[:, -1:] + 1
+        output = model(**given, use_cache=True, **{cache_keyword(): self.cache})
         self.first = self._likeliest(output.logits[:, -1:])[:, 0]  # [B]
 
     def choose(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
@@ -157,8 +159,8 @@ class _Prompt:
             input_ids=tokens,
             attention_mask=torch.cat([self.mask, seen], 1),
             position_ids=self.next_position + start + torch.arange(tokens.shape[1], device=tokens.device),
-            past_key_values=self.cache,
             use_cache=True,
+            **{cache_keyword(): self.cache},
         )
         return self._likeliest(output.logits)
 

@@ -1,6 +1,7 @@
 """The flow pipeline: classes, seeds, guidance, outputs, callbacks, folders, published files, and what it refuses."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -20,6 +21,10 @@ from sjd_pipelines import (
 )
 from sjd_pipelines.benchmark.toy_flow import toy_flow_pipeline
 from sjd_pipelines.models import write_published_file
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def tiny_pipeline(**options):
@@ -281,11 +286,13 @@ def test_schedulers_of_the_other_kind_are_refused(flow_pipe, toy):
         ({"prompt": True}, "got True"),
         ({"prompt": []}, "prompt is an empty list; pass at least one class"),
         ({"height": 16}, "This model draws 8x8 pixels only, got 16xNone"),
-        ({"guidance_scale": -1}, "guidance_scale must be a number of at least 0"),
+        ({"guidance_scale": -1}, "guidance_scale must be a number from 0 to 1000"),
         ({"guide_what": "ab"}, "guide_what must be one of both, scale, shift"),
-        ({"attention_temperature": 0.0}, "attention_temperature must be a number above 0"),
-        ({"denoise_strength": -0.5}, "denoise_strength must be a number of at least 0"),
-        ({"num_images_per_prompt": 0}, "num_images_per_prompt must be an integer of at least 1"),
+        ({"guidance_scale": 10**400}, "guidance_scale must be a number from 0 to 1000, got an integer of 401 digits"),
+        ({"attention_temperature": 0.0}, "attention_temperature must be a number from 1e-06 to 1000"),
+        ({"attention_temperature": math.inf}, "attention_temperature must be a number from 1e-06 to 1000"),
+        ({"denoise_strength": -0.5}, "denoise_strength must be a number from 0 to 1000"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt must be an integer from 1 to 65536"),
         ({"output_type": "jpg"}, "output_type must be one of pil, np, pt, latent; got 'jpg'"),
         ({"seeds": [1, 2]}, "seeds: got 2 for 1 pictures"),
         ({"seeds": -1}, "seeds must be integers from 0"),
@@ -323,3 +330,13 @@ def test_calibration(flow_pipe):
     assert (output.images - reference).abs().max() < 0.05
     assert output.statistics.error == found.planned.error
     assert output.statistics.label == "approximate"
+
+
+def test_numbers_and_sequences_of_any_kind(flow_pipe):
+    def latents(prompts, number, generator):
+        options = {"guidance_scale": number(0.5), "attention_temperature": number(2.0), "output_type": "latent"}
+        return flow_pipe(prompts, generator=generator, **options).images
+
+    plain = latents(["dog", "cat"], float, generators(1, 2))
+    assert torch.equal(latents(("dog", np.int64(0)), np.float64, tuple(generators(1, 2))), plain)
+    assert torch.equal(latents(["dog", "cat"], torch.tensor, generators(1, 2)), plain)
