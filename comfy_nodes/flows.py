@@ -7,7 +7,7 @@ from sjd_pipelines import FLOW_SOLVERS
 from sjd_pipelines.flows import MODES, OBJECTIVES
 from sjd_pipelines.pipelines.families import FLOW
 
-from . import runtime
+from . import models, runtime
 from .runtime import Flow, Progress, check_interrupt
 from .types import FlowType, Patches, PatchesType, Solver, SolverType
 
@@ -16,9 +16,11 @@ MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 class SJDFlowLoader(io.ComfyNode):
+    kind = FLOW
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        options = list(runtime.models(FLOW))
+        options = models.choices(cls.kind)
         return io.Schema(
             node_id="SJDFlowLoader",
             display_name="SJD Load Flow",
@@ -52,16 +54,16 @@ class SJDFlowLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, dtype: str) -> bool | str:
-        return runtime.refusal(model, dtype, FLOW) or True
+    def validate_inputs(cls, model: str) -> bool | str:
+        return models.refusal(model, cls.kind) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:
-        return runtime.fingerprint(model, dtype, FLOW)
+        return models.fingerprint(model, dtype, cls.kind)
 
     @classmethod
     def execute(cls, model: str, dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(runtime.load_flow(runtime.find_model(model, FLOW), dtype))
+        return io.NodeOutput(runtime.load_flow(models.find_model(model, cls.kind), models.check_dtype(dtype)))
 
 
 class SJDFlowSampler(io.ComfyNode):

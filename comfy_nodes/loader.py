@@ -4,13 +4,15 @@ from comfy_api.latest import io
 
 from sjd_pipelines.pipelines.families import AUTOREGRESSIVE, FAMILIES
 
-from . import runtime
+from . import models, runtime
 from .types import ModelType
 
 FAMILY_NAMES = ", ".join(family.models for family in FAMILIES if family.kind == AUTOREGRESSIVE)
 
 
 class SJDModelLoader(io.ComfyNode):
+    kind = AUTOREGRESSIVE
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -22,8 +24,8 @@ class SJDModelLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=list(runtime.models()),
-                    default=runtime.DEFAULT_MODEL,
+                    options=models.choices(cls.kind),
+                    default=models.DEFAULT_MODEL,
                     tooltip=f"Which model draws. Put model folders ({FAMILY_NAMES}) into models/sjd and press R to "
                     "see them here. Bigger models draw better and need more memory.",
                 ),
@@ -47,13 +49,13 @@ class SJDModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str, dtype: str) -> bool | str:
-        return runtime.refusal(model, dtype, AUTOREGRESSIVE) or True
+    def validate_inputs(cls, model: str) -> bool | str:
+        return models.refusal(model, cls.kind) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:
-        return runtime.fingerprint(model, dtype, AUTOREGRESSIVE)
+        return models.fingerprint(model, dtype, cls.kind)
 
     @classmethod
     def execute(cls, model: str, dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(runtime.load_model(runtime.find_model(model), dtype))
+        return io.NodeOutput(runtime.load_model(models.find_model(model), models.check_dtype(dtype)))

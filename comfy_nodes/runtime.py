@@ -16,30 +16,17 @@ from PIL import Image
 from server import PromptServer
 
 from sjd_pipelines import ImageTokenLayout, SJDAutoRegressivePipeline, TarFlowPipeline
-from sjd_pipelines.bundled import BUNDLED, DEFAULT
 from sjd_pipelines.pipelines.base import SJDPipeline
-from sjd_pipelines.pipelines.families import AUTOREGRESSIVE, FLOW, family_of_pipeline
 from sjd_pipelines.pipelines.info import inspect_model
-from sjd_pipelines.pipelines.loading import find_base, find_family
 
 from .types import Origin, Patches
 
-CONFIGURATIONS = ("model_index.json", "config.json", "adapter_config.json")
-# What a message about a model that is not there says of folders, and of how to get one.
-SOUGHT = {AUTOREGRESSIVE: " or ".join(CONFIGURATIONS), FLOW: "model_index.json of a TarFlowPipeline"}
-HOW = {
-    AUTOREGRESSIVE: ", for instance with `hf download deepseek-ai/Janus-Pro-1B --local-dir models/sjd/Janus-Pro-1B`",
-    FLOW: "; `sjd convert FILE.pth FOLDER` makes one of a published file",
-}
-# What graphs and their lists call a bundled model that they knew before it had a name.
-LABELS = {"emoji-janus": "bundled emoji model (128 x 128)"}
-DEFAULT_MODEL = LABELS.get(DEFAULT, DEFAULT)
-OWN_FOLDER, SHARED_FOLDER = "sjd", "diffusers"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 ORIGIN_SAMPLE = 32  # vectors
 PREVIEW_SIDE = 512  # pixels
 LOWER = "lower batch_size, width and height or the decoder's window, set guidance to 1, or load the model as bf16"
 
+OWN_FOLDER, SHARED_FOLDER = "sjd", "diffusers"
 folder_paths.add_model_folder_path(OWN_FOLDER, str(Path(folder_paths.models_dir, OWN_FOLDER)))
 
 
@@ -110,61 +97,13 @@ class Flow(Loaded):
     origin: Origin
 
 
-def models(kind: str = AUTOREGRESSIVE) -> dict[str, str | Path]:
-    """Models of a kind to choose from: the bundled ones by name, then folders by their path below a model folder.
-
-    `models/sjd` is ours, so all that holds a configuration counts as autoregressive if nothing is known of it; from
-    `models/diffusers` only known families do. A folder that is called as a bundled model is listed as `./name`.
-    """
-    found: dict[str, str | Path] = {LABELS.get(name, name): name for name in bundled(kind)}
-    for place in (OWN_FOLDER, SHARED_FOLDER):
-        for base in map(Path, folder_paths.get_folder_paths(place)):
-            for folder in _folders_with_configuration(base):
-                unknown = AUTOREGRESSIVE if place == OWN_FOLDER else None
-                if _kind_of(folder, unknown) == kind:
-                    name = folder.relative_to(base).as_posix()
-                    found.setdefault(f"./{name}" if name in BUNDLED else name, folder)
-    return found
-
-
-def bundled(kind: str) -> list[str]:
-    """Names of the bundled models of a kind."""
-    return [name for name, model in BUNDLED.items() if family_of_pipeline(model.pipeline).kind == kind]
-
-
-def find_model(name: str, kind: str = AUTOREGRESSIVE) -> str | Path:
-    """A model that `models` lists, as the library takes it: the name of a bundled one, or a folder.
-
-    Raises:
-        ValueError: there is none.
-    """
-    known = models(kind)
-    bare = name.removeprefix("./")
-    listed = LABELS.get(name, name) if bare in BUNDLED else bare
-    if listed not in known:
-        searched = [path for place in (OWN_FOLDER, SHARED_FOLDER) for path in folder_paths.get_folder_paths(place)]
-        raise ValueError(
-            f"There is no model {name!r}. It is not a bundled one ({', '.join(bundled(kind))}). Searched "
-            f"{', '.join(searched)} for folders with a {SOUGHT[kind]}. Put the model's folder into models/sjd"
-            f"{HOW[kind]}, and press R."
-        )
-    return known[listed]
-
-
-def model_files(source: str | Path) -> list[Path]:
-    """The files of a model as `find_model` returns it, an adapter's base included; of a bundled one none."""
-    if isinstance(source, str):
-        return []
-    try:
-        base = find_base(source, {"local_files_only": True})
-    except (OSError, ValueError):
-        base = None  # told when it is loaded
-    folders = [source] if base is None else [source, base]
-    return [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
+def model_folders(place: str) -> list[Path]:
+    """The folders that hold models: those of `models/sjd`, or those that all packs share."""
+    return [Path(path) for path in folder_paths.get_folder_paths(place)]
 
 
 def load_model(source: str | Path, dtype: str) -> Model:
-    """Load a pipeline and hand its memory to ComfyUI; `source` is as `find_model` returns it."""
+    """Load a pipeline and hand its memory to ComfyUI; `source` is as `models.find_model` returns it."""
     device = management.get_torch_device()
     torch_dtype = _best_dtype(device) if dtype == "auto" else DTYPES[dtype]
     pipe = SJDAutoRegressivePipeline.from_pretrained(source, dtype=torch_dtype)
@@ -193,28 +132,8 @@ def finish_patches(flow: Flow, patches: Patches, denoise: float | None) -> torch
     return (pixels.float() / 2 + 0.5).movedim(1, -1).to(management.intermediate_device())
 
 
-def refusal(model: str | None, dtype: str | None, kind: str) -> str | None:
-    """What is wrong with the inputs of a loader; linked inputs arrive as None."""
-    # The oldest supported ComfyUI does not check the choices of a list.
-    if dtype is not None and dtype not in ("auto", *DTYPES):
-        return f"dtype must be auto, {', '.join(DTYPES)}; got {dtype!r}."
-    try:
-        if model is not None:
-            find_model(model, kind)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def fingerprint(model: str, dtype: str, kind: str) -> str:
-    """What a loader loads: a folder whose files were replaced is another model."""
-    files = model_files(find_model(model, kind))
-    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return f"{model} {dtype} {states}"
-
-
 def load_flow(source: str | Path, dtype: str) -> Flow:
-    """Load a flow and hand its memory to ComfyUI; `source` is as `find_model` returns it."""
+    """Load a flow and hand its memory to ComfyUI; `source` is as `models.find_model` returns it."""
     device = management.get_torch_device()
     # What is rounded to half precision does not settle: solvers would go on for as long as sequential sampling takes.
     torch_dtype = torch.float32 if dtype == "auto" else DTYPES[dtype]
@@ -277,24 +196,3 @@ def _best_dtype(device: torch.device) -> torch.dtype:
     if management.should_use_bf16(device):
         return torch.bfloat16
     return torch.float16 if management.should_use_fp16(device) else torch.float32
-
-
-def _folders_with_configuration(base: Path) -> list[Path]:
-    """Folders up to two levels down, as `owner/name`, that hold a model; what lies inside a model is its own."""
-    found = []
-    for folder in sorted(path for path in base.glob("*") if path.is_dir()):
-        inside = sorted(path for path in folder.glob("*") if path.is_dir())
-        found += [folder] if _has_configuration(folder) else filter(_has_configuration, inside)
-    return found
-
-
-def _has_configuration(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in CONFIGURATIONS)
-
-
-def _kind_of(folder: Path, unknown: str | None) -> str | None:
-    """What kind of family a folder holds a model of; `unknown` where no family knows it."""
-    try:
-        return family_of_pipeline(find_family(folder).__name__).kind
-    except (OSError, ValueError):
-        return unknown

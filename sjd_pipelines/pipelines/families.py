@@ -31,6 +31,26 @@ class LoadOption:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A published model that loads as it is.
+
+    Attributes:
+        source: where it is on the hub, `owner/name`.
+        gigabytes: of its download, about.
+        memory: gigabytes that a guided picture of its own size takes in bf16, weights included, about.
+    """
+
+    source: str
+    gigabytes: float
+    memory: float
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return self.source.split("/")[1]
+
+
+@dataclass(frozen=True)
 class Family:
     """One family of models.
 
@@ -44,6 +64,7 @@ class Family:
             they are no single files.
         kind: `autoregressive` (tokens, decoded by a scheduler) or `flow` (a normalizing flow, solved by a solver).
         options: of its loader, for `sjd convert`.
+        published: its models that load as they are.
     """
 
     module: str
@@ -54,6 +75,7 @@ class Family:
     single_files: str | None = None
     kind: str = AUTOREGRESSIVE
     options: tuple[LoadOption, ...] = ()
+    published: tuple[Published, ...] = ()
 
     def load(self) -> type:
         """The pipeline class."""
@@ -78,7 +100,17 @@ _TARFLOW = (
 )
 
 FAMILIES = (
-    Family("janus", "SJDJanusPipeline", "Janus, Janus-Pro", "`deepseek-community/Janus-Pro-1B`, `-7B`", "janus"),
+    Family(
+        "janus",
+        "SJDJanusPipeline",
+        "Janus, Janus-Pro",
+        "`deepseek-community/Janus-Pro-1B`, `-7B`",
+        "janus",
+        published=(
+            Published("deepseek-community/Janus-Pro-1B", 4.2, 5),
+            Published("deepseek-community/Janus-Pro-7B", 14.8, 16),
+        ),
+    ),
     Family(
         "llamagen",
         "SJDLlamaGenPipeline",
@@ -87,7 +119,14 @@ FAMILIES = (
         single_files="tok_embeddings.weight",
         options=_LLAMAGEN,
     ),
-    Family("emu3", "SJDEmu3Pipeline", "Emu3", "`BAAI/Emu3-Gen-hf`", "emu3"),
+    Family(
+        "emu3",
+        "SJDEmu3Pipeline",
+        "Emu3",
+        "`BAAI/Emu3-Gen-hf`",
+        "emu3",
+        published=(Published("BAAI/Emu3-Gen-hf", 17.5, 21),),
+    ),
     Family(
         "chameleon",
         "SJDChameleonPipeline",
@@ -95,6 +134,10 @@ FAMILIES = (
         "`leloy/Anole-7b-v0.1-hf`, `Alpha-VLLM/Lumina-mGPT-7B-768`",
         "chameleon",
         options=_CHAMELEON,
+        published=(
+            Published("leloy/Anole-7b-v0.1-hf", 14.1, 16),
+            Published("Alpha-VLLM/Lumina-mGPT-7B-768", 14.2, 18),
+        ),
     ),
     Family(
         "tarflow",

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
-from safetensors import SafetensorError, safe_open
 from transformers import GenerationConfig
 
 from ..bundled import BUNDLED, DEFAULT, bundled_folder
@@ -31,6 +30,7 @@ from .options import (
     stored_dtype,
     take_hub_options,
 )
+from .weight_files import check_weight_files
 
 LIBRARIES = ("diffusers", "sjd_pipelines", "transformers")  # a model_index.json cannot make us import others
 MOST_LAYERS, LARGEST = 1000, 2**40
@@ -47,8 +47,8 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
     kwargs = read_options(kwargs, family)
     base = find_base(folder, hub_options)
     for part in (folder, base):
-        for file in part.rglob("*.safetensors") if part else ():
-            _check_safetensors(file)
+        if part:
+            check_weight_files(part)
     if kwargs.get("dtype") == AUTO:
         kwargs["dtype"] = stored_dtype((base or folder).rglob("*.safetensors"))
     if "hub_options" in signature(getattr(family, "load_transformers_parts", family)).parameters:
@@ -378,12 +378,3 @@ def foreign(source: Path) -> Iterator[None]:
     except Exception as error:  # of which types it may be no library says
         text = " ".join(str(error).split())
         raise ValueError(f"{source} can't be loaded: {type(error).__name__}, {text[:300]}") from error
-
-
-def _check_safetensors(file: Path) -> None:
-    """Raise `OSError` for a truncated or foreign file; reads the header alone."""
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except SafetensorError as error:
-        raise OSError(f"{file} is not a complete safetensors file ({error}); download it again.") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sjd_pipelines import FLOW_SOLVERS, SCHEDULERS
+from sjd_pipelines.pipelines.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "comfy_nodes" / "web" / "docs"
@@ -34,6 +35,9 @@ def page(node: Any, by_hand: str = "") -> str:
     for attribute, registry in (("scheduler", SCHEDULERS), ("solver", FLOW_SOLVERS)):
         if hasattr(node, attribute):
             parts.append(registry[getattr(node, attribute)].card.advice)
+    if hasattr(node, "kind") and (rows := _downloads(node.kind)):
+        headers = ("model", "to download", "memory as bf16", "command, in ComfyUI's folder")
+        parts += ["## Models to download", table(headers, rows)]
     if schema.inputs:
         rows = [(one.id, _start(one), one.tooltip) for one in schema.inputs]
         parts += ["## Inputs", table(("input", "starts as", "what it does"), rows)]
@@ -61,6 +65,20 @@ def with_tables(readme: str) -> str:
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(cells)} |" for cells in (headers, *rows)]
     return "\n".join([lines[0], "|---" * len(headers) + "|", *lines[1:]])
+
+
+def _downloads(kind: str) -> list[Sequence[str]]:
+    """Models of a kind that load as they are published: size, memory and the command that fetches each."""
+    published = [one for family in FAMILIES if family.kind == kind for one in family.published]
+    return [
+        (
+            one.name,
+            f"about {one.gigabytes:g} GB",
+            f"about {one.memory:g} GB",
+            f"`hf download {one.source} --local-dir models/sjd/{one.name}`",
+        )
+        for one in published
+    ]
 
 
 def _start(one: Any) -> str:

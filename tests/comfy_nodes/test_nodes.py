@@ -1,16 +1,12 @@
 """Every node's `execute`: the bundled model where a picture matters, a random toy where only the machinery does."""
 
-import json
-import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from sjd_pipelines import SCHEDULERS, SJDAutoRegressivePipeline
 
@@ -269,76 +265,6 @@ def test_out_of_memory_says_what_to_lower(toy):
     message = r"Out of memory: lower batch_size, .*window.*\(tried to allocate 9 GiB\)"
     with pytest.raises(torch.OutOfMemoryError, match=message), toy.ready(0):
         raise torch.OutOfMemoryError("tried to allocate 9 GiB")
-
-
-def test_models_are_found_below_the_model_folders(nodes, server):
-    options = next(one for one in nodes["SJDModelLoader"].define_schema().inputs if one.id == "model").options
-    assert options == ["bundled emoji model (128 x 128)", "toy", "someone/small"]
-
-
-def test_a_bundled_model_by_its_name_comes_before_a_folder(nodes, server):
-    loader = nodes["SJDModelLoader"]
-    assert loader.validate_inputs("emoji-janus", "auto") is True
-    assert loader.fingerprint_inputs("emoji-janus", "auto") == "emoji-janus auto []"
-    assert "no model './emoji-janus'" in loader.validate_inputs("./emoji-janus", "auto")
-    folder = Path(server.folders["sjd"][0], "emoji-janus")
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    try:
-        assert loader.define_schema().inputs[0].options[:2] == ["bundled emoji model (128 x 128)", "./emoji-janus"]
-        assert loader.fingerprint_inputs("emoji-janus", "auto") == "emoji-janus auto []"
-        assert "config.json" in loader.fingerprint_inputs("./emoji-janus", "auto")
-    finally:
-        shutil.rmtree(folder)
-
-
-def test_a_folder_of_extra_model_paths_counts(nodes, server, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "config.json").write_text("{}")
-    server.folders["sjd"].append(str(tmp_path))
-    try:
-        loader = nodes["SJDModelLoader"]
-        assert "elsewhere" in loader.define_schema().inputs[0].options
-        before = loader.fingerprint_inputs("elsewhere", "auto")
-        (tmp_path / "elsewhere" / "model.safetensors").write_bytes(b"new")
-        assert loader.fingerprint_inputs("elsewhere", "auto") != before
-    finally:
-        server.folders["sjd"].pop()
-
-
-def test_an_adapter_is_a_model(nodes, server, run):
-    """It is listed in both folders, and another model if its base is."""
-    toy, loader = Path(server.folders["sjd"][0], "toy"), nodes["SJDModelLoader"]
-    places = {"quick": Path(server.folders["sjd"][0], "quick"), "slow": Path(server.folders["diffusers"][0], "slow")}
-    head = "base_model.model.model.generation_head.vision_head"
-    factors = {f"{head}.lora_A.weight": torch.ones(1, 32), f"{head}.lora_B.weight": torch.ones(64, 1)}
-    try:
-        for folder in places.values():
-            folder.mkdir()
-            save_file(factors, folder / "adapter_model.safetensors")
-            config = {"peft_type": "LORA", "base_model_name_or_path": str(toy), "lora_alpha": 1}
-            (folder / "adapter_config.json").write_text(json.dumps(config))
-        assert places.keys() <= set(loader.define_schema().inputs[0].options)
-        for name in places:
-            (model,) = run("SJDModelLoader", model=name)
-            assert model.token_bytes > 0
-            before = loader.fingerprint_inputs(name, "auto")
-            (toy / "note.json").write_text("{}")
-            assert loader.fingerprint_inputs(name, "auto") != before
-            (toy / "note.json").unlink()
-    finally:
-        for folder in places.values():
-            shutil.rmtree(folder)
-
-
-def test_a_missing_model_names_the_folders_and_the_command(nodes):
-    loader = nodes["SJDModelLoader"]
-    message = loader.validate_inputs("gone", "auto")
-    assert "models/sjd" in message
-    assert "hf download" in message
-    assert loader.validate_inputs("toy", "int3") == "dtype must be auto, bf16, fp16, fp32; got 'int3'."
-    assert loader.validate_inputs("toy", "auto") is True
-    assert loader.validate_inputs(None, None) is True
 
 
 def test_half_precision(run):

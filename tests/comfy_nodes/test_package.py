@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,71 @@ def test_the_root_file_is_empty_without_comfyui():
         "assert not hasattr(module, 'comfy_entrypoint'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Imports the root file of a pack as ComfyUI does, after what another pack may have done.
+START = """
+import importlib.util as util, sys
+from pathlib import Path
+root = Path({root!r})
+pack = root / "custom_nodes" / {name!r}
+sys.path.append(str(root / "comfyui"))
+{before}
+name = str(pack).replace(".", "_x_")
+spec = util.spec_from_file_location(name, pack / "__init__.py", submodule_search_locations=[str(pack)])
+module = sys.modules[name] = util.module_from_spec(spec)
+spec.loader.exec_module(module)
+print(module.comfy_entrypoint)
+"""
+BEFORE = {
+    "nothing": "",
+    "custom_nodes on the path": "sys.path.insert(0, str(pack.parent))",
+    "the pack imported as the library": "sys.path.insert(0, str(pack.parent)); import sjd_pipelines.inner",
+    "another version imported": "sys.path.insert(0, str(root / 'other')); import sjd_pipelines.inner",
+}
+
+
+def start(tmp_path, name, before="", requirements="numpy>=1"):
+    """Start the real root file over a library and nodes in miniature: what Python printed, and its complaints."""
+    pack = tmp_path / "custom_nodes" / name
+    files = {
+        "comfyui/comfy_api/__init__.py": "",
+        "other/sjd_pipelines/__init__.py": "",
+        "other/sjd_pipelines/inner.py": "word = 'other'",
+        f"custom_nodes/{name}/requirements.txt": requirements,
+        f"custom_nodes/{name}/comfy_nodes/__init__.py": "from sjd_pipelines.inner import word as comfy_entrypoint",
+        f"custom_nodes/{name}/sjd_pipelines/__init__.py": "",
+        f"custom_nodes/{name}/sjd_pipelines/inner.py": "word = 'own'",
+    }
+    for file, text in files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    shutil.copy(ROOT / "__init__.py", pack)
+    code = START.format(root=str(tmp_path), name=name, before=before)
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    return made.stdout, made.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [*((before, "sjd_pipelines") for before in BEFORE), ("custom_nodes on the path", "ComfyUI-SJD.v2 (copy)")],
+)
+def test_no_other_pack_takes_the_library_away(tmp_path, before, name):
+    assert start(tmp_path, name, BEFORE[before]) == ("own\n", "")
+
+
+def test_what_is_missing_is_said_with_what_to_type(tmp_path):
+    *_, last = start(tmp_path, "sjd", requirements="numpy>=999.1\npip>=1\nnot-there-at-all>=2")[1].splitlines()
+    command = f'"{sys.executable}" -m pip install -r "{tmp_path / "custom_nodes" / "sjd" / "requirements.txt"}"'
+    missing = "numpy>=999.1 (here is X), not-there-at-all>=2 (there is none)"
+    found = re.sub(r"here is [\d.]+", "here is X", last)
+    assert found == f"ImportError: The SJD nodes need {missing}. Type: {command} and start ComfyUI again."
+
+
+def test_the_torch_that_is_needed():
+    assert re.search('^_TORCH = "(.+?)"', (ROOT / "__init__.py").read_text("utf-8"), re.MULTILINE)[1] in listed(
+        "dependencies"
+    )
 
 
 def test_the_pack_leaves_comfyuis_names_alone(pack):

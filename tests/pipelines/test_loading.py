@@ -138,6 +138,16 @@ def test_damaged_folders_are_refused(pipe, tmp_path, damage, error, message):
         SJDAutoRegressivePipeline.from_pretrained(tmp_path)
 
 
+def test_a_missing_part_of_the_weights_is_named(pipe, tmp_path):
+    pipe.model.save_pretrained(tmp_path, max_shard_size="200KB")
+    pipe.processor.save_pretrained(tmp_path)
+    last = sorted(tmp_path.glob("model-*.safetensors"))[-1]
+    last.unlink()
+    message = f"lacks {last.name}, which model.safetensors.index.json names; download it again"
+    with pytest.raises(OSError, match=message):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)
+
+
 def test_missing_weights_are_refused(pipe, tmp_path):
     file = transformers_folder(pipe, tmp_path) / "model.safetensors"
     tensors = {key: value for key, value in load_file(file).items() if "generation_head" not in key}
