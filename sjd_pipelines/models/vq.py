@@ -1,7 +1,8 @@
 """VQ tokenizers of published models as diffusers' `VQModel`: configuration and weights, in both directions.
 
-Two ways of naming the same VQGAN network (Esser et al. 2021, arXiv 2012.09841) are in use: LlamaGen's, and that of
-taming-transformers, which Chameleon follows. Both are listed module by module, so that one table serves both ways.
+Three ways of naming the same VQGAN network (Esser et al. 2021, arXiv 2012.09841) are in use: LlamaGen's, that of
+taming-transformers, which Chameleon follows, and that of transformers' Janus, which has taming's names and LlamaGen's
+order and codebook. They are listed module by module, so that one table serves both ways.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from diffusers import VQModel
 from torch import nn
 
 Weights = dict[str, torch.Tensor]
-DIALECTS = ("llamagen", "taming")
 _CODES_USED = 65536  # length of the usage statistics in a LlamaGen file, which nothing reads at inference
 
 
@@ -36,22 +36,23 @@ def vq_dialect(weights: Weights) -> str:
     raise ValueError("These weights are not a VQGAN's: neither decoder.conv_blocks nor decoder.up is among them.")
 
 
-def vq_model_from_published(weights: Weights) -> VQModel:
+def vq_model_from_published(weights: Weights, dialect: str | None = None) -> VQModel:
     """Build a `VQModel` from a published state dict; its shape is read from the weights.
 
-    LlamaGen normalises its codebook at every look-up; here the normalised codebook is stored instead.
+    LlamaGen and Janus normalise their codebook at every look-up; here the normalised codebook is stored instead.
 
     Args:
-        weights: names in either dialect, without a wrapper.
+        weights: names in any dialect, without a wrapper.
+        dialect: `llamagen`, `taming` or `janus`; None tells the first two by their names.
 
     Raises:
         ValueError: names or shapes are not a VQGAN's.
     """
-    dialect = vq_dialect(weights)
+    dialect = dialect or vq_dialect(weights)
     config = _config(weights, dialect)
     model = VQModel(**config)
     renamed = dict(_rename(weights, model.config, dialect, published_to_diffusers=True))
-    if dialect == "llamagen":
+    if dialect != "taming":
         renamed["quantize.embedding.weight"] = nn.functional.normalize(renamed["quantize.embedding.weight"], dim=-1)
     try:
         model.load_state_dict(renamed)
@@ -142,23 +143,23 @@ _PARTS = {
 def _modules(config, dialect: str) -> Iterator[tuple[str, str, str]]:
     """`(published name, diffusers name, kind)` of every module."""
     levels = len(config.block_out_channels)
-    taming = dialect == "taming"
+    tamed = dialect != "llamagen"  # its names
     for name in ("quantize.embedding", "quant_conv", "post_quant_conv"):
         yield name, name, "plain"
     for side in ("encoder", "decoder"):
         yield f"{side}.conv_in", f"{side}.conv_in", "plain"
         yield f"{side}.norm_out", f"{side}.conv_norm_out", "plain"
         yield f"{side}.conv_out", f"{side}.conv_out", "plain"
-        first, attention, second = ("block_1", "attn_1", "block_2") if taming else ("0", "1", "2")
+        first, attention, second = ("block_1", "attn_1", "block_2") if tamed else ("0", "1", "2")
         yield f"{side}.mid.{first}", f"{side}.mid_block.resnets.0", "residual"
         yield f"{side}.mid.{attention}", f"{side}.mid_block.attentions.0", "attention"
         yield f"{side}.mid.{second}", f"{side}.mid_block.resnets.1", "residual"
     for level in range(levels):
-        # diffusers and LlamaGen count a decoder's levels from the smallest grid, taming from the largest
-        up = levels - 1 - level if taming else level
-        encoder = f"encoder.down.{level}" if taming else f"encoder.conv_blocks.{level}"
-        decoder = f"decoder.up.{up}" if taming else f"decoder.conv_blocks.{up}"
-        block = "block" if taming else "res"
+        # All count a decoder's levels from the smallest grid, as diffusers does, but taming, from the largest
+        up = levels - 1 - level if dialect == "taming" else level
+        encoder = f"encoder.down.{level}" if tamed else f"encoder.conv_blocks.{level}"
+        decoder = f"decoder.up.{up}" if tamed else f"decoder.conv_blocks.{up}"
+        block = "block" if tamed else "res"
         for index in range(config.layers_per_block):
             yield f"{encoder}.{block}.{index}", f"encoder.down_blocks.{level}.resnets.{index}", "residual"
             yield f"{encoder}.attn.{index}", f"encoder.down_blocks.{level}.attentions.{index}", "attention"

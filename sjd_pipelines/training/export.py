@@ -16,12 +16,12 @@ from ..emoji.captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer,
 from ..emoji.glyphs import CELL, GRID
 from ..learning.runs import write_atomically
 from .architecture import build_config, build_model
+from .bundle import RESULTS_FILE, kept_results, write_bundle
 from .model_card import model_card
 from .pixels import DECODER_PARTS, ENCODER_PARTS, PixelRecipe
 from .transformer import AVERAGE_FILE, LOG_FILE, trained_parameters
 
 BUNDLED = bundled_folder("emoji-janus")
-RESULTS_FILE = "results.json"
 WORDS_FILE = "words.json"  # `sjd info` tells it
 SAMPLING = {"do_sample": True, "guidance_scale": 1.5, "temperature": 1.0, "top_k": 0, "top_p": 0.9}
 
@@ -62,29 +62,22 @@ def export(folder: str | Path, target: str | Path = BUNDLED, results: dict | Non
         results: scores and training facts for `results.json` and the model card; kept from `target` if left out, as
             its draft model and reviser are.
     """
-    target = Path(target)
-    temporary, previous = target.with_name(target.name + ".tmp"), target.with_name(target.name + ".old")
-    for leftover in (temporary, previous):
-        shutil.rmtree(leftover, ignore_errors=True)
-    if results is None and (target / RESULTS_FILE).exists():
-        results = json.loads((target / RESULTS_FILE).read_text())
-    model = load_trained(folder).half()
+    target, model = Path(target), load_trained(folder).half()
+    if results is None:
+        results = kept_results(target) if (target / RESULTS_FILE).exists() else {}
     model.generation_config = GenerationConfig(
         pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, generation_kwargs={"boi_token_id": BOI}, **SAMPLING
     )
-    model.save_pretrained(temporary)
-    build_processor().save_pretrained(temporary)
-    for name in COMPANIONS:
-        if (target / name).exists():  # drafts stay valid, if less good, when the target has been trained on
-            shutil.copytree(target / name, temporary / name)
-    (temporary / RESULTS_FILE).write_text(json.dumps(results or {}, indent=2) + "\n")
-    (temporary / WORDS_FILE).write_text(json.dumps(words_by_kind(), indent=2) + "\n")
-    (temporary / "README.md").write_text(model_card(results or {}, model.num_parameters(), SAMPLING))
-    if target.exists():
-        target.rename(previous)
-    temporary.rename(target)
-    shutil.rmtree(previous, ignore_errors=True)
-    return target
+
+    def write(bundle: Path) -> None:
+        model.save_pretrained(bundle)
+        build_processor().save_pretrained(bundle)
+        for name in COMPANIONS:
+            if (target / name).exists():  # drafts stay valid, if less good, when the target has been trained on
+                shutil.copytree(target / name, bundle / name)
+        (bundle / WORDS_FILE).write_text(json.dumps(words_by_kind(), indent=2) + "\n")
+
+    return write_bundle(target, write, results, model_card(results, model.num_parameters(), SAMPLING))
 
 
 def restore(folder: str | Path, source: str | Path = BUNDLED) -> Path:

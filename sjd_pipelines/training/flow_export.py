@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import textwrap
 from pathlib import Path
 
@@ -19,11 +17,11 @@ from ..flows import FlowSolver, FrontierFlowSolver, SequentialFlowSolver
 from ..learning.runs import write_atomically
 from ..pipelines.pictures import contact_sheet
 from ..pipelines.tarflow import TarFlowPipeline
+from .bundle import course_options, kept_results, phases_told, write_bundle
 from .course import training_facts
 from .flow_train import FILES, load_trained
 
 NAME = "emoji-flow"
-RESULTS_FILE = "results.json"
 SAMPLING = {"guidance_scale": 1.0, "annealed_guidance": True, "denoise_strength": 1.0}
 BATCH = 25  # pictures drawn at once
 LINE = 119  # characters of the card
@@ -97,24 +95,8 @@ def export_flow(folder: str | Path, target: str | Path | None = None, results: d
         FileNotFoundError: there are no scores.
     """
     target = bundled_folder(NAME) if target is None else Path(target)
-    temporary, previous = target.with_name(target.name + ".tmp"), target.with_name(target.name + ".old")
-    for leftover in (temporary, previous):
-        shutil.rmtree(leftover, ignore_errors=True)
-    if results is None:
-        if not (target / RESULTS_FILE).exists():
-            raise FileNotFoundError(f"{target} has no {RESULTS_FILE} yet; pass the results that evaluate writes.")
-        results = json.loads((target / RESULTS_FILE).read_text())
-    pipe = trained_pipeline(folder)
-    pipe.save_pretrained(temporary)
-    for file in temporary.rglob("*.safetensors"):
-        file.chmod(0o644)  # weights are written for their owner alone, which a wheel would keep
-    (temporary / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
-    (temporary / "README.md").write_text(model_card(results, pipe))
-    if target.exists():
-        target.rename(previous)
-    temporary.rename(target)
-    shutil.rmtree(previous, ignore_errors=True)
-    return target
+    results, pipe = kept_results(target) if results is None else results, trained_pipeline(folder)
+    return write_bundle(target, pipe.save_pretrained, results, model_card(results, pipe))
 
 
 _CARD = """---
@@ -180,23 +162,11 @@ def model_card(results: dict, pipe: TarFlowPipeline) -> str:
         objects=textwrap.fill(f"One of {len(OBJECTS)} objects, by name or index: {', '.join(OBJECTS)}.", LINE),
         sampling=", ".join(f"{name} {value}" for name, value in SAMPLING.items()),
         noise=config.noise_std,
-        command=_command(course),
-        phases=", ".join(
-            f"{phase['pictures']:,} (batch {phase['batch_size']}, rates to {phase['rate']:g})"
-            for phase in course["phases"]
-        ),
+        command=f"python -m sjd_pipelines.training.flow train --folder RUN{course_options(course)}",
+        phases=phases_told(course),
         measured=_measured(results),
         match=MATCH,
     )
-
-
-def _command(course: dict) -> str:
-    """What trains the model again."""
-    parts = ["python -m sjd_pipelines.training.flow train --folder RUN"]
-    parts += [f"--scale {course['scale']:g}"] if course["scale"] != 1 else []
-    parts += [f"--batches {course['batches']}"] if course["batches"] != 1 else []
-    parts += [f"--device {course['device']}"] if course["device"] != "cpu" else []
-    return " ".join(parts)
 
 
 def _measured(results: dict) -> str:

@@ -1,13 +1,20 @@
 """`python -m sjd_pipelines.training.par`: what makes the bundled class-conditional model.
 
 train      train it, or train on; a run stops after --minutes and goes on with the same command
+evaluate   draw pictures and judge them
+compare    several runs side by side: passes, seconds, judged pictures
+export     write the bundled folder
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
+from ..learning.runs import write_atomically
+from .par_compare import compare_orders, comparison_table
+from .par_export import evaluate_par, export_par
 from .par_train import ORDERS, ParRecipe, train_par
 
 
@@ -28,15 +35,41 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
     training.add_argument("--save-minutes", type=float, default=5.0, help="default: %(default)s")
     training.add_argument("--seed", type=int, default=0)
-    for command in (training,):
+    scoring = commands.add_parser("evaluate")
+    scoring.add_argument("--count", type=int, default=200, help="pictures; default: %(default)s")
+    scoring.add_argument("--guidance-scale", type=float, help="default: that of the exported model")
+    scoring.add_argument("--top-p", type=float, help="likewise")
+    scoring.add_argument("--seed", type=int, default=0, help="of the first picture")
+    scoring.add_argument("--sheet", type=Path, help="write the first picture of every class here")
+    comparing = commands.add_parser("compare")
+    comparing.add_argument("--folders", type=Path, nargs="+", required=True, help="of the runs")
+    comparing.add_argument("--count", type=int, default=200, help="pictures to judge; default: %(default)s")
+    comparing.add_argument("--timed", type=int, default=16, help="pictures to time; default: %(default)s")
+    for command in (scoring, comparing):
+        command.add_argument("--threads", type=int, default=1, help="of the CPU; default: %(default)s")
+        command.add_argument("--results", type=Path, help="write what was measured here; `export` takes the scores")
+    writing = commands.add_parser("export")
+    writing.add_argument("--target", type=Path, help="default: the bundled folder")
+    writing.add_argument("--results", type=Path, help="scores written by `evaluate`; default: those already in target")
+    for command in (training, scoring, writing):
         command.add_argument("--folder", type=Path, required=True, help="the run's folder")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = vars(build_parser().parse_args(arguments))
-    options.pop("command")
-    train_par(ParRecipe(**options))
+    command = options.pop("command")
+    if command == "train":
+        train_par(ParRecipe(**options))
+        return
+    path = options.pop("results")
+    if command == "export":
+        print(export_par(results=json.loads(path.read_text()) if path else None, **options))
+        return
+    results = evaluate_par(**options) if command == "evaluate" else compare_orders(**options)
+    if path is not None:
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(results, indent=2) + "\n"))
+    print(json.dumps(results, indent=2) if command == "evaluate" else comparison_table(results))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from sjd_pipelines import TarFlowPipeline
 from sjd_pipelines.emoji.glyphs import OBJECTS
 from sjd_pipelines.training import flow
+from sjd_pipelines.training.bundle import RESULTS_FILE
 from sjd_pipelines.training.course import Phase, schedule
-from sjd_pipelines.training.flow_export import RESULTS_FILE, export_flow
+from sjd_pipelines.training.flow_export import export_flow
 from sjd_pipelines.training.flow_train import (
     ARCHITECTURE,
     FILES,
