@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..emoji.judge import held_out_scenes, score_picture
-from ..emoji.scenes import KINDS
+from ..emoji.scenes import KINDS, Scene
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.pictures import render_tokens
 from ..schedulers import DecodingScheduler
@@ -84,8 +84,23 @@ def score_run(pipe: SJDAutoRegressivePipeline, run: Run, scenes: Sequence[Any]) 
     return [score_picture(picture, scene) for picture, scene in zip(render_tokens(pipe, run.tokens), scenes)]
 
 
-def benchmark_scenes(count: int, seed: int = 0) -> list[tuple[str, Any]]:
-    """Captions with their scenes, one object, several objects and relations in turn."""
-    per_kind = -(-count // len(KINDS))
-    kinds = [held_out_scenes(per_kind, kind, seed) for kind in KINDS]
-    return [scene for group in zip(*kinds) for scene in group][:count]
+def benchmark_scenes(pipe: SJDAutoRegressivePipeline, count: int, seed: int = 0) -> list[tuple[str, Any]]:
+    """Prompts with their scenes, all kinds in turn."""
+    kinds = prompt_kinds(pipe)
+    per_kind = -(-count // len(kinds))
+    scenes = [prompts_of_kind(pipe, per_kind, kind, seed) for kind in kinds]
+    return [scene for group in zip(*scenes) for scene in group][:count]
+
+
+def prompt_kinds(pipe: SJDAutoRegressivePipeline) -> tuple[str, ...]:
+    """What a model can be asked for: `single` where its prompts are classes."""
+    return KINDS[:1] if pipe.class_count else KINDS
+
+
+def prompts_of_kind(pipe: SJDAutoRegressivePipeline, count: int, kind: str, seed: int = 0) -> list[tuple[str, Scene]]:
+    """Captions of held-out scenes with their truth, or classes in turn from the number `seed` on."""
+    if not pipe.class_count:
+        return held_out_scenes(count, kind, seed)
+    labels = [(seed + index) % pipe.class_count for index in range(count)]
+    names = pipe.class_names() or [str(label) for label in range(pipe.class_count)]
+    return [(names[label], Scene((names[label],), None)) for label in labels]

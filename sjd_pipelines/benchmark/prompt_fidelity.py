@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from ..emoji.codes import CODEBOOK
-from ..emoji.glyphs import GRID
-from ..emoji.judge import held_out_scenes, rates
+from ..emoji.glyphs import GRID, OBJECTS
+from ..emoji.judge import rates
 from ..emoji.scenes import KINDS
 from ..pipelines import SJDAutoRegressivePipeline
 from .contenders import Contender
-from .drawing import draw, score_run
+from .drawing import draw, prompt_kinds, prompts_of_kind, score_run
 from .journal import Journal
 
 
@@ -46,8 +46,8 @@ def measure_fidelity(
     """
     sampling = pipe.sampling_defaults() | (sampling or {})
     batches = [
-        (kind, start, held_out_scenes(per_kind, kind, seed)[start : start + batch_size])
-        for kind in KINDS
+        (kind, start, prompts_of_kind(pipe, per_kind, kind, seed)[start : start + batch_size])
+        for kind in prompt_kinds(pipe)
         for start in range(0, per_kind, batch_size)
     ]
     results, done = [], 0
@@ -64,8 +64,10 @@ def measure_fidelity(
 
 
 def can_be_judged(pipe: SJDAutoRegressivePipeline) -> bool:
-    """Whether the pipeline draws the judge's world: the grid and the codebook of the bundled checkpoint."""
+    """Whether the pipeline draws the judge's world: the grid, the codebook and the classes of the bundled models."""
     layout = pipe.image_layout(None, None)
+    if pipe.class_count and not set(OBJECTS) >= set(pipe.class_names() or [""]):
+        return False
     return (layout.rows, layout.columns, layout.codebook_size) == (GRID, GRID, CODEBOOK)
 
 

@@ -203,7 +203,7 @@ class _ReportRun:
 
     def pictures(self) -> list[list[dict[str, Any]]]:
         """Pictures of the same captions and seeds by every scheduler, with the pass that committed each token."""
-        captions = [caption for caption, _ in benchmark_scenes(self.config.shown, self.config.seed)]
+        captions = [caption for caption, _ in benchmark_scenes(self.pipe, self.config.shown, self.config.seed)]
         drawn = {}
         for index, contender in enumerate(self.contenders):
             drawn[contender.name] = self.journal.measure(
@@ -244,7 +244,7 @@ class _ReportRun:
             if contender.name not in UNSWEPT
             and (labels[contender.key] != "approximate" if wanted is None else contender.name in wanted)
         ]
-        captions = [caption for caption, _ in benchmark_scenes(self.config.swept, self.config.seed)]
+        captions = [caption for caption, _ in benchmark_scenes(self.pipe, self.config.swept, self.config.seed)]
         sweeps = {}
         for name in self.config.sweeps:
             values = self.config.windows if name == "window" else SWEEPS[name]

@@ -36,7 +36,7 @@ class SpeedConfig:
     Attributes:
         contenders: what runs against sequential decoding, which is always there.
         model: what to call the model in the report.
-        prompts: how many captions of held-out scenes, one picture each.
+        prompts: how many captions of held-out scenes, or classes, one picture each.
         repeats: timed runs of each contender over all prompts.
         batch_size: pictures drawn at once.
         seed: of the first picture, and of the choice of scenes.
@@ -154,7 +154,7 @@ def measure_speed(
         check_library(pipe, sampling["guidance_scale"])
         contenders.append(Contender("library", None))
     contenders += [contender for contender in config.contenders if contender.name not in skipped]
-    scenes = benchmark_scenes(config.prompts, config.seed)
+    scenes = benchmark_scenes(pipe, config.prompts, config.seed)
     captions = [caption for caption, _ in scenes]
     facts = {"model": config.model} | pipeline_facts(pipe)
     own = ("prompts", "repeats", "batch_size", "seed", "library", "fidelity")

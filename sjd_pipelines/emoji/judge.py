@@ -156,15 +156,16 @@ def score_picture(image: Image.Image | np.ndarray | torch.Tensor, scene: Scene) 
     """Which parts of the truth a picture shows.
 
     Returns:
-        `background`; `object`: exactly the right kinds of glyph; `count`: the right number of glyphs in all;
-        `relation` (relations only): both objects, where they should be; `all`: everything.
+        `background` (where the scene has one); `object`: exactly the right kinds of glyph; `count`: the right number
+        of glyphs in all; `relation` (relations only): both objects, where they should be; `all`: everything.
     """
     reading = read_scene(image)
     scores = {
         "object": set(reading.objects) == set(scene.objects),
-        "background": reading.background == scene.background,
         "count": len(reading.objects) == len(scene.objects),
     }
+    if scene.background is not None:
+        scores["background"] = reading.background == scene.background
     correct = reading.objects == tuple(sorted(scene.objects))
     if scene.relation is not None:
         first, second = scene.objects
@@ -172,7 +173,7 @@ def score_picture(image: Image.Image | np.ndarray | torch.Tensor, scene: Scene) 
             first, second = second, first
         axis = "left" if scene.relation in ("left", "right") else "above"
         scores["relation"] = correct = reading.relation == (first, axis, second)
-    scores["all"] = correct and scores["background"]
+    scores["all"] = correct and scores.get("background", True)
     return scores
 
 

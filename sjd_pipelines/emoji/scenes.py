@@ -31,12 +31,12 @@ class Scene:
 
     Attributes:
         objects: one name per glyph in the picture (1 to 3; all the same unless `relation` is set).
-        background: a name from `BACKGROUNDS`.
+        background: a name from `BACKGROUNDS`; None where any will do, which only a judge can read.
         relation: where `objects[0]` stands seen from `objects[1]` (`RELATIONS`), or `None`.
     """
 
     objects: tuple[str, ...]
-    background: str
+    background: str | None
     relation: str | None = None
 
     @property

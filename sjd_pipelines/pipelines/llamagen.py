@@ -66,7 +66,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         # diffusers before 0.36 does not read `X | None` from a signature.
         text_encoder: Optional[T5EncoderModel] = None,  # noqa: UP045
         tokenizer: Optional[PreTrainedTokenizerBase] = None,  # noqa: UP045
-        id2label: Optional[dict[int, str]] = None,  # noqa: UP045
+        id2label: Optional[dict] = None,  # noqa: UP045
         sampling: Optional[dict[str, Any]] = None,  # noqa: UP045
     ):
         super().__init__()
@@ -162,8 +162,12 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         return [file, vq_file]
 
     @property
+    def class_count(self) -> int:
+        return self.transformer.config.num_classes or 0
+
+    @property
     def class_conditional(self) -> bool:
-        return self.transformer.config.num_classes is not None
+        return self.class_count > 0
 
     def sampling_defaults(self) -> dict[str, Any]:
         published = _CLASS_SAMPLING if self.class_conditional else _CAPTION_SAMPLING

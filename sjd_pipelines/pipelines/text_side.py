@@ -40,6 +40,11 @@ class TextSide:
         return []
 
     @property
+    def class_count(self) -> int:
+        """How many classes a model has whose prompts are classes; 0 of one that reads text."""
+        return 0
+
+    @property
     def text_tokenizer(self) -> PreTrainedTokenizerBase:
         """What reads the words of a prompt."""
         return self.tokenizer

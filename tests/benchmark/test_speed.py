@@ -117,8 +117,8 @@ def test_the_library_needs_guidance(pipe):
         measure_speed(pipe, config)
 
 
-def test_scenes_are_of_every_kind_and_the_same_every_time():
-    scenes = benchmark_scenes(4, seed=1)
+def test_scenes_are_of_every_kind_and_the_same_every_time(pipe):
+    scenes = benchmark_scenes(pipe, 4, seed=1)
     assert [scene.kind for _, scene in scenes] == ["single", "count", "relation", "single"]
-    assert scenes == benchmark_scenes(4, seed=1)
+    assert scenes == benchmark_scenes(pipe, 4, seed=1)
     assert len({caption for caption, _ in scenes}) == 4

@@ -12,6 +12,7 @@ from sjd_pipelines import (
     SJDAutoRegressivePipeline,
     SJDLlamaGenPipeline,
 )
+from sjd_pipelines.cli import main as cli
 from sjd_pipelines.emoji.glyphs import OBJECTS
 from sjd_pipelines.models import render_codes, render_janus_codes
 from sjd_pipelines.training import par
@@ -125,6 +126,11 @@ def test_compared_evaluated_and_exported(trained, tmp_path, capsys):
     with pytest.raises(ValueError, match="unicorn"):
         pipe("unicorn")
     assert not list(tmp_path.glob("*.tmp"))
+    capsys.readouterr()
+    scheduler = "par" if parallel else "seeded-jacobi"
+    options = ["--prompts", "1", "--repeats", "1", "--windows", "16", "--fidelity", "--quiet"]
+    assert cli(["benchmark", "--model", str(target), "--schedulers", scheduler, *options]) == 0
+    assert scheduler in capsys.readouterr().out
 
 
 def test_orders_side_by_side(trained):
