@@ -1,9 +1,10 @@
-"""Writes what follows from declarations: the pages of the nodes in comfy_nodes/web/docs, and README's tables.
+"""Writes what follows from elsewhere: the pages of the nodes in comfy_nodes/web/docs, and tables of README and notes.
 
 `python tests/comfy_nodes/make_docs.py`; it needs no ComfyUI. What a page says below the table of outputs is written by
 hand, and kept.
 """
 
+import json
 import re
 import sys
 import tempfile
@@ -17,6 +18,9 @@ from sjd_pipelines.pipelines.families import FAMILIES
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "comfy_nodes" / "web" / "docs"
 README = ROOT / "README.md"
+RESULTS = ROOT / "sjd_pipelines" / "benchmark" / "results"
+NOTES = RESULTS / "report" / "NOTES.md"
+SPEEDS = {README: RESULTS / "cpu_defaults.json", NOTES: RESULTS / "cpu_guidance3.json"}
 COMMAND = "python tests/comfy_nodes/make_docs.py"
 
 
@@ -24,7 +28,8 @@ def documents(nodes: Mapping[str, Any]) -> dict[Path, str]:
     """File -> what it should say, of node classes by id."""
     pages = {PAGES / f"{node_id}.md": node for node_id, node in nodes.items()}
     return {path: page(node, _by_hand(path)) for path, node in pages.items()} | {
-        README: with_tables(README.read_text(encoding="utf-8"))
+        README: with_tables(with_speeds(README)),
+        NOTES: with_speeds(NOTES),
     }
 
 
@@ -60,6 +65,39 @@ def with_tables(readme: str) -> str:
         readme, count = re.subn(pattern, lambda _, made=made: made, readme, flags=re.MULTILINE)
         assert count == 1, f"README has no table that begins with {title} and class"
     return readme
+
+
+def with_speeds(page: Path) -> str:
+    """A page with its table of speeds filled from what was measured; which rows it has is written by hand."""
+    text, results = page.read_text(encoding="utf-8"), json.loads(SPEEDS[page].read_text())["results"]
+    head, begin, rest = text.partition("| | passes | tokens per pass |")
+    title, rule, *lines = rest.split("\n\n")[0].split("\n")
+    names = [line.split(" | ")[0].removeprefix("| ") for line in lines]
+    made = [" | ".join([f"| {name}", *_speed(_result_of(name, results))]) + " |" for name in names]
+    return head + begin + "\n".join([title, rule, *made]) + rest.removeprefix("\n".join([title, rule, *lines]))
+
+
+def _result_of(row: str, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The result that a row names: a scheduler, its window, and settings that are not its defaults."""
+    told = re.match(r"(?:transformers' )?`(.*?)`", row).group(1)
+    name = "library" if told == "generate" else told
+    given = {key: int(number) for key, number in re.findall(r"(\w+) (\d+)", row)}
+    wanted = given if name == "library" else dict(SCHEDULERS[name]().config) | given
+    for result in results:
+        if result["name"] == name and all(wanted[key] == value for key, value in result["settings"].items()):
+            return result
+    raise LookupError(f"There is no result for {row}; measure it first")
+
+
+def _speed(result: dict[str, Any]) -> list[str]:
+    ratios = [result[name]["median"] for name in ("speedup", "library_speedup")]
+    passes = f"{result['passes']:.1f}".removesuffix(".0") if result["compression"] == 1 else f"{result['passes']:.1f}"
+    return [
+        passes,
+        f"{result['compression']:.2f}",
+        f"{result['seconds']['median']:.2f}",
+        *("1" if ratio == 1 else f"{ratio:.2f}" for ratio in ratios),
+    ]
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
