@@ -4,14 +4,12 @@ from typing import Any, ClassVar
 
 from comfy_api.latest import io
 
-from sjd_pipelines import SCHEDULERS, DecodingScheduler
+from sjd_pipelines import SCHEDULERS
+from sjd_pipelines.pipelines.graphs import decoder_id, values_of
 
 from .labels import promise
-from .settings import inputs_of, values_of
+from .settings import inputs_of
 from .types import Decoder, DecoderType
-
-# Ids are a file format; these are older than the rule of `node_id`.
-OLD_IDS = {"AutoregressiveScheduler": "SJDDecoderSequential", "SJDScheduler": "SJDDecoderSpeculative"}
 
 
 class DecoderNode(io.ComfyNode):
@@ -24,7 +22,7 @@ class DecoderNode(io.ComfyNode):
         scheduler = SCHEDULERS[cls.scheduler]
         card, words = scheduler.card, promise(scheduler)
         return io.Schema(
-            node_id=node_id(scheduler),
+            node_id=decoder_id(scheduler),
             display_name=f"SJD Decoder: {card.title}",
             category="SJD/decoders",
             description=f"{card.summary} {words} ({scheduler.paper})",
@@ -45,15 +43,9 @@ class DecoderNode(io.ComfyNode):
         return io.NodeOutput(decoder)
 
 
-def node_id(scheduler: type[DecodingScheduler]) -> str:
-    """`SJDDecoder` and the name of the class without what all have in common."""
-    name = scheduler.__name__
-    return OLD_IDS.get(name, f"SJDDecoder{name.replace('SJD', '').removesuffix('Scheduler')}")
-
-
 DECODER_NODES: list[type[io.ComfyNode]] = [
     type(
-        node_id(scheduler),
+        decoder_id(scheduler),
         (DecoderNode,),
         {"scheduler": name, "__module__": __name__, "__doc__": scheduler.card.summary},
     )

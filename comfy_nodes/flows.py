@@ -6,13 +6,11 @@ from comfy_api.latest import io
 from sjd_pipelines import FLOW_SOLVERS
 from sjd_pipelines.flows import MODES, OBJECTIVES
 from sjd_pipelines.pipelines.families import FLOW
+from sjd_pipelines.pipelines.graphs import MAX_SEED, OWN
 
 from . import models, runtime
 from .runtime import Flow, Progress, check_interrupt
 from .types import FlowType, Patches, PatchesType, Solver, SolverType
-
-OWN = -1  # leaves a number to the model
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 class SJDFlowLoader(io.ComfyNode):

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from sjd_pipelines.bundled import BUNDLED, DEFAULT
 from sjd_pipelines.pipelines.families import AUTOREGRESSIVE, FAMILIES, FLOW, Published, family_of_pipeline
+from sjd_pipelines.pipelines.graphs import LABELS
 from sjd_pipelines.pipelines.loading import find_base, find_family
 from sjd_pipelines.pipelines.weight_files import check_weight_files
 
 from .runtime import DTYPES, OWN_FOLDER, SHARED_FOLDER, model_folders
 
 CONFIGURATIONS = ("model_index.json", "config.json", "adapter_config.json")
-# What graphs and their lists call a bundled model that they knew before it had a name.
-LABELS = {"emoji-janus": "bundled emoji model (128 x 128)"}
 DEFAULT_MODEL = LABELS.get(DEFAULT, DEFAULT)
 # Between a name and what is wrong with it, or what it takes to get it.
 BROKEN, ABSENT = " (can't be loaded: ", " (to download: "

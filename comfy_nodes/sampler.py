@@ -4,14 +4,11 @@ import torch
 from comfy_api.latest import io
 
 from sjd_pipelines import SCHEDULERS, DecodingScheduler, ImageTokenLayout
+from sjd_pipelines.pipelines.graphs import MAX_SEED, OPTIONS, OWN
 
 from .preview import Watch
 from .runtime import Model, check_interrupt, pixel_size, show_text
 from .types import Decoder, DecoderType, ModelType, Report, ReportType, Tokens, TokensType
-
-OWN = -1  # leaves a sampling option to the model
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
-OPTIONS = {"guidance": "guidance_scale", "temperature": "temperature", "top_k": "top_k", "top_p": "top_p"}
 
 
 def _picture_inputs() -> list[io.Input]:

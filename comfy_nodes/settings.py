@@ -1,24 +1,14 @@
 """Settings of schedulers and solvers as inputs of nodes."""
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from sjd_pipelines.declaration import Setting, settings_of
-
-# Stands for None in the number fields of settings that may be left out; no such setting takes it as a value.
-NOT_SET = -1
+from sjd_pipelines.pipelines.graphs import NOT_SET
 
 
 def inputs_of(cls: type) -> list[io.Input]:
     """The inputs of a scheduler or solver class, one per setting."""
     return [_input(name, setting) for name, setting in settings_of(cls).items()]
-
-
-def values_of(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the inputs stand for: numbers and texts that are not set are None."""
-    optional = [name for name, one in settings_of(cls).items() if one.takes(None)]
-    return settings | {name: None for name in optional if settings[name] in (NOT_SET, "")}
 
 
 def _input(name: str, setting: Setting) -> io.Input:

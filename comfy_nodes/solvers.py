@@ -4,10 +4,11 @@ from typing import Any, ClassVar
 
 from comfy_api.latest import io
 
-from sjd_pipelines import FLOW_SOLVERS, FlowSolver
+from sjd_pipelines import FLOW_SOLVERS
+from sjd_pipelines.pipelines.graphs import solver_id, values_of
 
 from .labels import flow_promise
-from .settings import inputs_of, values_of
+from .settings import inputs_of
 from .types import Solver, SolverType
 
 
@@ -21,7 +22,7 @@ class SolverNode(io.ComfyNode):
         solver = FLOW_SOLVERS[cls.solver]
         words = flow_promise(solver)
         return io.Schema(
-            node_id=node_id(solver),
+            node_id=solver_id(solver),
             display_name=f"SJD Solver: {solver.card.title}",
             category="SJD/solvers",
             description=f"{solver.card.summary} {words} ({solver.paper})",
@@ -40,12 +41,7 @@ class SolverNode(io.ComfyNode):
         return io.NodeOutput(solver)
 
 
-def node_id(solver: type[FlowSolver]) -> str:
-    """`SJDSolver` and the name of the class without what all have in common."""
-    return f"SJDSolver{solver.__name__.removesuffix('FlowSolver')}"
-
-
 SOLVER_NODES: list[type[io.ComfyNode]] = [
-    type(node_id(solver), (SolverNode,), {"solver": name, "__module__": __name__, "__doc__": solver.card.summary})
+    type(solver_id(solver), (SolverNode,), {"solver": name, "__module__": __name__, "__doc__": solver.card.summary})
     for name, solver in FLOW_SOLVERS.items()
 ]

@@ -20,6 +20,7 @@ SOURCES = {
     ),
     ".companions": ("DraftReviser", "EagleDrafter"),
     ".flows": ("FLOW_SOLVERS", "Calibration", "FlowOverflowError", "FlowStatistics", *flows.SOLVER_NAMES),
+    ".jobs": ("draw_again",),
     ".models": ("LlamaGenTransformer", "TarFlowTransformer2DModel"),
     ".pipelines": (
         "SJDAutoRegressivePipeline",

@@ -30,6 +30,9 @@ from .flows import (
     PlannedFlowSolver,
     SequentialFlowSolver,
 )
+from .jobs import (
+    draw_again,
+)
 from .models import (
     LlamaGenTransformer,
     TarFlowTransformer2DModel,
@@ -126,5 +129,6 @@ __all__ = [
     "TarFlowTransformer2DModel",
     "TreeJacobiScheduler",
     "ZipARScheduler",
+    "draw_again",
     "__version__",
 ]

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from ..bundled import BUNDLED, DEFAULT
 from ..disk import expanded
-from ..pipelines.inputs import AT_ONCE, SAMPLING, SEED, check_sampling
+from ..pipelines.inputs import AT_ONCE, SAMPLING, SEED, SIDE, check_sampling
 from ..ranges import Range, shown
 from ..schedulers.declaration import AUTO, WINDOW
 
@@ -62,6 +62,7 @@ def whole(limits: Range) -> Callable[[str], int]:
 
 positive = whole(Range(1, 10**6, whole=True))  # what is counted: pictures of a run, repeats, samples
 at_once = whole(AT_ONCE)
+side = whole(SIDE)
 seed = whole(SEED)
 threads = whole(Range(1, 4 * (os.cpu_count() or 1), whole=True))  # many more bring torch down
 
@@ -89,8 +90,8 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def model(text: str) -> str:
-    """Argument type: what names a model; whoever loads it looks whether it is there."""
+def place(text: str) -> str:
+    """Argument type: what names a model, a file, a folder or a stream; whoever uses it looks what is there."""
     path(text)
     return text
 
@@ -123,14 +124,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        type=model,
+        type=place,
         help=f"{MODEL_HELP}; default: {DEFAULT}",
     )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
-        help="number format of the weights; default: %(default)s",
+        help="number format of the weights; default: float32",
     )
     parser.add_argument(
         "--device", metavar="NAME", help="where the model runs: cpu, cuda, cuda:1; default: cuda if there is one"
@@ -151,6 +152,40 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top-p", type=number, metavar="P", help="sample among the likeliest tokens of total probability P; 1 is all"
     )
+
+
+def add_drawing_options(parser: argparse.ArgumentParser) -> None:
+    """How pictures are drawn: size, batches, scheduler, sampling."""
+    parser.add_argument("--height", metavar="PIXELS", type=side, help="of the pictures; default: the model's own")
+    parser.add_argument("--width", metavar="PIXELS", type=side, help="of the pictures; default: the model's own")
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=at_once,
+        default=1,
+        help="pictures drawn at once; changes time and memory, not the pictures; default: %(default)s",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="NAME",
+        help="scheduler, or solver of a flow, see `sjd schedulers`; default: the checkpoint's",
+    )
+    parser.add_argument(
+        "--window",
+        metavar="W",
+        type=window,
+        help="drafts verified per forward pass, or auto to let speed decide; default: the scheduler's",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="assignments",
+        action="append",
+        default=[],
+        help="another setting of the scheduler or solver named by --scheduler; may be repeated",
+    )
+    parser.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
+    add_sampling_options(parser)
 
 
 def add_scheduler_names(parser: argparse.ArgumentParser) -> None:

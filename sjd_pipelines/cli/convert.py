@@ -3,7 +3,7 @@
 import argparse
 
 from ..pipelines.families import FAMILIES
-from .arguments import CommandError, model, path
+from .arguments import CommandError, path, place
 
 OPTIONS = [option.name for family in FAMILIES for option in family.options]
 
@@ -19,7 +19,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "source",
         metavar="FILE|MODEL",
-        type=model,
+        type=place,
         help="what to convert; hub files as owner/name/file.pt, else as for sjd info",
     )
     parser.add_argument("target", metavar="FOLDER", type=path, help="new folder")

@@ -1,6 +1,8 @@
 """Output files of a command: checked before any work, written whole or not at all."""
 
-from collections.abc import Iterable, Iterator
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,15 +35,6 @@ def check_folder(option: str, folder: Path) -> None:
         raise CommandError(f"{option}: {refusal}")
 
 
-def check_distinct(paths: Iterable[Path]) -> None:
-    """Raise `CommandError` if one output would replace another."""
-    seen = set()
-    for path in paths:
-        if path.resolve() in seen:
-            raise CommandError(f"{path} is the file of two outputs; give them different names.")
-        seen.add(path.resolve())
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """As `disk.replacing`. Raises `CommandError` if the file cannot be written."""
@@ -58,3 +51,23 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
         disk.write_json(path, value, indent)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
+@contextmanager
+def json_list(path: Path) -> Iterator[Callable[[Any], None]]:
+    """A function that appends to a list in a file, which has its name when the block ends without an error.
+
+    Raises:
+        CommandError: the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        separator = "["
+
+        def append(value: Any) -> None:
+            nonlocal separator
+            text = json.dumps(value, indent=1, ensure_ascii=False)
+            file.write(f"{separator}\n{textwrap.indent(text, ' ')}")
+            separator = ","
+
+        yield append
+        file.write("\n]\n")

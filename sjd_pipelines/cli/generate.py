@@ -1,52 +1,40 @@
 """`sjd generate`: prompts to picture files."""
 
 import argparse
-import math
-import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from ..pipelines.families import AUTOREGRESSIVE, FLOW, family_of_pipeline
-from ..pipelines.inputs import check_prompt, check_text
-from . import flow_pictures, token_pictures
-from .arguments import CommandError, add_model_options, add_sampling_options, at_once, positive, seed, window
-from .files import check_distinct, check_folder, check_suffix, check_writable, replacing, write_json
+from ..jobs.batches import POOL, pack
+from ..jobs.rows import SCHEDULER, Row
+from ..jobs.session import KINDS
+from ..pipelines.families import AUTOREGRESSIVE, FLOW
+from ..pipelines.inputs import check_prompt, check_size, check_text
+from .arguments import (
+    CommandError,
+    add_drawing_options,
+    add_model_options,
+    file,
+    place,
+    positive,
+    sampling_options,
+    seed,
+)
 from .loading import check_device, load_pipeline, model_kind, show_progress
 from .notices import logged_once
+from .outputs import Outputs, check_outputs
+from .plan import STANDARD_OUTPUT, Plan, Source, listed, of_picture, of_table
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from ..jobs.again import Remembered
+    from ..jobs.session import Session
 
-    from ..flows import FlowSolver
-    from ..pipelines import SJDAutoRegressivePipeline, TarFlowPipeline
-    from ..pipelines.pictures import Recording
-    from ..schedulers import DecodingScheduler
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-KINDS: dict[str, ModuleType] = {AUTOREGRESSIVE: token_pictures, FLOW: flow_pictures}
-SLUG_LENGTH = 50  # characters; file systems take 255 bytes
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture to draw."""
-
-    prompt: str
-    seed: int  # as --seed or --picture-seeds has it
-    path: Path
-
-
-@dataclass
-class Drawing:
-    """What has been drawn so far."""
-
-    images: list["Image"] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
-    recordings: list["Recording"] = field(default_factory=list)
+# What a picture that is drawn again has its own of.
+REMEMBERED = (
+    *("num_images", "seed", "picture_seeds", "scheduler", "window", "assignments", "negative_prompt", "height"),
+    *("width", "guidance_scale", "temperature", "top_k", "top_p", "dtype"),
+)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -57,19 +45,25 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "it can be drawn again alone. Words that the model does not know are named on standard error.",
     )
     parser.add_argument(
-        "prompts", metavar="PROMPT", nargs="+", help="what to draw; quote it. Of a flow, a class by name or number"
+        "prompts", metavar="PROMPT", nargs="*", help="what to draw; quote it. Of a flow, a class by name or number"
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        dest="table",
+        type=place,
+        help="draw what is in a file, or - for standard input: a prompt on every line, JSON lines, or a table "
+        "(.csv, .parquet), as `sjd draw` takes it; files are named by id",
+    )
+    parser.add_argument(
+        "--like",
+        metavar="PICTURE",
+        type=file,
+        help="draw a picture again, token for token, by what is written in its PNG (of `sjd` or of ComfyUI)",
     )
     add_model_options(parser)
-    parser.add_argument(
-        "--num-images", metavar="N", type=positive, default=1, help="pictures of each prompt; default: %(default)s"
-    )
-    parser.add_argument(
-        "--batch-size",
-        metavar="N",
-        type=at_once,
-        default=1,
-        help="pictures drawn at once; changes time and memory, not the pictures; default: %(default)s",
-    )
+    parser.set_defaults(dtype=None)  # a picture that is drawn again has its own
+    parser.add_argument("--num-images", metavar="N", type=positive, help="pictures of each prompt; default: 1")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", metavar="S", type=seed, help="seed of the first picture; default: random, printed")
     seeds.add_argument(
@@ -80,27 +74,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="draw pictures again by the seeds that Python's statistics.seeds or a picture_seed of --stats recorded, "
         "one for each; --seed S is another number, the generator's that gave the picture its own",
     )
-    parser.add_argument(
-        "--scheduler",
-        metavar="NAME",
-        help="scheduler, or solver of a flow, see `sjd schedulers`; default: the checkpoint's",
-    )
-    parser.add_argument(
-        "--window",
-        metavar="W",
-        type=window,
-        help="drafts verified per forward pass, or auto to let speed decide; default: the scheduler's",
-    )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        dest="assignments",
-        action="append",
-        default=[],
-        help="another setting of the scheduler or solver named by --scheduler; may be repeated",
-    )
-    parser.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
-    add_sampling_options(parser)
+    add_drawing_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -111,216 +85,172 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="PATH",
+        type=place,
         default=".",
-        help="picture file (.png, .jpg, .webp; several pictures are numbered) or folder; "
+        help="picture file (.png, .jpg, .webp; several pictures are numbered) or folder, or - for standard output; "
         "default: this folder, named by prompt and seed; existing files are replaced",
     )
-    parser.add_argument("--grid", metavar="FILE", type=Path, help="write all pictures on one sheet as well")
-    parser.add_argument("--gif", metavar="FILE", type=Path, help="write an animation of the pictures forming as well")
-    parser.add_argument("--stats", metavar="FILE", type=Path, help="write passes and seconds of each picture as JSON")
+    parser.add_argument("--grid", metavar="FILE", type=file, help="write all pictures on one sheet as well")
+    parser.add_argument("--gif", metavar="FILE", type=file, help="write an animation of the pictures forming as well")
+    parser.add_argument("--stats", metavar="FILE", type=file, help="write passes and seconds of each picture as JSON")
     parser.add_argument(
         "--quiet", action="store_true", help="no progress bar; print the file names alone, warnings aside"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    start = secrets.randbits(32) if arguments.seed is None else arguments.seed
-    seeds = arguments.picture_seeds or range(start, start + len(arguments.prompts) * arguments.num_images)
-    check_texts(arguments.prompts, arguments.negative_prompt)
-    pictures = plan_pictures(arguments.prompts, arguments.num_images, seeds, arguments.output)
-    check_outputs(arguments, pictures)
-
-    kind, scheduler = model_kind(arguments.model), None
-    if arguments.scheduler is not None:
-        from .settings import make_scheduler
-
-        scheduler = make_scheduler(arguments.scheduler, arguments.window, arguments.assignments, kind)
-    elif arguments.assignments:
-        raise CommandError("--set needs --scheduler: it belongs to the scheduler that you name.")
-    KINDS[kind or AUTOREGRESSIVE].call_options(arguments)  # what is wrong with them is said before a model is loaded
-    device = check_device(arguments.device)
-
-    with logged_once():
-        pipe = load_pipeline(arguments.model, arguments.dtype, device, show_progress(arguments.quiet), kind=None)
-        draw_all(pipe, pictures, scheduler, arguments)
+    remembered = check_source(arguments)
+    check_texts(arguments)
+    with closing(make_source(arguments, remembered)) as source:
+        draw_source(source, remembered, arguments)
     return 0
 
 
-def draw_all(
-    pipe: "SJDAutoRegressivePipeline | TarFlowPipeline",
-    pictures: list[Picture],
-    scheduler: "DecodingScheduler | FlowSolver | None",
-    arguments: argparse.Namespace,
-) -> None:
-    """Draw and write the pictures batch by batch, then what was asked for beside them."""
-    kind = KINDS[family_of_pipeline(type(pipe).__name__).kind]
-    if scheduler is not None:
-        set_scheduler(pipe, scheduler)
-    elif arguments.window is not None:
-        pipe.scheduler = with_window(pipe.scheduler, arguments.window)
-    options = kind.call_options(arguments)
-    kind.check_prompts(pipe, arguments)  # of the last picture, before the first is drawn
+def draw_source(source: Source, remembered: "Remembered | None", arguments: argparse.Namespace) -> None:
+    """Check everything that can be known before, load the model and draw."""
+    plan = Plan(source, arguments.output)
+    check_outputs(arguments, plan)
+    kind = model_kind(arguments.model)
+    plan.defaults = read_defaults(arguments, kind)
+    check_kind(kind or AUTOREGRESSIVE, plan, arguments)
+    device = check_device(arguments.device)
+    with logged_once():
+        dtype = arguments.dtype or "float32"
+        pipe = load_pipeline(arguments.model, dtype, device, show_progress(arguments.quiet), kind=None)
+        from ..jobs.session import Session
 
-    if arguments.seed is None and arguments.picture_seeds is None and not arguments.quiet:
-        print(f"seed {pictures[0].seed}")
-    drawing = Drawing()
-    for first in range(0, len(pictures), arguments.batch_size):
-        batch = pictures[first : first + arguments.batch_size]
-        draw(pipe, kind, batch, options | seeding(batch, arguments), drawing, record=arguments.gif is not None)
-        pictures[0].path.parent.mkdir(exist_ok=True)
-        for picture, image, record in zip(batch, drawing.images[first:], drawing.records[first:]):
-            with replacing(picture.path) as temporary:
-                image.save(temporary)
-            print(picture.path if arguments.quiet else f"{picture.path}  {kind.summary(record)}", flush=True)
-    write_extras(arguments, pipe, drawing)
+        try:
+            session = Session(pipe, arguments.model)
+            if remembered is not None:
+                remembered.check(pipe)
+            check_rows(session, plan)  # the last, before the first is drawn
+        except ValueError as error:
+            raise CommandError(error) from error
+        draw_all(session, plan, arguments)
 
 
-def plan_pictures(prompts: list[str], num_images: int, seeds: Sequence[int], output: str) -> list[Picture]:
-    """Prompts and file names of a run, each prompt's pictures one after the other.
-
-    Args:
-        prompts: what to draw.
-        num_images: pictures of each prompt.
-        seeds: one for each picture.
-        output: a picture file, or a folder (anything without a suffix, ending in a slash, or existing as one).
-    """
-    total = len(prompts) * num_images
-    if seeds[-1] >= 2**63:
-        raise CommandError(f"--seed {seeds[0]}: the seeds of {total} pictures must stay below 2**63.")
-    if len(seeds) != total:
-        raise CommandError(f"--picture-seeds: got {len(seeds)} for {total} pictures; give one for each.")
-    path = Path(output).expanduser()
-    named = bool(path.suffix) and not output.endswith("/")
-    if path.is_dir() and path.suffix.lower() not in PICTURE_SUFFIXES:
-        named = False
-    pictures = []
-    for index in range(total):
-        prompt = prompts[index // num_images]
-        if not named:
-            file = path / f"{slug(prompt)}-{seeds[index]}.png"
-        elif total == 1:
-            file = path
-        else:
-            file = path.with_stem(f"{path.stem}-{index:0{len(str(total - 1))}}")
-        pictures.append(Picture(prompt, seeds[index], file))
-    if named:
-        check_suffix("--output", path, PICTURE_SUFFIXES)
-        if path.is_dir():
-            raise CommandError(f"--output {path}: is a folder; name a file, or end the name with a slash.")
-    return pictures
-
-
-def check_texts(prompts: list[str], negative_prompt: str | None = None) -> None:
-    """Raise `CommandError` for a prompt that asks for nothing, or is no text."""
-    try:
-        for number, prompt in enumerate(prompts, 1):
-            check_prompt(number, prompt)
-        check_text("negative_prompt", negative_prompt or "")
-    except ValueError as error:
-        raise CommandError(error) from error
-
-
-def check_outputs(arguments: argparse.Namespace, pictures: list[Picture]) -> None:
-    """Raise `CommandError` for an output that cannot be written."""
-    folder = pictures[0].path.parent
-    # A folder that is named as such is made if need be, inside one that exists.
-    new = folder == Path(arguments.output).expanduser() and not folder.exists()
-    check_folder("--output", folder.parent if new else folder)
-    for picture in pictures:
-        if picture.path.is_dir():
-            raise CommandError(f"--output {picture.path}: is a folder; name a file.")
-    extras = {"--grid": arguments.grid, "--gif": arguments.gif, "--stats": arguments.stats}
-    if arguments.grid:
-        check_suffix("--grid", arguments.grid, PICTURE_SUFFIXES)
-    if arguments.gif:
-        check_suffix("--gif", arguments.gif, (".gif",))
-    for option, path in extras.items():
-        if path is not None and path.parent.resolve() != folder.resolve():
-            check_writable(option, path)
-        elif path is not None and path.is_dir():
-            raise CommandError(f"{option} {path}: is a folder; name a file.")
-    check_distinct([picture.path for picture in pictures] + [path for path in extras.values() if path is not None])
-
-
-def set_scheduler(pipe: Any, scheduler: Any) -> None:
-    """Raises `CommandError` for one of another kind of model, which is known of a hub model only now."""
-    try:
-        pipe.read_scheduler(scheduler)
-    except ValueError as error:
-        raise CommandError(error) from error
-    pipe.scheduler = scheduler
-
-
-def with_window(scheduler: Any, window: int | str) -> Any:
-    """The checkpoint's scheduler with another window. Raises `CommandError` if it has none or takes no such one."""
-    from .settings import check_setting, name_of
-
-    check_setting(type(scheduler), "window")
-    try:
-        return type(scheduler).from_config(scheduler.config, window=window)
-    except ValueError as error:
-        raise CommandError(f"scheduler {name_of(type(scheduler))}: {error}") from error
-
-
-def seeding(batch: list[Picture], arguments: argparse.Namespace) -> dict[str, Any]:
-    """What makes a call draw the pictures of its seeds."""
-    import torch
-
-    seeds = [picture.seed for picture in batch]
-    if arguments.picture_seeds is not None:
-        return {"seeds": seeds}
-    return {"generator": [torch.Generator().manual_seed(one) for one in seeds]}
-
-
-def draw(
-    pipe: "SJDAutoRegressivePipeline | TarFlowPipeline",
-    kind: ModuleType,
-    batch: list[Picture],
-    options: dict[str, Any],
-    drawing: Drawing,
-    record: bool,
-) -> None:
-    """Draw one batch and add it to `drawing`; `record` keeps what it looked like after each pass.
+def check_source(arguments: argparse.Namespace) -> "Remembered | None":
+    """What the picture of --like remembers, its model among the arguments from here on.
 
     Raises:
-        CommandError: the model does not take these options, lacks a network that its scheduler needs, or gives
-            numbers that are not finite.
+        CommandError: there is nothing to draw, or too much; or the picture says nothing that can be drawn.
     """
-    from ..pipelines.pictures import Recording
+    sources = [bool(arguments.prompts), arguments.table is not None, arguments.like is not None]
+    if not any(sources):
+        raise CommandError("the following arguments are required: PROMPT, --prompts or --like")
+    if sum(sources) > 1:
+        raise CommandError("PROMPT, --prompts and --like exclude each other; give one of them.")
+    if arguments.table is not None and arguments.picture_seeds is not None:
+        raise CommandError("--picture-seeds is for prompts on the command line; a table has a column picture_seed.")
+    if arguments.like is None:
+        return None
+    for name in REMEMBERED:
+        if getattr(arguments, name) not in (None, []):
+            option = {"assignments": "set"}.get(name, name).replace("_", "-")
+            raise CommandError(f"--{option} does not go with --like: the picture has its own.")
+    from ..jobs.again import read_picture
 
-    recording = Recording() if record else None
     try:
-        output = pipe([picture.prompt for picture in batch], callback_on_step_end=recording, **options)
-    except (ValueError, ArithmeticError) as error:
+        remembered = read_picture(arguments.like)
+    except OSError as error:
+        raise CommandError(f"--like {arguments.like}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise CommandError(f"--like {error}") from error
+    if arguments.model is None and remembered.model is None:
+        raise CommandError(
+            f"--like {arguments.like}: was drawn by a model in a folder, {remembered.name}; name it with --model."
+        )
+    arguments.model = arguments.model or remembered.model
+    arguments.dtype = remembered.dtype
+    return remembered
+
+
+def check_texts(arguments: argparse.Namespace) -> None:
+    """Raise `CommandError` for a prompt that asks for nothing, or is no text; or for no size."""
+    try:
+        for number, prompt in enumerate(arguments.prompts, 1):
+            check_prompt(number, prompt)
+        check_text("negative_prompt", arguments.negative_prompt or "")
+        check_size(arguments.height, arguments.width)
+    except ValueError as error:
         raise CommandError(error) from error
-    drawing.images += output.images
-    drawing.records += kind.records(batch, output.statistics, pipe.scheduler, "seeds" in options)
-    if recording is not None:
-        drawing.recordings.append(recording)
 
 
-def write_extras(arguments: argparse.Namespace, pipe: "SJDAutoRegressivePipeline", drawing: Drawing) -> None:
-    """Write the sheet, the animation and the statistics that were asked for."""
-    from ..pipelines.pictures import contact_sheet, forming_frames, save_animation
-
-    total = len(drawing.images)
-    # A row per prompt where each has several pictures, else a square.
-    columns = arguments.num_images if 1 < arguments.num_images < total else math.isqrt(total - 1) + 1
-    if arguments.grid:
-        with replacing(arguments.grid) as temporary:
-            contact_sheet(drawing.images, columns).save(temporary)
-    if arguments.gif:
-        frames = [contact_sheet(pictures, columns) for pictures in forming_frames(pipe, drawing.recordings)]
-        with replacing(arguments.gif) as temporary:
-            save_animation(frames, temporary)
-    if arguments.stats:
-        write_json(arguments.stats, drawing.records)
-    for path in (arguments.grid, arguments.gif, arguments.stats):
-        if path is not None:
-            print(path)
+def make_source(arguments: argparse.Namespace, remembered: "Remembered | None") -> Source:
+    """What to draw. Prints the seed that it chose. Raises `CommandError` for a table that can't be drawn."""
+    count = arguments.num_images or 1
+    if remembered is not None:
+        return of_picture(remembered)
+    if arguments.table is not None:
+        return of_table(arguments.table, count, arguments.seed)
+    start = arguments.seed
+    if start is None and arguments.picture_seeds is None:
+        start = secrets.randbits(32)
+        if not arguments.quiet and arguments.output != STANDARD_OUTPUT:
+            arguments.announced = f"seed {start}"
+    return listed(arguments.prompts, count, start, arguments.picture_seeds)
 
 
-def slug(prompt: str) -> str:
-    """A file name of a prompt: its words in small letters, joined by hyphens."""
-    words = re.findall(r"\w+", prompt.lower())
-    return "-".join(words)[:SLUG_LENGTH].strip("-") or "picture"
+def read_defaults(arguments: argparse.Namespace, kind: str | None) -> Row:
+    """What holds for rows that do not say otherwise. Raises `CommandError` for what the model can't take."""
+    settings: dict[str, Any] = dict(sampling_options(arguments))
+    if arguments.scheduler is not None:
+        from .settings import read_scheduler
+
+        settings[SCHEDULER] = read_scheduler(arguments.scheduler, arguments.window, arguments.assignments, kind)
+    elif arguments.assignments:
+        raise CommandError("--set needs --scheduler: it belongs to the scheduler that you name.")
+    elif arguments.window is not None:
+        settings[SCHEDULER] = {"window": arguments.window}
+    return Row(
+        "",
+        "",
+        negative_prompt=arguments.negative_prompt,
+        height=arguments.height,
+        width=arguments.width,
+        settings=settings,
+    )
+
+
+def check_kind(kind: str, plan: Plan, arguments: argparse.Namespace) -> None:
+    """Raise `CommandError` for an option that is for models of another kind."""
+    try:
+        KINDS[kind].check_kind(plan.defaults)
+    except ValueError as error:
+        name, words = str(error).split(" ", 1)
+        raise CommandError(f"--{name.replace('_', '-')} {words}") from error
+    if kind == FLOW and arguments.gif is not None:
+        raise CommandError("--gif does not apply to a flow, which draws no tokens.")
+
+
+def check_rows(session: "Session", rows: Iterable[Row]) -> None:
+    """Raise `CommandError` for the first row that the model can't draw."""
+    last = None
+    for row in rows:
+        asked = (row.prompt, row.negative_prompt, *row.drawn_together)
+        if asked == last:
+            continue
+        last = asked
+        try:
+            session.check(row)
+        except ValueError as error:
+            raise CommandError(error) from error
+
+
+def draw_all(session: "Session", plan: Plan, arguments: argparse.Namespace) -> None:
+    """Draw and write the pictures batch by batch; what is written beside them holds what is finished, come what may.
+
+    Raises:
+        CommandError: the model gives numbers that are not finite, or a file can't be written.
+    """
+    if announced := getattr(arguments, "announced", None):
+        print(announced)
+    size = arguments.batch_size
+    with Outputs(arguments, session, plan) as outputs:
+        for batch in pack(plan, size, POOL if arguments.table is not None else size):
+            recording = outputs.recording(batch.rows[0])
+            try:
+                drawn = session.draw(batch.rows, recording)
+            except (ValueError, ArithmeticError) as error:
+                raise CommandError(error) from error
+            outputs.write(drawn, recording)

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 
 from ..bundled import DEFAULT
-from .arguments import MODEL_HELP, CommandError, file, model
+from .arguments import MODEL_HELP, CommandError, file, place
 from .files import check_writable, write_json
 
 
@@ -15,7 +15,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Describe a model from its configuration alone; no weights are loaded or downloaded. A model that "
         "knows whole words only, as the bundled one, lists them.",
     )
-    parser.add_argument("model", metavar="MODEL", type=model, nargs="?", help=f"{MODEL_HELP}; default: {DEFAULT}")
+    parser.add_argument("model", metavar="MODEL", type=place, nargs="?", help=f"{MODEL_HELP}; default: {DEFAULT}")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),

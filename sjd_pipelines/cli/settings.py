@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ..declaration import settings_of, shown
 from ..exports import Registry
 from ..flows.registry import FLOW_SOLVERS
+from ..jobs import schedulers as jobs
 from ..pipelines.families import AUTOREGRESSIVE, FLOW
 from ..schedulers import SCHEDULERS
 from ..schedulers.declaration import AUTO
@@ -20,11 +21,6 @@ REGISTRIES: dict[str, tuple[Registry, str]] = {
     AUTOREGRESSIVE: (SCHEDULERS, "scheduler"),
     FLOW: (FLOW_SOLVERS, "solver"),
 }
-
-
-def name_of(cls: type) -> str:
-    """The name of a scheduler or a solver class."""
-    return (FLOW_SOLVERS if cls in FLOW_SOLVERS.values() else SCHEDULERS).name_of(cls)
 
 
 def kind_of(name: str, kind: str | None = AUTOREGRESSIVE) -> str:
@@ -96,6 +92,13 @@ def make_scheduler(
     Raises:
         CommandError: the name, a key or a value is not one that there is.
     """
+    return jobs.make_scheduler(None, read_scheduler(name, window, assignments, kind))
+
+
+def read_scheduler(
+    name: str, window: int | str | None = None, assignments: Iterable[str] = (), kind: str | None = AUTOREGRESSIVE
+) -> dict[str, Any]:
+    """The same as plain data, as rows of a job have it; a scheduler has been made of it."""
     cls = scheduler_class(name, kind)
     given: dict[str, Any] = {} if window is None else {"window": window}
     texts: dict[str, str] = {}
@@ -106,20 +109,11 @@ def make_scheduler(
         if key in given or key in texts:
             raise CommandError(f"--set {assignment}: {key} is given twice.")
         texts[key] = text
-    for key in given | texts:
-        check_setting(cls, key)
-    given |= {key: settings_of(cls)[key].read(text) for key, text in texts.items()}
     try:
-        return cls(**given)
+        for key in texts:
+            jobs.check_setting(cls, key)
+        described = {"name": name} | given | {key: settings_of(cls)[key].read(text) for key, text in texts.items()}
+        jobs.make_scheduler(None, described)
     except ValueError as error:
-        raise CommandError(f"{REGISTRIES[kind_of(name, kind)][1]} {name}: {error}") from error
-
-
-def check_setting(cls: type, key: str) -> None:
-    """Raise `CommandError` unless the scheduler or solver has a setting of that name."""
-    known = settings_of(cls)
-    if key not in known:
-        has = f"it has {', '.join(known)}" if known else "it has none"
-        name = name_of(cls)
-        words = REGISTRIES[FLOW if name in FLOW_SOLVERS else AUTOREGRESSIVE][1]
-        raise CommandError(f"{words} {name} has no setting {shown(key)}; {has}.")
+        raise CommandError(error) from error
+    return described

@@ -1,15 +1,14 @@
-"""Pictures of runs: tokens as pixels, pictures as they form, contact sheets, pictures as text, colours for numbers."""
+"""Pictures of runs: tokens as pixels, pictures as they form, pictures as text, colours for numbers."""
 
 import base64
 import io
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..decoding import ImageTokenLayout
 from .autoregressive import SJDAutoRegressivePipeline
@@ -19,8 +18,6 @@ FRAMES = 60
 FRAME_MILLISECONDS = 80
 LAST_FRAME_MILLISECONDS = 2000
 JPEG_QUALITY = 92
-GAP = 4  # pixels between the pictures of a contact sheet
-FONT, LETTER, LINE = 10, 6, 15  # of their captions, in pixels: size, mean width of a letter, distance of two lines
 # Black, violet, red, orange, light yellow: rises evenly in brightness, so it reads without colour as well.
 RAMP = ((0, 0, 5), (87, 15, 110), (186, 54, 84), (250, 140, 10), (252, 255, 163))
 
@@ -32,8 +29,11 @@ class Recording:
     Attributes:
         canvases: per pass, `[B, N]` int64 tokens, drafts included.
         committed: per pass, `[B, N]` bool: which tokens are committed.
+        height: of the pictures in pixels; None is the model's own, as for `width`.
     """
 
+    height: int | None = None
+    width: int | None = None
     canvases: list[torch.Tensor] = field(default_factory=list)
     committed: list[torch.Tensor] = field(default_factory=list)
 
@@ -92,26 +92,6 @@ def to_pictures(pixels: torch.Tensor) -> list[Image.Image]:
     return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))
 
 
-def contact_sheet(
-    pictures: Sequence[Image.Image], columns: int, gap: int = GAP, captions: Sequence[str] = ()
-) -> Image.Image:
-    """Pictures of one size in rows of `columns`, `gap` white pixels in between, `captions` below if any."""
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    width, height = pictures[0].size
-    texts = ["\n".join(textwrap.wrap(caption, width // LETTER)) for caption in captions]
-    foot = LINE * max((text.count("\n") + 1 for text in texts), default=0)
-    across, down = width + gap, height + foot + gap
-    sheet = Image.new("RGB", (columns * across - gap, rows * down - gap), "white")
-    pen = ImageDraw.Draw(sheet)
-    for index, picture in enumerate(pictures):
-        row, column = divmod(index, columns)
-        sheet.paste(picture, (column * across, row * down))
-        if texts:
-            pen.text((column * across, row * down + height), texts[index], "black", ImageFont.load_default(FONT))
-    return sheet
-
-
 def data_uri(picture: Image.Image, kind: str = "JPEG") -> str:
     """A picture as a `data:` address, JPEG or PNG."""
     buffer = io.BytesIO()
@@ -136,7 +116,8 @@ def save_animation(frames: Sequence[Image.Image], path: Any) -> None:
 
 def _at_pass(pipe: SJDAutoRegressivePipeline, recording: Recording, index: int) -> list[Image.Image]:
     index = min(index, len(recording.canvases) - 1)
-    return forming_pictures(pipe, pipe.image_layout(None, None), recording.canvases[index], recording.committed[index])
+    layout = pipe.image_layout(recording.height, recording.width)
+    return forming_pictures(pipe, layout, recording.canvases[index], recording.committed[index])
 
 
 def _unfinished(layout: ImageTokenLayout, committed: torch.Tensor, size: torch.Size) -> torch.Tensor:

@@ -14,7 +14,8 @@ from ..emoji.judge import ceilings, held_out_scenes, rates, score_picture
 from ..emoji.scenes import KINDS
 from ..learning.runs import write_atomically
 from ..pipelines import SJDJanusPipeline
-from ..pipelines.pictures import contact_sheet, render_tokens, to_pictures
+from ..pipelines.pictures import render_tokens, to_pictures
+from ..pipelines.sheets import contact_sheet
 from ..schedulers import SCHEDULERS, SeededJacobiScheduler
 from .export import SAMPLING, build_processor, load_trained
 from .pixels import PixelRecipe, picture_batch

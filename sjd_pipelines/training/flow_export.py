@@ -15,7 +15,7 @@ from ..emoji.flow_world import SIDE, PictureStream
 from ..emoji.glyphs import OBJECTS
 from ..flows import FlowSolver, FrontierFlowSolver, SequentialFlowSolver
 from ..learning.runs import write_atomically
-from ..pipelines.pictures import contact_sheet
+from ..pipelines.sheets import contact_sheet
 from ..pipelines.tarflow import TarFlowPipeline
 from .bundle import course_options, kept_results, phases_told, write_bundle
 from .course import training_facts

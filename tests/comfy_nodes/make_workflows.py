@@ -15,7 +15,7 @@ from typing import Any
 from graphs import Node, to_page, to_prompt
 from PIL import Image
 
-from sjd_pipelines.pipelines.pictures import contact_sheet
+from sjd_pipelines.pipelines.sheets import contact_sheet
 
 FOLDER = Path(__file__).parents[2] / "workflows"
 PROMPT = "a heart on a blue background"

@@ -147,7 +147,7 @@ def test_words_for_a_model_of_classes_on_the_command_line(classes, tmp_path, sjd
     run = ("generate", "3", "--model", "model", "-o", "pictures/", "--seed", 1)
     wants = "This model draws classes, by index in [0, 5); got"
     assert sjd(*run[:2], "dog", *run[2:]) == (2, "", f"sjd: error: prompt: {wants} 'dog'.\n")
-    assert sjd(*run, "--negative-prompt", "fog") == (2, "", f"sjd: error: --negative-prompt: {wants} 'fog'.\n")
+    assert sjd(*run, "--negative-prompt", "fog") == (2, "", f"sjd: error: negative_prompt: {wants} 'fog'.\n")
     status, _, err = sjd(*run, "--scheduler", "revised-jacobi")
     assert (status, err.split(" and ")[0]) == (2, "sjd: error: RevisedJacobiScheduler needs a reviser")
     assert not (tmp_path / "pictures").exists()

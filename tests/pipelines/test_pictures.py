@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 from sjd_pipelines import AutoregressiveScheduler, SeededJacobiScheduler
-from sjd_pipelines.pipelines.pictures import RAMP, Recording, contact_sheet, forming_frames, on_ramp, save_animation
+from sjd_pipelines.pipelines.pictures import RAMP, Recording, forming_frames, on_ramp, save_animation
+from sjd_pipelines.pipelines.sheets import contact_sheet
 
 SIDE = 8  # pixels; 4 x 4 tokens of 2 x 2 pixels
 GREY = 128

@@ -1,0 +1,135 @@
+"""Pictures that are drawn again, by what their PNG remembers or by the graph that ComfyUI wrote into it."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..bundled import BUNDLED
+from ..disk import expanded
+from ..pipelines.graphs import pictures_of
+from ..schedulers.declaration import AUTO
+from .provenance import KEY, Provenance, read_chunks
+from .rows import SCHEDULER, Row
+from .schedulers import make_scheduler
+from .session import Drawn, Session
+
+GRAPH, PAGE_GRAPH = "prompt", "workflow"  # chunks of ComfyUI: what its server ran, and what its page shows
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a file says of how it was drawn.
+
+    Attributes:
+        path: the file.
+        rows: the pictures; of a graph all that it draws, since it does not say which of them the file holds.
+        model: what loads the model; None where it is a folder, of which only `name` is known.
+        name: of the model.
+        dtype: name of the number format of its weights.
+        provenance: of a picture of this package; None of a graph, which knows nothing of weights.
+    """
+
+    path: Path
+    rows: tuple[Row, ...]
+    model: str | None
+    name: str
+    dtype: str
+    provenance: Provenance | None = None
+
+    def check(self, pipe: Any) -> None:
+        """Raise `ValueError` unless a pipeline draws the same pictures again, token for token."""
+        try:
+            if self.provenance is not None:
+                self.provenance.check_weights(pipe)
+            for row in self.rows:
+                _check_windows(pipe, row)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+
+
+def read_picture(path: str | Path) -> Remembered:
+    """What a PNG says of how it was drawn.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is no PNG, is damaged, or says nothing that can be drawn.
+    """
+    path = expanded(path)
+    chunks = read_chunks(path)
+    try:
+        if KEY in chunks:
+            found = Provenance.from_text(chunks[KEY])
+            return Remembered(path, (found.row,), found.source, found.model["name"], found.model["dtype"], found)
+        if GRAPH in chunks:
+            return _of_graph(path, chunks[GRAPH])
+        if PAGE_GRAPH in chunks:
+            raise ValueError(f"it holds the graph of ComfyUI's page alone ({PAGE_GRAPH}), not what ran ({GRAPH}).")
+        raise ValueError(f"it does not say how it was drawn: it has no text chunk {KEY} or {GRAPH}.")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def draw_again(picture: str | Path, pipe: Any = None, model: str | Path | None = None) -> list[Drawn]:
+    """Draw a picture again, token for token, by what is written in its PNG.
+
+    Args:
+        picture: a PNG of `sjd generate`, `sjd draw` or ComfyUI.
+        pipe: draws it, if it has the same weights; None loads the model that the picture names.
+        model: where that model is, if the picture was drawn by one in a folder.
+
+    Returns:
+        The picture; where ComfyUI drew a batch, all of it.
+
+    Raises:
+        OSError: the file or the model is not there.
+        ValueError: the file does not say how it was drawn, or these are not the weights that drew it.
+    """
+    remembered = read_picture(picture)
+    if pipe is None:
+        pipe = _load(remembered, model)
+    remembered.check(pipe)
+    session = Session(pipe, model or remembered.model)
+    return [drawn for row in remembered.rows for drawn in session.draw([row])]
+
+
+def _load(remembered: Remembered, model: str | Path | None) -> Any:
+    from ..pipelines.loading import find_pipeline
+
+    source = model or remembered.model
+    if source is None:
+        raise ValueError(f"{remembered.path} was drawn by a model in a folder, {remembered.name}; say where it is.")
+    _, cls = find_pipeline(source, {})
+    return cls.from_pretrained(source, dtype=remembered.dtype)
+
+
+def _check_windows(pipe: Any, row: Row) -> None:
+    """Which windows a run had is not known where speed chose them; to exact schedulers it does not matter."""
+    scheduler = make_scheduler(pipe.scheduler, row.settings.get(SCHEDULER, {}))
+    if scheduler.config.get("window") != AUTO:
+        return
+    temperature = pipe.sampling_defaults()["temperature"]
+    if scheduler.label_at(row.settings.get("temperature", temperature)) != "exact":
+        raise ValueError("it was drawn with window auto by a scheduler that is not exact: it can't be drawn again.")
+
+
+def _of_graph(path: Path, text: str) -> Remembered:
+    try:
+        graph = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the graph in it is damaged.") from error
+    pictures = pictures_of(graph)
+    names, dtypes = {one.model for one in pictures}, {one.dtype for one in pictures}
+    if len(names) > 1 or len(dtypes) > 1:
+        raise ValueError(f"the graph in it draws with several models: {', '.join(sorted(names | dtypes))}.")
+    (name,), (dtype,) = names, dtypes
+    rows = tuple(_row(one.columns, number) for number, one in enumerate(pictures, 1))
+    return Remembered(path, rows, name if name in BUNDLED else None, name, _DTYPES.get(dtype, "float32"))
+
+
+def _row(columns: Any, number: int) -> Row:
+    """ComfyUI's seeds go further than this package's."""
+    given = dict(columns)
+    seed = given.pop("seed")
+    return replace(Row.of(given, number), seed=seed)

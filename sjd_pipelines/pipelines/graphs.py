@@ -1,0 +1,139 @@
+"""Graphs of ComfyUI as its pictures hold them: the ids and inputs of this package's nodes, read without ComfyUI.
+
+The nodes take their ids from here. A graph is what the server runs: number -> `class_type` and `inputs`, where a list
+of a number and an index stands for the output of another node.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..declaration import settings_of
+from ..flows.registry import FLOW_SOLVERS
+from ..ranges import shown
+from ..schedulers import SCHEDULERS
+
+OWN = -1  # leaves a sampling option to the model
+NOT_SET = -1  # stands for None in the number fields of settings that may be left out; no such setting takes it
+MAX_SEED = 0xFFFFFFFFFFFFFFFF
+MOST_PICTURES = 256  # of a batch
+OPTIONS = {"guidance": "guidance_scale", "temperature": "temperature", "top_k": "top_k", "top_p": "top_p"}
+# What graphs call a bundled model that they knew before it had a name.
+LABELS = {"emoji-janus": "bundled emoji model (128 x 128)"}
+# Ids are a file format; these are older than the rule of `decoder_id`.
+_OLD_IDS = {"AutoregressiveScheduler": "SJDDecoderSequential", "SJDScheduler": "SJDDecoderSpeculative"}
+_SAMPLERS = {"SJDSampler": ("model", "prompt", "decoder"), "SJDFlowSampler": ("flow", "class_name", "solver")}
+
+
+@dataclass(frozen=True)
+class GraphPicture:
+    """One picture that a graph draws, in the words of a row of a job."""
+
+    model: str
+    dtype: str
+    columns: Mapping[str, Any]
+
+
+def decoder_id(scheduler: type) -> str:
+    """`SJDDecoder` and the name of the class without what all have in common."""
+    name = scheduler.__name__
+    return _OLD_IDS.get(name, f"SJDDecoder{name.replace('SJD', '').removesuffix('Scheduler')}")
+
+
+def solver_id(solver: type) -> str:
+    """`SJDSolver` and the name of the class without what all have in common."""
+    return f"SJDSolver{solver.__name__.removesuffix('FlowSolver')}"
+
+
+def values_of(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the inputs of a scheduler's node stand for: numbers and texts that are not set are None."""
+    optional = [name for name, one in settings_of(cls).items() if one.takes(None)]
+    return settings | {name: None for name in optional if settings[name] in (NOT_SET, "")}
+
+
+def pictures_of(graph: Any) -> list[GraphPicture]:
+    """The pictures that the samplers of a graph draw, in the order of the nodes.
+
+    Raises:
+        ValueError: there is none, or what one draws is not in the graph.
+    """
+    if not isinstance(graph, dict):
+        raise ValueError("the graph in it is damaged.")
+    found = []
+    for number, node in graph.items():
+        if isinstance(node, dict) and node.get("class_type") in _SAMPLERS:
+            found += _Sampler(graph, number).pictures()
+    if not found:
+        raise ValueError(f"the graph in it has no {' or '.join(_SAMPLERS)}.")
+    return found
+
+
+class _Sampler:
+    """A sampler in a graph."""
+
+    def __init__(self, graph: Mapping[str, Any], number: str):
+        self.graph, self.number = graph, number
+        self.type, self.inputs = self._node(number)
+        self.model, self.prompt, self.decoder = _SAMPLERS[self.type]
+
+    def pictures(self) -> Iterator[GraphPicture]:
+        _, loader = self._node(self._linked(self.model))
+        model, dtype = self._value(loader, "model", str), self._value(loader, "dtype", str)
+        model = next((name for name, label in LABELS.items() if label == model), model)
+        columns = {"prompt": self._value(self.inputs, self.prompt, str), "settings": self._settings()}
+        negative = self._value(self.inputs, "negative_prompt", str, "").strip()
+        columns |= {"negative_prompt": negative} if negative else {}
+        for side in ("height", "width"):
+            if pixels := self._value(self.inputs, side, int, 0):
+                columns[side] = pixels
+        seed, count = self._value(self.inputs, "seed", int), self._value(self.inputs, "batch_size", int, 1)
+        if not 0 <= seed <= MAX_SEED or not 1 <= count <= MOST_PICTURES:
+            raise ValueError(f"node {self.number} has seed {shown(seed)} and batch_size {shown(count)}.")
+        return (GraphPicture(model, dtype, columns | {"seed": (seed + i) & MAX_SEED}) for i in range(count))
+
+    def _settings(self) -> dict[str, Any]:
+        given = {name: self._value(self.inputs, name, float, OWN) for name in OPTIONS}
+        settings: dict[str, Any] = {OPTIONS[name]: value for name, value in given.items() if value != OWN}
+        for node in self.graph.values():
+            if isinstance(node, dict) and node.get("class_type") == "SJDFlowDecode":
+                inputs = node.get("inputs") or {}
+                strength = self._value(inputs, "denoise", float, OWN)
+                if strength != OWN and inputs.get("patches", [None])[0] == self.number:
+                    settings["denoise_strength"] = strength
+        if self.decoder not in self.inputs:
+            return settings
+        kind, inputs = self._node(self._linked(self.decoder))
+        ids = {decoder_id(cls): name for name, cls in SCHEDULERS.items()}
+        ids |= {solver_id(cls): name for name, cls in FLOW_SOLVERS.items()}
+        if kind not in ids:
+            raise ValueError(
+                f"{self.decoder} of node {self.number} comes from {shown(kind)}, which the file can't tell."
+            )
+        cls = {**SCHEDULERS, **FLOW_SOLVERS}[ids[kind]]
+        known = {name: setting.default for name, setting in settings_of(cls).items()}
+        chosen = {name: self._value(inputs, name, object, default) for name, default in known.items()}
+        return settings | {"scheduler": {"name": ids[kind], **values_of(cls, chosen)}}
+
+    def _node(self, number: Any) -> tuple[Any, Mapping[str, Any]]:
+        node = self.graph.get(number) if isinstance(number, str) else None
+        if not isinstance(node, dict) or not isinstance(node.get("inputs"), dict):
+            raise ValueError(f"the graph in it has no node {shown(number)}.")
+        return node.get("class_type"), node["inputs"]
+
+    def _linked(self, name: str) -> Any:
+        link = self.inputs.get(name)
+        if not isinstance(link, list) or len(link) != 2:
+            raise ValueError(f"node {self.number} has nothing at its input {name}.")
+        return link[0]
+
+    def _value(self, inputs: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:
+        """An input that is a value, or comes from a node that holds nothing else."""
+        value = inputs.get(name, default)
+        if isinstance(value, list):
+            origin, values = self._node(value[0] if value else None)
+            if not str(origin).startswith("Primitive") or "value" not in values:
+                raise ValueError(f"{name} comes from {shown(origin)}, whose output is not in the file.")
+            value = values["value"]
+        if not isinstance(value, kind if kind is not float else int | float):
+            raise ValueError(f"{name} is {shown(value)}.")
+        return value
