@@ -115,14 +115,18 @@ class DecodingState:
     def finished(self) -> bool:
         return min(self.counts) >= self.layout.num_tokens
 
+    @property
+    def readable(self) -> int:
+        """Canvas slots that passes may read: the first of them."""
+        return self.canvas.shape[1]
+
     def extent(self, needed: int) -> int:
         """Canvas slots that a pass reads which needs the first `needed`: whole blocks, so that there are few shapes.
 
         Blocks of equal length read the least too much for a given number of shapes.
         """
-        length = self.canvas.shape[1]
-        block = -(-length // (self.extents * ALIGNMENT)) * ALIGNMENT
-        return min(-(-max(needed, 1) // block) * block, length)
+        block = -(-self.readable // (self.extents * ALIGNMENT)) * ALIGNMENT
+        return min(-(-max(needed, 1) // block) * block, self.readable)
 
     def share_noise(self, noise: PositionNoise, reach: int, largest_reach: int) -> None:
         """Have the noise of the next `reach` positions of each image; `largest_reach` is the most there will be."""

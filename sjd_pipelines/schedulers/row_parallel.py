@@ -22,7 +22,7 @@ from ..decoding.target import Companion
 from .base import DecodingScheduler, RunState
 from .rules.speculative import Drafted
 
-SIZES = 5  # numbers of slots that queries usually have, each three quarters of the next
+SIZES = 5  # numbers of slots that queries usually have, at equal distances
 ROW_SHARES = (1.0, 0.5, 0.25, 0.125)  # of a row, for the report's curves over `delay`
 
 
@@ -91,6 +91,10 @@ class RowDecodingState(RunState):
     gained: torch.Tensor | None = None
     known: torch.Tensor | None = None
 
+    @property
+    def readable(self) -> int:
+        return self.layout.rows * self.layout.width  # what stands after the rows is for padding
+
     @classmethod
     def empty(
         cls,
@@ -116,17 +120,16 @@ class RowDecodingState(RunState):
         """Commit `gained` `[B, R]` columns of the rows that have a slot in this pass."""
         layout, rows = self.layout, (self.targets // self.layout.width).clamp(max=self.layout.rows)
         grows = gained.new_zeros(self.batch_size, layout.rows + 1).scatter_(1, rows, 1)[:, : layout.rows]
-        before, self.gained = self.final, gained
-        self.final = before + gained * grows
-        # A row end is final together with the last token of its row, and the tail together with the last row.
-        old, new = (torch.where(final == layout.columns, layout.width, final) for final in (before, self.final))
+        self.gained, self.final = gained, self.final + gained * grows
+        final = self.final
+        if layout.row_end is not None:  # it is final together with the last token of its row
+            final = torch.where(final == layout.columns, layout.width, final)
+        stamps = self.accepted_at[:, : layout.rows * layout.width].unflatten(1, (layout.rows, layout.width))
         column = torch.arange(layout.width, device=rows.device)
-        arrived = (column >= old[..., None]) & (column < new[..., None])  # [B, R, width]
-        grid = layout.rows * layout.width
-        self.accepted_at[:, :grid].masked_fill_(arrived.flatten(1), self.passes)
-        if layout.tail:
-            ended = (new == layout.width).all(1) & (old < layout.width).any(1)
-            self.accepted_at[:, grid : layout.num_tokens].masked_fill_(ended[:, None], self.passes)
+        stamps.masked_fill_((stamps < 0) & (column < final[..., None]), self.passes)
+        if layout.tail:  # it is final together with the last row
+            stamps = self.accepted_at[:, layout.rows * layout.width : layout.num_tokens]
+            stamps.masked_fill_((stamps < 0) & (final == layout.width).all(1, keepdim=True), self.passes)
         self.committed = (self.acceptance_map >= 0).sum(1)
         self.passes += 1
         return self
@@ -238,11 +241,12 @@ class RowParallelScheduler(DecodingScheduler):
 
     def sizes(self, layout: ImageTokenLayout) -> list[int]:
         """Numbers of slots that a query may have, so that there are few shapes; the last is the most it may need."""
-        rows = self.open_rows(layout)
-        most = rows * (self.drafts(layout) + 2)
-        # Drafts stay below what is final in the row above, so that open rows together have about as many as columns.
-        usual = min(most, layout.columns + 2 * rows)
-        return [*(-(-usual * 3**step // 4**step) for step in reversed(range(SIZES))), most]
+        rows, drafts = self.open_rows(layout), self.drafts(layout)
+        most = rows * (drafts + 2)
+        # Drafts stay below what is final in the row above, so that those of all rows are no more than the columns.
+        # Rows that close at once, each with a slot for its last token, are rare.
+        usual = min(most, min(layout.columns, rows * drafts) + rows + 1)
+        return [*(-(-usual * step // SIZES) for step in range(1, SIZES + 1)), most]
 
     def margin(self, layout: ImageTokenLayout) -> int:
         # Padding slots stand after the image, because no two slots of a pass may share a position.
@@ -255,11 +259,11 @@ class RowParallelScheduler(DecodingScheduler):
         entering, needed = (max(map(len, images)) for images in (fresh, slots))
         fresh = _padded(fresh, state, entering)
         slots = _padded(slots, state, next(size for size in self.sizes(layout) if size >= needed))
-        numbers = self._upload(fresh, slots, state)
+        told_of_fresh, told = self._upload(fresh, slots, state).tensor_split([entering], 1)
         if entering:
-            _, _, _, places, *looked_up = (values[:, :entering] for values in numbers)
+            _, _, _, places, *looked_up = told_of_fresh.unbind(-1)
             self.draft(places, tuple(looked_up), state, noise)
-        predicts, sources, own, state.targets, *looked_up = (values[:, entering:] for values in numbers)
+        predicts, sources, own, state.targets, *looked_up = told.unbind(-1)
         state.numbers = tuple(looked_up)
         used = max(slot.row.number for image in slots for slot in image if slot.open) + 1  # rows from the top
         canvas = torch.arange(state.extent(used * layout.width), device=predicts.device)  # [S]
@@ -280,13 +284,11 @@ class RowParallelScheduler(DecodingScheduler):
         state.canvas.scatter_(1, state.targets, self.redraft(slots))
         return state.advance(slots.gained)
 
-    def _upload(
-        self, fresh: list[list[RowSlot]], slots: list[list[RowSlot]], state: RowDecodingState
-    ) -> tuple[torch.Tensor, ...]:
-        """What the device is told of a pass, the one copy to it: `[B, F + Q]` int64 each, of entering and all slots.
+    def _upload(self, fresh: list[list[RowSlot]], slots: list[list[RowSlot]], state: RowDecodingState) -> torch.Tensor:
+        """What the device is told of a pass, the one copy to it: `[B, F + Q, C]` int64, of entering and all slots.
 
-        They are the position that a slot predicts, that of the token it feeds, where its row begins, where on the
-        canvas it leaves its token, and what `look_up` says.
+        The C numbers of a slot are the position that it predicts, that of the token it feeds, where its row begins,
+        where on the canvas it leaves its token, and what `look_up` says.
         """
         layout, nowhere = state.layout, state.canvas.shape[1] - 1
         table = [
@@ -302,7 +304,7 @@ class RowParallelScheduler(DecodingScheduler):
             ]
             for first, new, all_slots in zip(state.first, fresh, slots)
         ]
-        return state.canvas.new_tensor(table).unbind(-1)
+        return state.canvas.new_tensor(table)
 
     def _lay_out(self, rows: list[Row], first: int, layout: ImageTokenLayout) -> tuple[list[RowSlot], list[RowSlot]]:
         """Columns of an image that are to be guessed, and its slots of this pass."""

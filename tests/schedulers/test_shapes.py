@@ -11,8 +11,10 @@ from sjd_pipelines.schedulers.adaptive_window import WINDOWS
 CODES = 8
 BUNDLED, JANUS = (ImageTokenLayout(side, side, CODES) for side in (16, 24))
 EMU3 = ImageTokenLayout(90, 90, CODES, structural_tokens=1, row_end=CODES)  # 8,190 tokens
-# At that size: a window, a tree, a draft model's tree and rows; the others have the shapes of one of these.
-LARGE = ("seeded-jacobi", "sjd-pac", "eagle", "zipar", "pjd")
+# At that size: a window, trees, a draft model's tree, drafts that companions correct, and rows; the others have the
+# shapes of one of these.
+LARGE = ("seeded-jacobi", "sjd-pac", "revised-jacobi", "zipar", "pjd")
+LARGE_AND_SLOW = ("eagle", "corrected-jacobi")
 
 
 class Guesses:
@@ -56,6 +58,7 @@ def queries(table_target, scheduler, layout, batch_size=1):
     ("name", "layout"),
     [(name, layout) for layout in (BUNDLED, JANUS) for name in SCHEDULERS if not SCHEDULERS[name].parallel]
     + [(name, EMU3) for name in LARGE]
+    + [pytest.param(name, EMU3, marks=pytest.mark.slow) for name in LARGE_AND_SLOW]
     + [("par", ImageTokenLayout.in_regions(24, 24, CODES, parallel)) for parallel in (4, 16)],
     ids=lambda value: value if isinstance(value, str) else f"{value.num_tokens}-tokens-{value.parallel}",
 )
@@ -68,6 +71,14 @@ def test_a_picture_has_few_shapes(table_target, name, layout):
     assert len(shapes) <= 8
     slots = {slots for slots, _ in shapes}
     assert len(slots - {1}) == (name != "autoregressive")  # a draft model has nothing to go by in the first pass
+
+
+@pytest.mark.parametrize("settings", [{"delay": 1}, {"delay": 3}, {"delay": 8}, {"delay": 24}], ids=str)
+@pytest.mark.parametrize("name", ["zipar", "pjd"])
+def test_rows_have_few_shapes_however_many_are_open(table_target, name, settings):
+    for layout in (BUNDLED, JANUS):
+        asked = queries(table_target, SCHEDULERS[name](**settings), layout)
+        assert len({query.visible.shape[1:] for query in asked}) <= 16
 
 
 @pytest.mark.parametrize("window", [5, 64, 1000])
