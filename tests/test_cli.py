@@ -237,7 +237,8 @@ BAD_INPUT = {
     ("generate", "car", "--temperature", "nan"): (
         "temperature must be 0 or a number from 1e-06 to 1000, got nan."
     ),
-    ("generate", "car", "--device", "abacus"): "--device abacus: ",
+    ("generate", "car", "--device", "abacus"): "--device: device must be one of this machine's, cpu",
+    ("generate", "car", "--device", "meta"): "--device: device must be one of this machine's, cpu",
     ("generate", "car", "-o", "missing/a.png"): "--output: the folder missing does not exist.",
     ("generate", "car", "-o", "missing/folder/"): "--output: the folder missing does not exist.",
     ("generate", "car", "-o", "file.txt/a.png"): "--output: file.txt is not a folder.",

@@ -1,13 +1,12 @@
 """The model behind a command, loaded without noise where nobody watches."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..bundled import BUNDLED, DEFAULT
+from ..disk import expanded, read_object
 from ..pipelines.families import AUTOREGRESSIVE, FLOW, family_of_pipeline
 from .arguments import CommandError
 
@@ -28,10 +27,10 @@ def model_kind(model: str | None) -> str | None:
     if name in BUNDLED:
         return family_of_pipeline(BUNDLED[name].pipeline).kind
     try:
-        index = json.loads(Path(name).expanduser().joinpath("model_index.json").read_text(encoding="utf-8"))
-        family = family_of_pipeline(index.get("_class_name"))
-    except (OSError, ValueError, AttributeError):
+        name = read_object(expanded(name) / "model_index.json").get("_class_name")
+    except OSError:
         return None
+    family = family_of_pipeline(name)
     return family and family.kind
 
 
@@ -39,13 +38,14 @@ def check_device(name: str | None) -> str:
     """The device to run on. Raises `CommandError` if this machine does not have it."""
     import torch
 
+    from ..pipelines.devices import read_device
+
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise CommandError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return name
+        return str(read_device(name))
+    except ValueError as error:
+        raise CommandError(f"--device: {error}") from error
 
 
 def load_pipeline(

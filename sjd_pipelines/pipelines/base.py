@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from packaging.version import Version
 
 from ..ranges import near, shown
+from .devices import read_device
 from .runs import runs_of
 
 
@@ -66,6 +67,13 @@ class SJDPipeline(DiffusionPipeline):
             if name not in parts:
                 raise ValueError(f"{family.__name__} has no component or setting {shown(name)}{near(name, parts)}.")
         return family(**parts | kwargs)
+
+    def to(self, *args: Any, **kwargs: Any):
+        """Move and cast, as a module's `to` does. Raises `ValueError` for a device that this machine has not."""
+        for place in [*args, kwargs.get("device")]:
+            if isinstance(place, str | torch.device) and str(place) != "meta":  # shapes alone may be of use
+                read_device(place)
+        return super().to(*args, **kwargs)
 
     def register_modules(self, **modules: Any) -> None:
         """Take components, a scheduler by its name too; raises `ValueError` for a scheduler of the wrong kind."""

@@ -11,7 +11,8 @@ from transformers import ChameleonForConditionalGeneration
 
 from ..disk import expanded
 from ..models import read_published_file, vq_model_from_published
-from .loading import check_complete, load_available_weights, local_file
+from .loading import local_file
+from .weights import check_complete, load_available_weights
 
 VQ_PREFIX = "model.vqmodel."  # of Anole's conversion, which keeps the decoder beside the language model
 HEAD_NORMS = ("q_norm.weight", "q_norm.bias", "k_norm.weight", "k_norm.bias")

@@ -12,9 +12,9 @@ from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .companions import with_companions
 from .language_model import final_hidden_states
-from .loading import load_transformers_model
 from .prompts import EncodedPrompt
 from .vocabulary import ImageVocabulary
+from .weights import load_transformers_model
 
 # The words that the authors add to every prompt, and the prompt of their unconditional branch.
 POSITIVE_SUFFIX = " masterpiece, film grained, best quality."

@@ -18,8 +18,9 @@ from ..disk import read_object
 from .adapters import Adapter
 from .autoregressive import SJDAutoRegressivePipeline
 from .flow_info import FlowInfo, flow_info, format_flow_info, heading, mebibytes, parameter_counts, wrapped
-from .loading import LIBRARIES, find_base, find_pipeline, foreign
+from .loading import find_base, find_pipeline, foreign
 from .tarflow import TarFlowPipeline
+from .weights import LIBRARIES
 from .words import word_list
 
 CONFIGURATION = ["*.json"]

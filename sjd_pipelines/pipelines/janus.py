@@ -12,8 +12,8 @@ from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .companions import with_companions
 from .language_model import final_hidden_states
-from .loading import load_transformers_model
 from .prompts import EncodedPrompt
+from .weights import load_transformers_model
 
 
 class SJDJanusPipeline(SJDAutoRegressivePipeline):

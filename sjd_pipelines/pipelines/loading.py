@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, signature
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..models import published_dtype, published_names
 from ..ranges import shown
 from ..schedulers import SCHEDULERS
 from .adapters import Adapter, is_adapter
+from .devices import known_devices
 from .families import FAMILIES, INSTEAD, family_of_pipeline, family_of_type, family_of_weights
 from .options import (
     AUTO,
@@ -27,12 +29,13 @@ from .options import (
     for_transformers,
     loader_options,
     read_options,
+    read_subfolder,
     stored_dtype,
     take_hub_options,
 )
 from .weight_files import check_weight_files
+from .weights import check_networks, check_parts, load_companion
 
-LIBRARIES = ("diffusers", "sjd_pipelines", "transformers")  # a model_index.json cannot make us import others
 MOST_LAYERS, LARGEST = 1000, 2**40
 _HEADS = ["config.json", "model_index.json", "adapter_config.json"]  # what tells the family
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -42,7 +45,7 @@ def load_pipeline(cls: type, source: str | Path | None, kwargs: dict[str, Any]):
     """Find the family of `source` and load it; `cls` is the base class or the family the caller expects."""
     kwargs = dict(kwargs)
     hub_options = take_hub_options(kwargs)
-    folder, family = find_pipeline(source, hub_options, subfolder=kwargs.pop("subfolder", None))
+    folder, family = find_pipeline(source, hub_options, subfolder=read_subfolder(kwargs))
     _check_family(cls, family, folder.name if source is None else source, kwargs)
     kwargs = read_options(kwargs, family)
     base = find_base(folder, hub_options)
@@ -65,7 +68,11 @@ def _load_folder(folder: Path, family: type, kwargs: dict[str, Any]):
             if isinstance(value, str | Path) and (folder / name).is_dir():
                 raise ValueError(f"{folder} has its own {name}; leave it out, or pass one that is loaded.")
         with foreign(folder):
-            return family.load_diffusers_folder(folder, **for_diffusers(kwargs))
+            check_networks(folder, family, kwargs.keys(), kwargs.get("variant"))
+            options = for_diffusers(kwargs, family)
+            device = options.pop("device_map") if options.get("device_map") in known_devices() else None
+            pipe = family.load_diffusers_folder(folder, **options)
+            return pipe if device is None else pipe.to(device)
     if not any(folder.glob("*.safetensors")):
         raise OSError(f"{folder} has no .safetensors weights; pickled weights are not loaded, convert them first.")
     scheduler = kwargs.pop("scheduler", None)
@@ -270,7 +277,7 @@ def find_family(folder: Path, hub_options: dict[str, Any] | None = None, files: 
             raise ValueError(
                 f"{index} is for {name if isinstance(name, str) else shown(name)}; known are {', '.join(known)}."
             )
-        _check_parts(index, parts)
+        check_parts(index, parts)
         for file in folder.glob("*/config.json"):
             _check_sizes(file, read_object(file))
         return family.load()
@@ -298,39 +305,6 @@ def find_family_of_file(file: Path) -> type | None:
     return family and family.load()
 
 
-def load_transformers_model(cls: type, folder: Path, **kwargs: Any) -> Any:
-    """A transformers model from safetensors; raises `ValueError` where a weight is missing or of another shape."""
-    model, absent = load_available_weights(cls, folder, **kwargs)
-    check_complete(folder, absent)
-    return model
-
-
-def load_available_weights(cls: type, folder: Path, **kwargs: Any) -> tuple[Any, set[str]]:
-    """A transformers model, and the names of its weights that the files lack or hold in another shape."""
-    options = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True} | kwargs
-    model, report = cls.from_pretrained(folder, **options)
-    mismatched = {name for name, *_ in report["mismatched_keys"]}  # their shapes are reported as well
-    return model, mismatched.union(report["missing_keys"])
-
-
-def check_complete(folder: Path, absent: set[str]) -> None:
-    """Raise `ValueError` if there are `absent` weights."""
-    if absent:
-        some = sorted(absent)[:3]
-        raise ValueError(
-            f"{folder} lacks {len(absent)} weights of the model its config describes, or has them in another shape: "
-            f"{some}."
-        )
-
-
-def load_companion(cls: type[torch.nn.Module], folder: Path, dtype: torch.dtype) -> torch.nn.Module:
-    """A network in a folder of its own; raises `ValueError` where a weight is missing or of another shape."""
-    network, report = cls.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)
-    check_complete(folder, set(report["missing_keys"]))
-    # Past diffusers' own `to`, which warns of float32 modules that there are none of.
-    return torch.nn.Module.to(network, dtype).eval()
-
-
 def _check_family(cls: type, family: type, source: str | Path, options: dict[str, Any]) -> None:
     """Raise `ValueError` if the caller's class or options are for models of another family than `source` is of."""
     if not issubclass(family, cls):
@@ -339,18 +313,6 @@ def _check_family(cls: type, family: type, source: str | Path, options: dict[str
         for other in FAMILIES:
             if name in loader_options(other.load()):
                 raise ValueError(f"{name} is an option of {other.pipeline}; {source} holds a {family.__name__}.")
-
-
-def _check_parts(index: Path, parts: dict[str, Any]) -> None:
-    """Raise `ValueError` for an index that names other libraries: diffusers would import what it names."""
-    for name, entry in parts.items():
-        if isinstance(entry, list) and not name.startswith("_") and entry != [None, None]:
-            texts = len(entry) == 2 and all(isinstance(part, str) for part in entry)
-            if not texts or entry[0] not in LIBRARIES or not entry[1].isidentifier():
-                raise ValueError(
-                    f"{index} names {shown(entry)} as its {name}; models of this package are made of classes of "
-                    f"{', '.join(LIBRARIES)}."
-                )
 
 
 def _check_sizes(file: Path, settings: dict[str, Any]) -> None:
@@ -373,6 +335,8 @@ def foreign(source: Path) -> Iterator[None]:
     """A block in which libraries read files of unknown origin; what they stumble over there is a `ValueError`."""
     try:
         yield
+    except JSONDecodeError as error:
+        raise ValueError(f"{source} holds a file that is not valid JSON: {error}.") from error
     except (OSError, ValueError, ImportError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of which types it may be no library says

@@ -8,14 +8,24 @@ from typing import Any
 
 import torch
 from diffusers.quantizers import PipelineQuantizationConfig
+from diffusers.quantizers.quantization_config import QuantizationConfigMixin as DiffusersQuantizationConfigMixin
 from safetensors import safe_open
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..ranges import near, shown
+from .devices import read_device
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 # What every family's loader is told, beside its own options.
 COMMON = ("scheduler", "dtype", "device_map", "quantization_config", "max_memory", "variant")
 AUTO = "auto"
+_BALANCED = "balanced"
+# Options that other loaders have, and why there are none here.
+_REFUSED = {
+    "attn_implementation": "attention is PyTorch's SDPA, which takes the masks that windows of drafts need",
+    "custom_pipeline": "a pipeline of another class is loaded by that class",
+    "trust_remote_code": "no code that comes with a model is run",
+}
 _SHORT_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
 _STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # in a safetensors file
 
@@ -23,6 +33,16 @@ _STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 def take_hub_options(options: dict[str, Any]) -> dict[str, Any]:
     """Take the options of a download out of `options`."""
     return {name: options.pop(name) for name in HUB if name in options}
+
+
+def read_subfolder(options: dict[str, Any]) -> str | None:
+    """Take the folder inside of a model's folder out of `options`; raises `ValueError` for what is none."""
+    subfolder = options.pop("subfolder", None)
+    if subfolder is None or subfolder == "":
+        return None
+    if not isinstance(subfolder, str | Path) or ".." in Path(subfolder).parts or Path(subfolder).is_absolute():
+        raise ValueError(f"subfolder must be the name of a folder inside of the model's, got {shown(subfolder)}.")
+    return Path(subfolder).as_posix()
 
 
 def elsewhere(hub_options: dict[str, Any]) -> dict[str, Any]:
@@ -52,10 +72,16 @@ def read_options(options: Mapping[str, Any], family: type) -> dict[str, Any]:
         raise ValueError("dtype and torch_dtype differ; pass one of them.")
     known = {*COMMON, *loader_options(family)}
     for name in options:
+        if name in _REFUSED:
+            raise ValueError(f"{name}: {_REFUSED[name]}.")
         if name not in known:
             raise ValueError(f"{family.__name__} has no option {shown(name)}{near(name, known)}.")
     if options.get("scheduler") not in (None, *family.loader_schedulers):
         options["scheduler"] = family.read_scheduler(options["scheduler"])
+    if options.get("device_map") not in (None, AUTO, _BALANCED):
+        options["device_map"] = str(_read_device_map(options["device_map"]))
+    if (quantization := options.get("quantization_config")) is not None:
+        _check_quantization(quantization, _network(family))
     return options | ({"dtype": dtypes.pop()} if dtypes else {})
 
 
@@ -100,26 +126,47 @@ def stored_dtype(files: Iterable[Path]) -> torch.dtype:
     return getattr(torch, counts.most_common(1)[0][0]) if counts else torch.float32
 
 
-def for_diffusers(options: dict[str, Any]) -> dict[str, Any]:
+def for_diffusers(options: dict[str, Any], family: type) -> dict[str, Any]:
     """The options as diffusers' loader wants them: its own words for a device map and for quantization."""
     options = dict(options)
     if options.get("device_map") == AUTO:
-        options["device_map"] = "balanced"
+        options["device_map"] = _BALANCED
     config = options.get("quantization_config")
     if config is not None and not isinstance(config, PipelineQuantizationConfig):
-        options["quantization_config"] = PipelineQuantizationConfig(quant_mapping={"model": config})
+        options["quantization_config"] = PipelineQuantizationConfig(quant_mapping={_network(family): config})
     return options
 
 
 def for_transformers(options: dict[str, Any]) -> dict[str, Any]:
     """The same for transformers' loader, which loads one component, `model`."""
     options = dict(options)
-    if options.get("device_map") == "balanced":
+    if options.get("device_map") == _BALANCED:
         options["device_map"] = AUTO
     config = options.get("quantization_config")
     if isinstance(config, PipelineQuantizationConfig):
-        mapping = config.quant_mapping or {}
-        if "model" not in mapping:
-            raise ValueError("quantization_config must have a quant_mapping with an entry for 'model'.")
-        options["quantization_config"] = mapping["model"]
+        options["quantization_config"] = config.quant_mapping["model"]
     return options
+
+
+def _read_device_map(value: Any) -> torch.device:
+    try:
+        return read_device(value)
+    except ValueError as error:
+        raise ValueError(f"device_map must be 'auto', 'balanced' or a device: {error}") from error
+
+
+def _network(family: type) -> str:
+    """Name of the component that predicts tokens, the first that a pipeline is made of."""
+    return next(iter(inspect.signature(family).parameters))
+
+
+def _check_quantization(config: Any, network: str) -> None:
+    """Raise `ValueError` for what is no configuration, or one for other components than the network."""
+    if isinstance(config, PipelineQuantizationConfig):
+        if network not in (config.quant_mapping or {}):
+            raise ValueError(f"quantization_config must have a quant_mapping with an entry for {network!r}.")
+    elif not isinstance(config, QuantizationConfigMixin | DiffusersQuantizationConfigMixin):
+        raise ValueError(
+            "quantization_config must be a configuration of transformers, such as BitsAndBytesConfig, or diffusers' "
+            f"PipelineQuantizationConfig with one for {network!r}; got {shown(config)}."
+        )

@@ -5,13 +5,15 @@ import torch
 
 
 def check_room(needed: int, device: torch.device, pictures: int) -> None:
-    """Raise `ValueError` for a run that no state of the device could hold.
+    """Raise `ValueError` for a run that no state of the device could hold, or on a device that holds nothing.
 
     Args:
         needed: bytes that it takes for certain.
         device: that it runs on; only of CPUs and CUDA devices is it known what they have.
         pictures: that it draws at once.
     """
+    if device.type == "meta":
+        raise ValueError("the pipeline is on device meta, which holds shapes and no numbers; load it again.")
     total = total_memory(device)
     if total is not None and needed > total:
         raise ValueError(

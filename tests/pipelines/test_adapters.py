@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BitsAndBytesConfig
 
 from sjd_pipelines import CoupledSJDScheduler, RevisedJacobiScheduler, SJDAutoRegressivePipeline, SJDEmu3Pipeline
 from sjd_pipelines.benchmark.toy import toy_pipeline
@@ -240,8 +241,8 @@ def test_what_does_not_fit_is_refused(base, tmp_path, tensors, config, error, me
 
 def test_quantised_weights_take_no_adapter(adapter):
     with pytest.raises(ValueError, match=r"is an adapter, which quantised weights can't take; load it without"):
-        SJDAutoRegressivePipeline.from_pretrained(adapter, quantization_config=object())
-    networks = {"model": toy_pipeline(4, 16).to("meta").model}
+        SJDAutoRegressivePipeline.from_pretrained(adapter, quantization_config=BitsAndBytesConfig(load_in_8bit=True))
+    networks = {"model": toy_pipeline(4, 16).model.to("meta")}
     with pytest.raises(ValueError, match=rf"can't be merged into {HEAD}\.weight, which is quantised or not in memory"):
         Adapter.of_folder(adapter).merge_into(networks)
 

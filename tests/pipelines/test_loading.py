@@ -166,3 +166,70 @@ def test_sources_that_are_no_model(tmp_path):
     file.write_bytes(b"0")
     with pytest.raises(OSError, match="is a file; from_pretrained takes the folder"):
         SJDAutoRegressivePipeline.from_pretrained(file)
+
+
+def changed(file, change):
+    """Rewrite a safetensors file; `change` takes and gives a map of tensors."""
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}  # of which the file is no part
+    save_file(change(tensors), file, metadata={"format": "pt"})
+
+
+def without(part):
+    return lambda tensors: {name: tensor for name, tensor in tensors.items() if part not in name}
+
+
+def wider(part):
+    return lambda tensors: {
+        name: torch.zeros([size + 1 for size in tensor.shape]) if part in name else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+@pytest.mark.parametrize("change", [without, wider])
+@pytest.mark.parametrize(("network", "part"), [("model", "vision_head"), ("model", "quantize"), ("reviser", "code")])
+def test_a_network_that_is_not_whole_is_refused_in_diffusers_layout_too(pipe, tmp_path, network, part, change):
+    pipe.save_pretrained(tmp_path)
+    changed(next((tmp_path / network).glob("*.safetensors")), change(part))
+    with pytest.raises(
+        ValueError, match=rf"{network} lacks \d weights of the model its config describes, or has them"
+    ):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"model": None}, "model_index.json names no model, which a SJDJanusPipeline needs"),
+        ({"model": [None, None]}, "model_index.json names no model, which a SJDJanusPipeline needs"),
+        ({"model": ["transformers", "BertModel"]}, "names BertModel as its model; a SJDJanusPipeline has a JanusForC"),
+        ({"model": ["transformers", "NoSuchModel"]}, "names NoSuchModel as its model; a SJDJanusPipeline has a Janus"),
+        (
+            {"reviser": ["sjd_pipelines", "EagleDrafter"]},
+            "names EagleDrafter as its reviser; a SJDJanusPipeline has",
+        ),
+        ({"scheduler": ["diffusers", "DDPMScheduler"]}, "must be one of this package's decoding schedulers, got DDPM"),
+        ({"scheduler": ["sjd_pipelines", "DecodingScheduler"]}, "Can't instantiate abstract class DecodingScheduler"),
+    ],
+)
+def test_an_index_that_names_other_classes_is_refused(pipe, tmp_path, entry, message):
+    pipe.save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | entry))
+    with pytest.raises(ValueError, match=message):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)
+
+
+def test_a_folder_without_a_component_is_refused(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    (tmp_path / "processor").rename(tmp_path / "other")
+    with pytest.raises(OSError, match=r"has no folder processor, which its model_index\.json names\."):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)
+    loaded = SJDAutoRegressivePipeline.from_pretrained(tmp_path, processor=pipe.processor)
+    assert torch.equal(loaded.model.lm_head.weight, pipe.model.lm_head.weight)
+
+
+def test_a_file_of_a_library_that_is_no_json_is_refused_by_the_name_of_its_folder(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    (tmp_path / "processor" / "tokenizer.json").write_text("[")
+    with pytest.raises(ValueError, match=f"^{tmp_path} holds a file that is not valid JSON: "):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)

@@ -6,7 +6,9 @@ from diffusers.quantizers import PipelineQuantizationConfig
 from safetensors.torch import save_file
 from transformers import BitsAndBytesConfig
 
-from sjd_pipelines import SJDChameleonPipeline, SJDJanusPipeline, SJDLlamaGenPipeline
+from sjd_pipelines import SJDAutoRegressivePipeline, SJDChameleonPipeline, SJDJanusPipeline, SJDLlamaGenPipeline
+from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.pipelines.devices import read_device
 from sjd_pipelines.pipelines.options import (
     AUTO,
     for_diffusers,
@@ -85,10 +87,82 @@ def test_the_dtype_of_a_file_is_that_of_most_of_its_numbers(tmp_path):
 
 def test_libraries_get_their_own_words():
     config = BitsAndBytesConfig(load_in_8bit=True)
-    options = for_diffusers({"device_map": AUTO, "quantization_config": config})
+    options = for_diffusers({"device_map": AUTO, "quantization_config": config}, SJDJanusPipeline)
     assert options["device_map"] == "balanced"
     assert options["quantization_config"].quant_mapping == {"model": config}
     assert for_transformers(options) == {"device_map": AUTO, "quantization_config": config}
-    assert for_diffusers(options) == options
-    with pytest.raises(ValueError, match="an entry for 'model'"):
-        for_transformers({"quantization_config": PipelineQuantizationConfig(quant_mapping={"unet": config})})
+    assert for_diffusers(options, SJDJanusPipeline) == options
+    flow = for_diffusers({"quantization_config": config}, SJDLlamaGenPipeline)
+    assert flow["quantization_config"].quant_mapping == {"transformer": config}
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory):
+    """The same model in both layouts."""
+    folder, pipe = tmp_path_factory.mktemp("layouts"), toy_pipeline(4, 64)
+    pipe.save_pretrained(folder / "diffusers")
+    pipe.model.save_pretrained(folder / "transformers")
+    pipe.processor.save_pretrained(folder / "transformers")
+    return folder / "diffusers", folder / "transformers"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"attn_implementation": "flash_attention_2"},
+            "attn_implementation: attention is PyTorch's SDPA, which",
+        ),
+        ({"trust_remote_code": True}, "trust_remote_code: no code that comes with a model is run."),
+        ({"device_map": {"": "cpu"}}, "device_map must be 'auto', 'balanced' or a device: device must be one of this"),
+        ({"device_map": "nonsense"}, "device_map must be 'auto', 'balanced' or a device: device must be one of this"),
+        ({"device_map": "hpu"}, "device_map must be 'auto', 'balanced' or a device: device must be one of this"),
+        (
+            {"quantization_config": {"load_in_8bit": True}},
+            "quantization_config must be a configuration of transformers",
+        ),
+        (
+            {"quantization_config": PipelineQuantizationConfig(quant_mapping={"unet": BitsAndBytesConfig()})},
+            "quantization_config must have a quant_mapping with an entry for 'model'.",
+        ),
+        ({"subfolder": "../other"}, "subfolder must be the name of a folder inside of the model's, got '../other'."),
+        ({"subfolder": 3}, "subfolder must be the name of a folder inside of the model's, got 3."),
+        ({"scheduler": "sdj"}, "there is no scheduler 'sdj'; did you mean sjd."),
+    ],
+)
+def test_a_layout_refuses_what_the_other_one_does(layouts, options, message):
+    said = set()
+    for folder in layouts:
+        with pytest.raises(ValueError) as refused:  # noqa: PT011 - the message is compared below
+            SJDAutoRegressivePipeline.from_pretrained(folder, **options)
+        said.add(str(refused.value))
+    assert len(said) == 1
+    assert said.pop().startswith(message)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"device_map": "cpu"}, {"device_map": torch.device("cpu")}, {"scheduler": "sjd"}, {"subfolder": ""}],
+    ids=str,
+)
+def test_a_layout_takes_what_the_other_one_does(layouts, options):
+    for folder in layouts:
+        pipe = SJDAutoRegressivePipeline.from_pretrained(folder, **options)
+        assert pipe.device == torch.device("cpu")
+        assert type(pipe.scheduler).__name__ == "SJDScheduler" or "scheduler" not in options
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu", "xla", "privateuseone", "abacus", "", "mkldnn", "cuda:99999999999"])
+def test_a_device_that_there_is_not_is_refused_shortly(pipe, device):
+    for move in (pipe.to, lambda name: pipe.to(device=name), read_device) if device != "meta" else (read_device,):
+        with pytest.raises(ValueError, match=r"^device must be one of this machine's, cpu.*; got '.*'\.$") as refused:
+            move(device)
+        assert len(str(refused.value)) < 150
+    assert pipe.device == torch.device("cpu")
+
+
+def test_a_device_that_there_is():
+    assert read_device("cpu") == read_device(torch.device("cpu")) == torch.device("cpu")
+    for value in (True, None, 1.5, ["cpu"]):
+        with pytest.raises(ValueError, match="device must be one of this machine's"):
+            read_device(value)
