@@ -35,7 +35,7 @@ from .prompts import EncodedPrompt
 from .room import check_room
 from .runs import Run, running
 from .target import PromptedTarget
-from .text_side import TextSide
+from .text_side import TOKENIZING, TextSide
 
 logger = logging.get_logger(__name__)
 # What a callback may be given: its name -> where the state has it.
@@ -173,11 +173,13 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
         layout = self.image_layout(*inputs.check_size(height, width))
         negatives = inputs.check_negatives(negative_prompt, len(prompts))
         used_negatives = negatives if sampling.guided else None
-        self.check_prompts(prompts, used_negatives, layout)
+        with TOKENIZING:
+            self.check_prompts(prompts, used_negatives, layout)
+            remarks = self.prompt_remarks(prompts + (used_negatives or []))
         self.check_scheduler(scheduler, layout)
         needed = batch_size * self.picture_bytes(layout, scheduler, sampling.guided)
         check_room(needed, self._execution_device, batch_size)
-        for remark in self.prompt_remarks(prompts + (used_negatives or [])):
+        for remark in remarks:
             logger.warning(remark)
         seeds = self.prepare_seeds(generator, batch_size) if seeds is None else seeds
 
@@ -350,7 +352,8 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
             layout: some families state the picture's size in the prompt; None is the default size.
         """
         layout = self.image_layout(None, None) if layout is None else layout
-        encoded = self.embed_prompt(prompt, negative_prompt, guided, layout)
+        with TOKENIZING:
+            encoded = self.embed_prompt(prompt, negative_prompt, guided, layout)
         return encoded.repeat_images(len(prompt), num_images_per_prompt)
 
     @abstractmethod

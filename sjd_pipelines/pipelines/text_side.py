@@ -1,12 +1,17 @@
 """The text side of a pipeline: what its model can read of a prompt, and what is said where that is not all of it."""
 
 from abc import abstractmethod
+from threading import RLock
 
 from transformers import PreTrainedTokenizerBase
 
 from ..decoding import ImageTokenLayout
 from .inputs import check_text_only
 from .words import check_length, unknown_remarks
+
+# Tokenizers keep padding and truncation of a call in themselves, so that two threads must not use one at a time; and
+# nobody knows whether two pipelines share theirs.
+TOKENIZING = RLock()
 
 
 class TextSide:
