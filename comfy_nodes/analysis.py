@@ -1,23 +1,27 @@
 """What a run did: in words, as a map over the picture, and beside another run."""
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from sjd_pipelines.pipelines.pictures import on_ramp
 
 from . import charts
+from .runtime import show_text
+from .schema import schema
 from .types import Report, ReportType, Tokens, TokensType
 
 
 class SJDReport(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="SJDReport",
             display_name="SJD Report",
             category="SJD/analysis",
-            description="Says in words what a run took: forward passes, tokens per pass, seconds, seeds.",
+            description="Says in words what a run did and took: prompt, settings, seeds, forward passes, seconds.",
+            search_aliases=["statistics", "seconds", "speed", "passes", "seed", "autoregressive"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[ReportType.Input("report", tooltip="The report of an SJD Sampler. Reading it costs nothing.")],
             outputs=[
                 io.String.Output("STRING", display_name="text", tooltip="The report in words, as shown on the node."),
@@ -41,18 +45,20 @@ class SJDReport(io.ComfyNode):
     def execute(cls, report: Report) -> io.NodeOutput:
         text = charts.describe(report)
         steps = max(report.statistics.forward_passes)
-        return io.NodeOutput(text, report.tokens / report.passes, steps, report.seconds, ui=ui.PreviewText(text))
+        show_text(cls.hidden and cls.hidden.unique_id, text)
+        return io.NodeOutput(text, report.tokens / report.passes, steps, report.seconds)
 
 
 class SJDAcceptanceMap(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="SJDAcceptanceMap",
             display_name="SJD Acceptance Map",
             category="SJD/analysis",
             description="Paints when each part of a picture was finished. Where a decoder saves passes, many tokens "
             "share a colour.",
+            search_aliases=["heat map", "passes", "autoregressive", "lossless"],
             inputs=[
                 ReportType.Input("report", tooltip="The report of the SJD Sampler that drew the pictures."),
                 io.Combo.Input(
@@ -99,13 +105,15 @@ class SJDAcceptanceMap(io.ComfyNode):
 class SJDCompare(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="SJDCompare",
             display_name="SJD Compare",
             category="SJD/analysis",
             description="Sets two runs side by side: passes, seconds, and which tokens differ. An exact decoder "
             "beside the sequential one, with the same seed, differs in none.",
+            search_aliases=["speed", "faster", "difference", "lossless", "same picture", "autoregressive"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 ReportType.Input("report_a", tooltip="The report of the run to judge, for instance the faster one."),
                 ReportType.Input("report_b", tooltip="The report of the run to measure it against."),
@@ -147,4 +155,5 @@ class SJDCompare(io.ComfyNode):
         cells = torch.zeros(1, 1, 1) if differing is None else differing.float()
         mask = charts.enlarge(cells[..., None], report_a.height, report_a.width)[..., 0]
         speed_up = report_b.seconds / report_a.seconds
-        return io.NodeOutput(text, speed_up, report_b.passes / report_a.passes, mask, ui=ui.PreviewText(text))
+        show_text(cls.hidden and cls.hidden.unique_id, text)
+        return io.NodeOutput(text, speed_up, report_b.passes / report_a.passes, mask)

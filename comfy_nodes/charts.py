@@ -14,6 +14,8 @@ def describe(report: Report) -> str:
     """A report in words."""
     statistics = report.statistics
     settings = " ".join(f"{name}={value}" for name, value in report.settings.items())
+    title = "" if report.title == report.decoder else f"{report.title}: "
+    prompts = [f"prompt: {report.prompt}", f"negative prompt: {report.negative_prompt}"]
     pictures = [
         f"picture {index}: seed {seed}, {passes} steps, {report.tokens / passes:.2f} tokens per step"
         for index, (seed, passes) in enumerate(zip(report.seeds, statistics.forward_passes), 1)
@@ -21,14 +23,21 @@ def describe(report: Report) -> str:
     seconds = f"{report.seconds:.2f} s for {len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
     return "\n".join(
         [
-            f"{report.decoder} {settings}".strip(),
+            f"{title}{report.decoder} {settings}".strip(),
             LABELS[statistics.label],
+            *(prompts if report.negative_prompt else prompts[:1]),
+            ", ".join(f"{name} {value:g}" for name, value in report.sampling.items()),
             f"{report.width} x {report.height} pixels from {report.tokens} tokens",
             f"{report.passes:.1f} steps, {report.tokens / report.passes:.2f} tokens per step, {seconds}",
             *pictures,
             *report.remarks,
         ]
     )
+
+
+def caption(report: Report) -> str:
+    """A run in a line."""
+    return f"{report.title}: {report.passes:g} passes, {report.seconds:.1f} s"
 
 
 def compare(a: Report, b: Report, differing: torch.Tensor | None) -> str:

@@ -8,7 +8,8 @@ from sjd_pipelines import SCHEDULERS
 from sjd_pipelines.pipelines.graphs import decoder_id, values_of
 
 from .labels import promise
-from .settings import inputs_of
+from .schema import schema
+from .settings import inputs_of, refuse
 from .types import Decoder, DecoderType
 
 
@@ -21,11 +22,19 @@ class DecoderNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         scheduler = SCHEDULERS[cls.scheduler]
         card, words = scheduler.card, promise(scheduler)
-        return io.Schema(
+        return schema(
             node_id=decoder_id(scheduler),
             display_name=f"SJD Decoder: {card.title}",
             category="SJD/decoders",
             description=f"{card.summary} {words} ({scheduler.paper})",
+            search_aliases=[
+                cls.scheduler,
+                scheduler.__name__,
+                scheduler.label,
+                "speculative decoding",
+                "autoregressive",
+            ],
+            is_experimental=True,
             inputs=inputs_of(scheduler),
             outputs=[
                 DecoderType.Output(
@@ -35,6 +44,12 @@ class DecoderNode(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, **settings: Any) -> bool:
+        # Raised, not returned: ComfyUI repeats what is returned for every input.
+        refuse(SCHEDULERS[cls.scheduler], settings)
+        return True
 
     @classmethod
     def execute(cls, **settings: Any) -> io.NodeOutput:

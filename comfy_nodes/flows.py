@@ -6,10 +6,12 @@ from comfy_api.latest import io
 from sjd_pipelines import FLOW_SOLVERS
 from sjd_pipelines.flows import MODES, OBJECTIVES
 from sjd_pipelines.pipelines.families import FLOW
-from sjd_pipelines.pipelines.graphs import MAX_SEED, OWN
+from sjd_pipelines.pipelines.graphs import MAX_SEED, OWN, picture_seeds
 
 from . import models, runtime
-from .runtime import Flow, Progress, check_interrupt
+from .labels import SEED_WORDS
+from .runtime import Flow, Progress, check_interrupt, show_text
+from .schema import schema
 from .types import FlowType, Patches, PatchesType, Solver, SolverType
 
 
@@ -19,13 +21,14 @@ class SJDFlowLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         options = models.choices(cls.kind)
-        return io.Schema(
+        return schema(
             node_id="SJDFlowLoader",
             display_name="SJD Load Flow",
             category="SJD/loaders",
             description="Loads a normalizing flow (TarFlow): a model that turns noise into a picture of a class, "
             "patch by patch. Flows are folders in models/sjd (or models/diffusers); a small emoji flow comes with the "
             "pack.",
+            search_aliases=["TarFlow", "normalizing flow", "emoji", "class to image"],
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -67,12 +70,14 @@ class SJDFlowLoader(io.ComfyNode):
 class SJDFlowSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="SJDFlowSampler",
             display_name="SJD Flow Sampler",
             category="SJD/sampling",
             description="Draws pictures of a class with a flow; connect SJD Decode Patches to see them. The solver "
             "decides how many forward passes that takes. Progress counts solved patches over all blocks.",
+            search_aliases=["TarFlow", "normalizing flow", "class to image", "fast"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 FlowType.Input("flow", tooltip="The flow that draws, from SJD Load Flow."),
                 io.String.Input(
@@ -87,8 +92,7 @@ class SJDFlowSampler(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=True,
-                    tooltip="Same seed and settings give the same picture. Picture i of a batch has seed + i and can "
-                    "be drawn again alone.",
+                    tooltip=f"Same seed and settings give the same picture. {SEED_WORDS}",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -130,7 +134,7 @@ class SJDFlowSampler(io.ComfyNode):
             check_interrupt()
             progress.update(solved)
 
-        seeds = [(seed + i) & MAX_SEED for i in range(batch_size)]
+        seeds = picture_seeds(seed, batch_size)
         with flow.ready(memory_required(flow, batch_size)) as pipe:
             output = pipe(
                 label,
@@ -148,8 +152,10 @@ class SJDFlowSampler(io.ComfyNode):
         text = (
             f"{scheduler.name}: {statistics.label}{error}\n{statistics.forward_passes} steps, one patch after the "
             f"other takes {len(statistics.blocks) * (pipe.transformer.num_tokens - 1)}; "
-            f"{statistics.seconds['solve']:.2f} s for {batch_size} picture{'s' if batch_size > 1 else ''}"
+            f"{statistics.seconds['solve']:.2f} s for {batch_size} picture{'s' if batch_size > 1 else ''}\n"
+            f"seeds {', '.join(map(str, seeds))}"
         )
+        show_text(cls.hidden and cls.hidden.unique_id, text)
         return io.NodeOutput(
             Patches(output.images.float().cpu(), labels, flow.origin), text, statistics.forward_passes
         )
@@ -158,7 +164,7 @@ class SJDFlowSampler(io.ComfyNode):
 class SJDFlowDecode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="SJDFlowDecode",
             display_name="SJD Decode Patches",
             category="SJD/image",
@@ -197,7 +203,7 @@ class SJDFlowDecode(io.ComfyNode):
 class SJDFlowCalibrate(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="SJDFlowCalibrate",
             display_name="SJD Calibrate Solver",
             category="SJD/solvers",

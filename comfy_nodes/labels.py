@@ -8,6 +8,11 @@ LABELS = {
     "the same seed.",
     "approximate": "Approximate: pictures differ a little from what the model would draw on its own.",
 }
+# Of a seed.
+SEED_WORDS = (
+    "Picture 1 of a batch has this seed, the others have seeds made of it that no neighbouring seed makes; the report "
+    "lists them, and with its seed a picture can be drawn again alone."
+)
 # Of a decoder that draws without chance.
 GREEDY = (
     "Approximate: the picture of temperature 0, whatever is set; exact at temperature 0 alone, where one token at a "

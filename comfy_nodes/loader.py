@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from sjd_pipelines.pipelines.families import AUTOREGRESSIVE, FAMILIES
 
 from . import models, runtime
+from .schema import schema
 from .types import ModelType
 
 FAMILY_NAMES = ", ".join(family.models for family in FAMILIES if family.kind == AUTOREGRESSIVE)
@@ -15,12 +16,13 @@ class SJDModelLoader(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="SJDModelLoader",
             display_name="SJD Load Model",
             category="SJD/loaders",
             description="Loads an autoregressive image model: one that writes a picture token by token. Models are "
             "folders in models/sjd (or models/diffusers); a small emoji model comes with the pack.",
+            search_aliases=["autoregressive", "emoji", "checkpoint", "text to image", *FAMILY_NAMES.split(", ")],
             inputs=[
                 io.Combo.Input(
                     "model",

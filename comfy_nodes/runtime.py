@@ -1,6 +1,6 @@
 """The one module that touches ComfyUI's inside: model folders, memory, progress, interruption."""
 
-import time
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from server import PromptServer
 from sjd_pipelines import ImageTokenLayout, SJDAutoRegressivePipeline, TarFlowPipeline
 from sjd_pipelines.pipelines.base import SJDPipeline
 from sjd_pipelines.pipelines.info import inspect_model
+from sjd_pipelines.pipelines.pictures import token_patches
 
 from .types import Origin, Patches
 
@@ -75,13 +76,15 @@ class Model(Loaded):
     Attributes:
         token_bytes: keys and values of one token of one guided picture.
         codebook: what its token ids mean.
-        render_seconds: how long turning one picture's tokens into pixels took last time.
+        patches: about what each token looks like, see `token_patches`.
+        rendered: grid, tokens `[1, rows * columns]` and pixels of the picture that was made last.
     """
 
     pipe: SJDAutoRegressivePipeline
     token_bytes: int
     codebook: Origin
-    render_seconds: float = 0.0
+    patches: torch.Tensor
+    rendered: tuple[ImageTokenLayout, torch.Tensor, torch.Tensor] | None = None
     lower: ClassVar[str] = LOWER
 
 
@@ -113,11 +116,10 @@ def load_model(source: str | Path, dtype: str) -> Model:
     codebook = Origin(
         f"{type(pipe).__name__} {vectors.shape[0]} x {vectors.shape[1]}", vectors[:ORIGIN_SAMPLE].float().cpu()
     )
-    model = Model(pipe, patcher, inspect_model(source, torch_dtype).prompt_token_bytes, codebook)
-    # One empty picture, so that the first preview is known not to slow its run.
-    layout = pipe.image_layout(None, None)
-    render_picture(model, torch.zeros(1, layout.rows * layout.columns, dtype=torch.int64), layout)
-    return model
+    token_bytes = inspect_model(source, torch_dtype).prompt_token_bytes
+    with Loaded(pipe, patcher).ready(_render_bytes(*pipe.image_sizes()[0])):
+        patches = token_patches(pipe)
+    return Model(pipe, patcher, token_bytes, codebook, patches)
 
 
 @torch.no_grad()
@@ -146,15 +148,27 @@ def load_flow(source: str | Path, dtype: str) -> Flow:
 
 @torch.no_grad()
 def render_picture(model: Model, ids: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:
-    """`[1, rows * columns]` ids -> `[1, H, W, 3]` float32 in 0..1, on ComfyUI's device for results."""
-    height, width = pixel_size(model.pipe, layout)
-    # The picture decoders are siblings of Stable Diffusion's; this is ComfyUI's rule of thumb for that one.
-    with model.ready(2178 * height * width * 4) as pipe:
-        start = time.perf_counter()
+    """`[1, rows * columns]` ids -> `[1, H, W, 3]` float32 in 0..1, on ComfyUI's device for results.
+
+    The sampler shows the finished picture, which is then turned into pixels again: the one made last is kept.
+    """
+    if model.rendered is not None and model.rendered[0] == layout and torch.equal(model.rendered[1], ids):
+        return model.rendered[2]
+    with model.ready(_render_bytes(*pixel_size(model.pipe, layout))) as pipe:
         pixels = pipe.decode_tokens(ids.to(model.patcher.load_device), layout).float()
         pixels = (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1).to(management.intermediate_device())
-        model.render_seconds = time.perf_counter() - start
+    model.rendered = (layout, ids.clone(), pixels)
     return pixels
+
+
+def picture_of(pixels: torch.Tensor) -> Image.Image:
+    """The first of `[B, H, W, 3]` in 0..1."""
+    return Image.fromarray((pixels[0].cpu() * 255).round().to(torch.uint8).numpy())
+
+
+def _render_bytes(height: int, width: int) -> int:
+    # The picture decoders are siblings of Stable Diffusion's; this is ComfyUI's rule of thumb for that one.
+    return 2178 * height * width * 4
 
 
 def pixel_size(pipe: SJDAutoRegressivePipeline, layout: ImageTokenLayout) -> tuple[int, int]:
@@ -169,15 +183,29 @@ def check_interrupt() -> None:
     management.throw_exception_if_processing_interrupted()
 
 
-_nodes_with_text: set[str] = set()
-
-
 def show_text(node_id: str | None, text: str) -> None:
-    """Write on the node that runs, or clear what an earlier run wrote there."""
-    if node_id is None or (not text and node_id not in _nodes_with_text):
-        return
-    _nodes_with_text.add(node_id)
-    PromptServer.instance.send_progress_text(text or " ", node_id)  # the page passes over an empty text
+    """Write on the node that runs, in the place of what an earlier run wrote there."""
+    if node_id is not None:
+        PromptServer.instance.send_progress_text(text, node_id)
+
+
+def output_file(prefix: str, ending: str) -> Path:
+    """A new file in ComfyUI's output folder; `prefix` may name folders in there, as in core's own nodes."""
+    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return next(
+        file
+        for number in itertools.count(counter)
+        if not (file := Path(folder, f"{name}_{number:05}_{ending}")).exists()
+    )
+
+
+def saved_files(ending: str) -> dict[str, Path]:
+    """Files of a kind in ComfyUI's output and input folders, by the names that core gives them, the newest first."""
+    places = {" [output]": folder_paths.get_output_directory(), "": folder_paths.get_input_directory()}
+    found = [(Path(place), mark, file) for mark, place in places.items() for file in Path(place).rglob(f"*{ending}")]
+    files = [(file.relative_to(place).as_posix() + mark, file) for place, mark, file in found if file.is_file()]
+    return dict(sorted(files, key=lambda one: -one[1].stat().st_mtime))
 
 
 class Progress:

@@ -4,10 +4,14 @@ import torch
 from comfy_api.latest import io
 
 from sjd_pipelines import SCHEDULERS, DecodingScheduler, ImageTokenLayout
-from sjd_pipelines.pipelines.graphs import MAX_SEED, OPTIONS, OWN
+from sjd_pipelines.pipelines.graphs import BY_NUMBERS, MAX_SEED, OPTIONS, OWN, picture_seeds
+from sjd_pipelines.pipelines.inputs import SAMPLING
 
+from .labels import SEED_WORDS
 from .preview import Watch
-from .runtime import Model, check_interrupt, pixel_size, show_text
+from .runtime import Model, check_interrupt, picture_of, pixel_size, render_picture
+from .schema import advanced, schema
+from .sizes import CHOICES, layout_of
 from .types import Decoder, DecoderType, ModelType, Report, ReportType, Tokens, TokensType
 
 
@@ -30,8 +34,7 @@ def _picture_inputs() -> list[io.Input]:
             min=0,
             max=MAX_SEED,
             control_after_generate=True,
-            tooltip="Same seed, settings and device give the same picture. Picture i of a batch has seed + i "
-            "and can be drawn again alone.",
+            tooltip=f"Same seed, settings and device give the same picture. {SEED_WORDS}",
         ),
         io.Int.Input(
             "width",
@@ -74,7 +77,8 @@ def _sampling_inputs() -> list[io.Input]:
             "model's recommended value, 1 is off. Above 1 every pass works on twice the data; high values "
             "make pictures harsher and more alike.",
         ),
-        io.Float.Input(
+        advanced(
+            io.Float.Input,
             "temperature",
             default=OWN,
             min=OWN,
@@ -83,7 +87,8 @@ def _sampling_inputs() -> list[io.Input]:
             tooltip="How adventurous each token is. -1 is the model's recommended value, usually 1; lower is "
             "safer and flatter, 0 always takes the likeliest token. No cost.",
         ),
-        io.Int.Input(
+        advanced(
+            io.Int.Input,
             "top_k",
             default=OWN,
             min=OWN,
@@ -91,7 +96,8 @@ def _sampling_inputs() -> list[io.Input]:
             tooltip="Choose among the k likeliest tokens only. -1 is the model's recommended value, 0 is all. "
             "Small values give cleaner and less varied pictures. No cost.",
         ),
-        io.Float.Input(
+        advanced(
+            io.Float.Input,
             "top_p",
             default=OWN,
             min=OWN,
@@ -106,19 +112,21 @@ def _sampling_inputs() -> list[io.Input]:
 def _run_inputs() -> list[io.Input]:
     """How the run goes."""
     return [
-        io.Int.Input(
+        advanced(
+            io.Int.Input,
             "preview_seconds",
             default=1,
             min=0,
             max=60,
-            tooltip="Show the forming picture this often; 0 shows none. They are left out where they would "
-            "take more than a twentieth of the time, as with a small model on a CPU.",
+            tooltip="Show the forming picture: 1 as often as it is nearly free (a fiftieth of the time at most), "
+            "more every so many seconds, 0 not at all. It is a sketch, told from the tokens; the last one is the "
+            "finished picture.",
         ),
         DecoderType.Input(
             "decoder",
             optional=True,
-            tooltip="How tokens are guessed ahead and checked, from one of the SJD decoder nodes. Without one "
-            "the model's own is used, as a rule Seeded Jacobi, which is exact.",
+            tooltip="How tokens are guessed ahead and checked, from SJD Decoder. Without one the model's own is used, "
+            "which gives the very picture that drawing one token at a time gives, in fewer passes.",
         ),
         io.String.Input(
             "negative_prompt",
@@ -129,19 +137,28 @@ def _run_inputs() -> list[io.Input]:
             tooltip="What guidance leads away from; empty is what the model was trained with. Has no effect "
             "with guidance off. No cost.",
         ),
+        io.Combo.Input(
+            "size",
+            options=list(CHOICES),
+            default=BY_NUMBERS,
+            optional=True,
+            tooltip="A size that the model can draw, by its shape, in the place of width and height. Models that draw "
+            "one size only take that, or the shape that it has.",
+        ),
     ]
 
 
 class SJDSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="SJDSampler",
             display_name="SJD Sampler",
             category="SJD/sampling",
             description="Draws pictures of a prompt as tokens; connect SJD Decode Tokens to see them. The decoder "
             "decides how many forward passes that takes. Progress counts finished tokens, and the picture is shown as "
             "it forms, with unfinished parts in grey.",
+            search_aliases=["text to image", "txt2img", "autoregressive", "KSampler", "fast", "speed", "generate"],
             inputs=[*_picture_inputs(), *_sampling_inputs(), *_run_inputs()],
             outputs=[
                 TokensType.Output(
@@ -159,6 +176,24 @@ class SJDSampler(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls,
+        prompt: str | None,
+        guidance: float | None,
+        temperature: float | None,
+        top_k: int | None,
+        top_p: float | None,
+        size: str | None = None,
+    ) -> bool:
+        # Raised, not returned: ComfyUI repeats what is returned for every input. Linked ones arrive as None.
+        if prompt is not None:
+            check_prompt(prompt)
+        check_sampling(guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
+        if size not in (None, *CHOICES):
+            raise ValueError(f"size must be one of: {'; '.join(CHOICES)}. It is '{size}'.")
+        return True
+
+    @classmethod
     def execute(
         cls,
         model: Model,
@@ -174,25 +209,29 @@ class SJDSampler(io.ComfyNode):
         preview_seconds: int,
         decoder: Decoder | None = None,
         negative_prompt: str = "",
+        size: str = BY_NUMBERS,
     ) -> io.NodeOutput:
         check_interrupt()
-        layout = model.pipe.image_layout(height or None, width or None)
-        given = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-        options = {OPTIONS[name]: value for name, value in given.items() if value != OWN}
+        check_prompt(prompt)
+        options = check_sampling(guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
+        layout = layout_of(model.pipe, size, height, width)
+        height, width = pixel_size(model.pipe, layout)
         own = model.pipe.scheduler
-        scheduler = type(own).from_config(own.config) if decoder is None else decoder.make()
-        guided = options.get("guidance_scale", model.pipe.sampling_defaults()["guidance_scale"]) > 1
-        seeds = [(seed + i) & MAX_SEED for i in range(batch_size)]
-        negative_prompt = negative_prompt.strip()
-        remarks = model.pipe.prompt_remarks([prompt, negative_prompt] if guided else [prompt])
-        show_text(cls.hidden and cls.hidden.unique_id, "\n".join(remarks))
-        watch = Watch(model, layout, batch_size, preview_seconds)
-        with model.ready(memory_required(model, layout, scheduler, prompt, batch_size, guided)) as pipe:
+        scheduler = (
+            type(own).from_config(own.config) if decoder is None else decoder.make_for(layout, model.pipe.companions())
+        )
+        sampling = model.pipe.prepare_sampling(**options)
+        seeds = picture_seeds(seed, batch_size)
+        negative_prompt = negative_prompt.strip() if sampling.guided else ""
+        remarks = model.pipe.prompt_remarks(list(filter(None, [prompt, negative_prompt])))
+        node_id = cls.hidden and cls.hidden.unique_id
+        watch = Watch(model, layout, batch_size, preview_seconds, node_id, "\n".join(remarks))
+        with model.ready(memory_required(model, layout, scheduler, prompt, batch_size, sampling.guided)) as pipe:
             output = pipe(
                 prompt,
                 negative_prompt=negative_prompt or None,
-                height=height or None,
-                width=width or None,
+                height=height,
+                width=width,
                 num_images_per_prompt=batch_size,
                 generator=[torch.Generator().manual_seed(one) for one in seeds],
                 output_type="latent",
@@ -201,21 +240,45 @@ class SJDSampler(io.ComfyNode):
                 scheduler=scheduler,
                 **options,
             )
-        height, width = pixel_size(pipe, layout)
         tokens = Tokens(output.tokens.cpu(), layout, height, width, model.codebook)
-        settings = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
+        name = SCHEDULERS.name_of(type(scheduler))
         report = Report(
             output.statistics,
-            SCHEDULERS.name_of(type(scheduler)),
-            settings,
+            name,
+            name if decoder is None or decoder.title is None else decoder.title,
+            {key: value for key, value in scheduler.config.items() if not key.startswith("_")},
             seeds,
             layout.num_tokens,
             layout.columns,
             height,
             width,
             remarks,
+            prompt,
+            negative_prompt,
+            {own: getattr(sampling, theirs) for own, theirs in OPTIONS.items()},
         )
+        picture = picture_of(render_picture(model, tokens.ids[:1], layout)) if watch.shows_pictures else None
+        watch.finish(picture, report.passes, report.seconds)
         return io.NodeOutput(tokens, report)
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise `ValueError` for a prompt that asks for nothing."""
+    if not prompt.strip():
+        raise ValueError("The prompt is empty: say what to draw.")
+
+
+def check_sampling(**given: float | None) -> dict[str, float]:
+    """What is given of `OPTIONS`, by the pipeline's names; those of the model and linked ones are left out.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+    given = {name: value for name, value in given.items() if value not in (OWN, None)}
+    for name, value in given.items():
+        if refusal := SAMPLING[OPTIONS[name]].refusal(value):
+            raise ValueError(f"{name} {refusal}; {OWN} is the model's own.")
+    return {OPTIONS[name]: value for name, value in given.items()}
 
 
 def memory_required(

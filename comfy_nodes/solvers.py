@@ -8,7 +8,8 @@ from sjd_pipelines import FLOW_SOLVERS
 from sjd_pipelines.pipelines.graphs import solver_id, values_of
 
 from .labels import flow_promise
-from .settings import inputs_of
+from .schema import schema
+from .settings import inputs_of, refuse
 from .types import Solver, SolverType
 
 
@@ -21,11 +22,12 @@ class SolverNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         solver = FLOW_SOLVERS[cls.solver]
         words = flow_promise(solver)
-        return io.Schema(
+        return schema(
             node_id=solver_id(solver),
             display_name=f"SJD Solver: {solver.card.title}",
             category="SJD/solvers",
             description=f"{solver.card.summary} {words} ({solver.paper})",
+            search_aliases=[cls.solver, solver.__name__, "TarFlow", "normalizing flow"],
             inputs=inputs_of(solver),
             outputs=[
                 SolverType.Output(
@@ -33,6 +35,11 @@ class SolverNode(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, **settings: Any) -> bool:
+        refuse(FLOW_SOLVERS[cls.solver], settings)  # raised, as of decoders
+        return True
 
     @classmethod
     def execute(cls, **settings: Any) -> io.NodeOutput:

@@ -1,5 +1,6 @@
 """What travels along the wires of these nodes. Values are shared between runs and never changed."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +27,28 @@ PatchesType = io.Custom("SJD_PATCHES")
 
 @dataclass(frozen=True)
 class Decoder:
-    """A scheduler by name and settings; every run makes its own object of it, so that nothing is carried over."""
+    """A scheduler by name and settings; every run makes its own object of it, so that nothing is carried over.
+
+    Attributes:
+        name: as registered.
+        settings: of its constructor.
+        title: what an artist chose; None is its name.
+        others: what takes its place where it can't decode a model, in turn.
+    """
 
     name: str
     settings: dict[str, Any]
+    title: str | None = None
+    others: tuple["Decoder", ...] = ()
 
     def make(self) -> DecodingScheduler:
         """Raises `ValueError` for a setting the scheduler does not take."""
         return SCHEDULERS[self.name](**self.settings)
+
+    def make_for(self, layout: ImageTokenLayout, companions: Collection[str]) -> DecodingScheduler:
+        """The first that can decode a model with this layout and these companions; else the first of all."""
+        made = [one.make() for one in (self, *self.others)]
+        return next((one for one in made if one.unsuited(layout, companions) is None), made[0])
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,7 @@ class Report:
     Attributes:
         statistics: as the pipeline returns them.
         decoder: registered name of the scheduler, or its class name.
+        title: what the artist chose to get it, or the same.
         settings: of the scheduler.
         seeds: of each picture, as the sampler's seed draws it again alone.
         tokens: per picture.
@@ -86,10 +102,14 @@ class Report:
         height: of the picture in pixels.
         width: of the picture in pixels.
         remarks: what was lost of the prompts, a line each.
+        prompt: as the model got it.
+        negative_prompt: the same; empty for the model's own.
+        sampling: what tokens were drawn with, by the sampler's names.
     """
 
     statistics: DecodingStatistics
     decoder: str
+    title: str
     settings: dict[str, Any]
     seeds: list[int]
     tokens: int
@@ -97,6 +117,9 @@ class Report:
     height: int
     width: int
     remarks: list[str]
+    prompt: str
+    negative_prompt: str
+    sampling: dict[str, float]
 
     @property
     def passes(self) -> float:

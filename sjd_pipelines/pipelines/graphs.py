@@ -6,16 +6,21 @@ of a number and an index stands for the output of another node.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
-from ..declaration import settings_of
+from ..declaration import Setting, settings_of
 from ..flows.registry import FLOW_SOLVERS
 from ..ranges import shown
 from ..schedulers import SCHEDULERS
+from .presets import for_any_model
 
 OWN = -1  # leaves a sampling option to the model
+BY_NUMBERS, OWN_SIZE = "width and height", "the model's own"  # choices of a size; the others are shapes
+WORD = 0  # stands in a number field for the one word that a setting takes as well; no such setting takes it
 NOT_SET = -1  # stands for None in the number fields of settings that may be left out; no such setting takes it
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
+EXACT_BITS = 53  # of an integer on a web page: a picture's seed must survive being typed there
 MOST_PICTURES = 256  # of a batch
 OPTIONS = {"guidance": "guidance_scale", "temperature": "temperature", "top_k": "top_k", "top_p": "top_p"}
 # What graphs call a bundled model that they knew before it had a name.
@@ -46,9 +51,25 @@ def solver_id(solver: type) -> str:
 
 
 def values_of(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the inputs of a scheduler's node stand for: numbers and texts that are not set are None."""
-    optional = [name for name, one in settings_of(cls).items() if one.takes(None)]
-    return settings | {name: None for name in optional if settings[name] in (NOT_SET, "")}
+    """What inputs of a scheduler's node stand for: numbers and texts not set are None, 0 may stand for a word."""
+    declared = {name: settings_of(cls)[name] for name in settings}
+    none = {name: None for name, one in declared.items() if one.takes(None) and settings[name] in (NOT_SET, "")}
+    words = {name: one.choices[0] for name, one in declared.items() if has_word(one) and settings[name] == WORD}
+    return settings | none | words
+
+
+def has_word(setting: Setting) -> bool:
+    """Whether a number may be a word instead."""
+    return setting.is_number and bool(setting.choices)
+
+
+def picture_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of a batch: the given one, then some that are scattered, so that the next batch repeats no picture."""
+    return [seed, *(_scattered(f"{seed} {index}") for index in range(1, count))]
+
+
+def _scattered(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> (64 - EXACT_BITS)
 
 
 def pictures_of(graph: Any) -> list[GraphPicture]:
@@ -83,13 +104,19 @@ class _Sampler:
         columns = {"prompt": self._value(self.inputs, self.prompt, str), "settings": self._settings()}
         negative = self._value(self.inputs, "negative_prompt", str, "").strip()
         columns |= {"negative_prompt": negative} if negative else {}
-        for side in ("height", "width"):
-            if pixels := self._value(self.inputs, side, int, 0):
-                columns[side] = pixels
+        columns |= self._size()
         seed, count = self._value(self.inputs, "seed", int), self._value(self.inputs, "batch_size", int, 1)
         if not 0 <= seed <= MAX_SEED or not 1 <= count <= MOST_PICTURES:
             raise ValueError(f"node {self.number} has seed {shown(seed)} and batch_size {shown(count)}.")
-        return (GraphPicture(model, dtype, columns | {"seed": (seed + i) & MAX_SEED}) for i in range(count))
+        return (GraphPicture(model, dtype, columns | {"seed": one}) for one in picture_seeds(seed, count))
+
+    def _size(self) -> dict[str, int]:
+        """Height and width in pixels, where they are not the model's own."""
+        size = self._value(self.inputs, "size", str, BY_NUMBERS)
+        if size not in (BY_NUMBERS, OWN_SIZE):
+            raise ValueError(f"node {self.number} has size {shown(size)}, a shape; what that is the model says.")
+        sides = {side: self._value(self.inputs, side, int, 0) for side in ("height", "width")}
+        return {side: pixels for side, pixels in sides.items() if pixels and size == BY_NUMBERS}
 
     def _settings(self) -> dict[str, Any]:
         given = {name: self._value(self.inputs, name, float, OWN) for name in OPTIONS}
@@ -103,6 +130,9 @@ class _Sampler:
         if self.decoder not in self.inputs:
             return settings
         kind, inputs = self._node(self._linked(self.decoder))
+        if kind == "SJDDecoder":
+            name, chosen = for_any_model(self._value(inputs, "preset", str), self._value(inputs, "window", str))
+            return settings | {"scheduler": {"name": name, **chosen}}
         ids = {decoder_id(cls): name for name, cls in SCHEDULERS.items()}
         ids |= {solver_id(cls): name for name, cls in FLOW_SOLVERS.items()}
         if kind not in ids:

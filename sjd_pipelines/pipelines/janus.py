@@ -53,7 +53,8 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         rows, columns = self.model.model.vqmodel.quantize.quant_state_dims
         scale = self._pixels_per_token
         if height not in (None, rows * scale) or width not in (None, columns * scale):
-            raise ValueError(f"This model draws {rows * scale}x{columns * scale} pixels only, got {height}x{width}.")
+            asked = f"{height or rows * scale}x{width or columns * scale}"
+            raise ValueError(f"This model draws {rows * scale}x{columns * scale} pixels only, got {asked}.")
         return ImageTokenLayout(rows, columns, self.model.config.vq_config.num_embeddings)
 
     def image_sizes(self) -> list[tuple[int, int]]:

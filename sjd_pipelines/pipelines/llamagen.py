@@ -189,7 +189,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
     def image_layout(self, height: int | None, width: int | None) -> ImageTokenLayout:
         [(side, _)] = self.image_sizes()
         if height not in (None, side) or width not in (None, side):
-            raise ValueError(f"This model draws {side}x{side} pixels only, got {height}x{width}.")
+            raise ValueError(f"This model draws {side}x{side} pixels only, got {height or side}x{width or side}.")
         config = self.transformer.config
         return ImageTokenLayout.in_regions(
             config.sample_size, config.sample_size, config.codebook_size, config.parallel_tokens

@@ -14,6 +14,9 @@ from ..decoding import ImageTokenLayout
 from .autoregressive import SJDAutoRegressivePipeline
 
 GREY = 0.0  # in [-1, 1], as pixels leave the model
+GREY_LEVEL = 128  # the same in 0..255
+# Of sketches: pixels per token and side, tokens per block and side, pictures to learn from, pull towards no colour.
+PATCH, BLOCK, MOST_FITTED, RIDGE = 2, 4, 4, 1e-6
 FRAMES = 60
 FRAME_MILLISECONDS = 80
 LAST_FRAME_MILLISECONDS = 2000
@@ -78,6 +81,47 @@ def forming_pictures(
     pixels = pipe.decode_tokens(layout.image_tokens(canvas).to(pipe.device), layout).float().cpu()  # [B, 3, H, W]
     unfinished = _unfinished(layout, committed, pixels.shape[-2:])
     return VaeImageProcessor().postprocess(pixels.masked_fill(unfinished, GREY), output_type="pil")
+
+
+@torch.no_grad()
+def token_patches(pipe: SJDAutoRegressivePipeline) -> torch.Tensor:
+    """About what each token looks like: `[V, PATCH, PATCH, 3]` uint8, V the codebook's size, on the CPU.
+
+    A linear map of the codebook's vectors, fitted to pictures of blocks of random tokens that the model's own picture
+    decoder draws: of V tokens a few dozen are looked at.
+    """
+    layout, vectors = pipe.image_layout(None, None), pipe.codebook_vectors().float().cpu()
+    features = torch.nn.functional.pad(vectors, (0, 1), value=1.0)  # [V, E + 1]
+    down, across = -(-layout.rows // BLOCK), -(-layout.columns // BLOCK)
+    count = min(MOST_FITTED, -(-2 * features.shape[1] // (down * across)))
+    chosen = torch.randint(layout.codebook_size, (count, down, across), generator=torch.Generator().manual_seed(0))
+    grid = chosen.repeat_interleave(BLOCK, 1)[:, : layout.rows].repeat_interleave(BLOCK, 2)[:, :, : layout.columns]
+    drawn = [pipe.decode_tokens(ids.flatten()[None].to(pipe.device), layout).float().cpu() for ids in grid]
+    small = torch.nn.functional.adaptive_avg_pool2d(torch.cat(drawn), (layout.rows * PATCH, layout.columns * PATCH))
+    cells = small.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))  # [count, 3, rows, PATCH, columns, PATCH]
+    cells = cells.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(0, 2)  # [cells, PATCH * PATCH * 3]
+    seen = features[grid.flatten()]
+    # A little pull towards none: there may be fewer tokens to look at than the vectors have numbers.
+    gram = seen.T @ seen + RIDGE * len(seen) * torch.eye(seen.shape[1])
+    colours = features @ torch.linalg.solve(gram, seen.T @ cells)
+    return ((colours / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).unflatten(1, (PATCH, PATCH, 3))
+
+
+def sketch(
+    patches: torch.Tensor, layout: ImageTokenLayout, canvas: torch.Tensor, committed: torch.Tensor
+) -> list[Image.Image]:
+    """Pictures at one moment of their run, made of `token_patches`; cells whose token is not committed are grey.
+
+    Args:
+        patches: of the model.
+        layout: of the canvas.
+        canvas: `[B, N]` int64 tokens, drafts included, on the CPU.
+        committed: `[B, N]` bool, on the CPU.
+    """
+    ids = layout.image_tokens(canvas).clamp(0, len(patches) - 1)
+    cells = patches[ids].masked_fill(layout.image_tokens(~committed)[..., None, None, None], GREY_LEVEL)
+    grid = cells.unflatten(1, (layout.rows, layout.columns)).permute(0, 1, 3, 2, 4, 5)
+    return [Image.fromarray(one.flatten(2, 3).flatten(0, 1).numpy()) for one in grid]
 
 
 @torch.no_grad()

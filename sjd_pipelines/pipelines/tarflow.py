@@ -329,7 +329,7 @@ class TarFlowPipeline(SJDPipeline):
         """Raise `ValueError` unless it is the size of the model's pictures."""
         side = self.transformer.config.sample_size
         if height not in (None, side) or width not in (None, side):
-            raise ValueError(f"This model draws {side}x{side} pixels only, got {height}x{width}.")
+            raise ValueError(f"This model draws {side}x{side} pixels only, got {height or side}x{width or side}.")
 
     def prepare_labels(
         self, prompt: str | int | list[str] | list[int] | None, num_images_per_prompt: int

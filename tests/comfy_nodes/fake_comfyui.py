@@ -83,6 +83,10 @@ class Server:
     def add_model_folder_path(self, kind: str, path: str) -> None:
         self.folders.setdefault(kind, []).append(path)
 
+    def get_save_image_path(self, prefix: str, folder: str) -> tuple[str, str, int, str, str]:
+        inside, _, name = prefix.rpartition("/")
+        return f"{folder}/{inside}", name, 1, inside, prefix
+
     def modules(self) -> dict[str, ModuleType]:
         """The modules the pack imports."""
         types = ("Int", "Float", "Boolean", "Combo", "String", "Image", "Mask")
@@ -109,7 +113,6 @@ class Server:
             "comfy_api": {},
             "comfy_api.latest": {
                 "io": io,
-                "ui": SimpleNamespace(PreviewText=lambda text: SimpleNamespace(text=text)),
                 "ComfyExtension": ComfyExtension,
             },
             "comfy": {},
@@ -127,6 +130,9 @@ class Server:
                 "models_dir": self.models_dir,
                 "add_model_folder_path": self.add_model_folder_path,
                 "get_folder_paths": self.folders.__getitem__,
+                "get_output_directory": lambda: f"{self.models_dir}/../output",
+                "get_input_directory": lambda: f"{self.models_dir}/../input",
+                "get_save_image_path": self.get_save_image_path,
             },
         }
         return {name: _module(name, content) for name, content in contents.items()}

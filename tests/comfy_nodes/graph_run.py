@@ -51,10 +51,24 @@ def run_graph(prompt: dict[str, Any], nodes: dict[str, Any]) -> dict[str, tuple]
 
 
 def sampled_tokens(workflow: dict[str, Any], nodes: dict[str, Any], model: str) -> dict[str, torch.Tensor]:
-    """Run a saved workflow with a model of our choice: number of each sampler -> the tokens it drew."""
+    """Run a saved workflow with a model of our choice: number of each sampler -> the tokens it drew.
+
+    Picture i of a batch once had seed + i: they are drawn one by one, and the first one with its batch.
+    """
     prompt = to_prompt(workflow, object_info(nodes))
     for node in prompt.values():
         if node["class_type"] == "SJDModelLoader":
             node["inputs"]["model"] = model
-    outputs = run_graph(prompt, nodes)
-    return {number: outputs[number][0].ids for number, node in prompt.items() if node["class_type"] == "SJDSampler"}
+    samplers = {number: node["inputs"] for number, node in prompt.items() if node["class_type"] == "SJDSampler"}
+    together = run_graph(prompt, nodes)
+    batches = {number: inputs["batch_size"] for number, inputs in samplers.items()}
+    drawn = {number: [together[number][0].ids[:1]] for number in samplers}
+    for inputs in samplers.values():
+        inputs["batch_size"] = 1
+    for _ in range(1, max(batches.values())):
+        for inputs in samplers.values():
+            inputs["seed"] += 1
+        alone = run_graph(prompt, nodes)
+        for number in samplers:
+            drawn[number].append(alone[number][0].ids)
+    return {number: torch.cat(rows[: batches[number]]) for number, rows in drawn.items()}

@@ -6,6 +6,7 @@ import torch
 from sjd_pipelines import FLOW_SOLVERS, TarFlowPipeline
 from sjd_pipelines.declaration import settings_of
 from sjd_pipelines.emoji.flow_judge import score_pictures
+from sjd_pipelines.pipelines.graphs import picture_seeds
 
 
 @pytest.fixture
@@ -86,7 +87,9 @@ def test_a_bad_setting_is_told_on_the_solver(solver):
 
 def test_classes_seeds_and_guidance(sample):
     batch, _, _ = sample(seed=7, batch_size=3)
-    alone, _, _ = sample(seed=9)
+    _, _, third = picture_seeds(7, 3)
+    alone, words, _ = sample(seed=third)
+    assert words.endswith(f"\nseeds {third}")
     torch.testing.assert_close(batch.values[2:], alone.values, atol=1e-5, rtol=0)
     assert torch.equal(sample(class_name="1")[0].values, sample()[0].values)
     assert sample(class_name=" ")[0].labels == [-1]
@@ -131,11 +134,11 @@ def test_loaders_list_their_own_kind(nodes):
     )
     assert flows == ["emoji-flow", "toy-flow"]
     assert not set(flows) & set(others)
-    message = nodes["SJDFlowLoader"].validate_inputs("toy", "auto")
+    message = nodes["SJDFlowLoader"].validate_inputs("toy")
     assert "It is not a bundled one (emoji-flow)" in message
     assert "model_index.json of a TarFlowPipeline" in message
-    assert nodes["SJDFlowLoader"].validate_inputs("toy-flow", "auto") is True
-    assert "no model 'emoji-flow'" in nodes["SJDModelLoader"].validate_inputs("emoji-flow", "auto")
+    assert nodes["SJDFlowLoader"].validate_inputs("toy-flow") is True
+    assert "no model 'emoji-flow'" in nodes["SJDModelLoader"].validate_inputs("emoji-flow")
     assert nodes["SJDFlowLoader"].fingerprint_inputs("emoji-flow", "auto") == "emoji-flow auto []"
 
 

@@ -73,12 +73,20 @@ def test_what_a_graph_says(tmp_path):
     )
     remembered = read_picture(saved(tmp_path / "a.png", prompt))
     assert (remembered.model, remembered.dtype, len(remembered.rows)) == ("emoji-janus", "bfloat16", 2)
-    assert [row.seed for row in remembered.rows] == [2**64 - 1, 0]
+    assert [row.seed for row in remembered.rows] == graphs.picture_seeds(2**64 - 1, 2)
     row = remembered.rows[0]
     assert (row.prompt, row.negative_prompt, row.height, row.width) == ("a blue cat", "fog", 64, None)
     assert row.settings == {
         "temperature": 0.9, "scheduler": {"name": "sjd", "window": 8, "initialise": "uniform"},
     }  # fmt: skip
+
+
+def test_a_preset_in_a_graph(tmp_path):
+    decoder = {"class_type": "SJDDecoder", "inputs": {"preset": "same picture, fewest passes", "window": "8"}}
+    prompt = graph({"decoder": ["3", 0], "size": "the model's own", "width": 8}, **{"3": decoder})
+    row = read_picture(saved(tmp_path / "a.png", prompt)).rows[0]
+    assert row.settings["scheduler"] == {"name": "tree-jacobi", "window": 8}
+    assert (row.height, row.width) == (None, None)
 
 
 def test_a_flow_in_a_graph(tmp_path):
@@ -110,6 +118,7 @@ BAD = {
     json.dumps(graph({"prompt": 3})): "prompt is 3",
     json.dumps(graph({"seed": -1})): "has seed -1",
     json.dumps(graph({"batch_size": 10**9})): "batch_size 1000000000",
+    json.dumps(graph({"size": "wide"})): "has size 'wide', a shape",
     json.dumps(graph({"temperature": 1e9})): "temperature must be",
     json.dumps(graph({"decoder": ["1", 0]})): "comes from 'SJDModelLoader'",
     json.dumps(graph({}, {"model": {}})): "model is {}",

@@ -4,7 +4,7 @@ import pytest
 
 SAMPLING = [
     "model", "prompt", "seed", "width", "height", "batch_size", "guidance", "temperature", "top_k", "top_p",
-    "preview_seconds", "decoder", "negative_prompt",
+    "preview_seconds", "decoder", "negative_prompt", "size",
 ]  # fmt: skip
 TREE = ["window", "depth", "branches"]
 LANTERN = ["window", "initialise", "rule", "relaxation", "neighbours", "decay", "residual", "spread"]
@@ -52,6 +52,13 @@ FROZEN = {
     "SJDSolverFrontier": (["tolerance", "window", "start"], ["SOLVER"]),
     "SJDSolverPlanned": (["plan"], ["SOLVER"]),
     "SJDDecoderParallelGroups": (["window"], ["DECODER"]),
+    "SJDDecoder": (["preset", "window"], ["DECODER"]),
+    "SJDSaveTokens": (["tokens", "filename_prefix"], []),
+    "SJDLoadTokens": (["model", "file"], ["TOKENS"]),
+    "SJDPictureComparison": (
+        ["image_1", "report_1", "image_2", "report_2", "image_3", "report_3", "image_4", "report_4"],
+        ["IMAGE"],
+    ),
 }
 
 

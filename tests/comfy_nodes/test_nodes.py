@@ -1,14 +1,15 @@
 """Every node's `execute`: the bundled model where a picture matters, a random toy where only the machinery does."""
 
+import re
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from sjd_pipelines import SCHEDULERS, SJDAutoRegressivePipeline
+from sjd_pipelines.pipelines.graphs import picture_seeds
 
 PROMPT = "a heart on a green background"
 SEED = 3
@@ -53,6 +54,7 @@ def test_the_report_in_words_and_numbers(run, drawn):
     _, report = drawn
     text, tokens_per_step, steps, seconds = run("SJDReport", report=report)
     assert text.startswith("seeded-jacobi window=32 initialise=law-above\nExact: ")
+    assert f"\nprompt: {PROMPT}\nguidance 1.5, temperature 1, top_k 0, top_p 0.9\n" in text
     assert f"128 x 128 pixels from 256 tokens\n{steps:.1f} steps" in text
     assert f"picture 1: seed {SEED}, {steps} steps" in text
     assert tokens_per_step == pytest.approx(256 / steps)
@@ -148,12 +150,17 @@ def test_what_is_learned_of_windows_stays_with_the_model(sample, toy, monkeypatc
 
 def test_a_picture_of_a_batch_can_be_drawn_again_alone(sample):
     batch, report = sample(seed=7, batch_size=3)
-    alone, _ = sample(seed=9)
-    assert report.seeds == [7, 8, 9]
-    assert torch.equal(batch.ids[2:], alone.ids)
-    last, _ = sample(seed=0xFFFFFFFFFFFFFFFF, batch_size=2)
-    first, _ = sample(seed=0)
-    assert torch.equal(last.ids[1:], first.ids)
+    assert report.seeds[0] == 7
+    for index, seed in enumerate(report.seeds):
+        alone, _ = sample(seed=seed)
+        assert torch.equal(batch.ids[index : index + 1], alone.ids)
+
+
+def test_batches_of_neighbouring_seeds_repeat_no_picture():
+    seeds = [seed for first in (*range(200), 2**64 - 1) for seed in picture_seeds(first, 64)]
+    assert len(set(seeds)) == len(seeds)
+    assert picture_seeds(5, 64)[:3] == picture_seeds(5, 3)
+    assert all(0 <= seed < 2**53 for seed in seeds[:-64])  # as a web page can hold it
 
 
 def test_no_global_random_state_is_touched(sample):
@@ -168,9 +175,7 @@ def test_sampling_options_are_the_models_own_or_given(sample, toy):
     assert torch.equal(sample()[0].ids, sample(**named)[0].ids)
     assert not torch.equal(sample()[0].ids, sample(guidance=1.0)[0].ids)
     assert torch.equal(sample(temperature=0.0, seed=0)[0].ids, sample(temperature=0.0, seed=1)[0].ids)
-    with pytest.raises(ValueError, match="top_p must be a number above 0, at most 1, got"):
-        sample(top_p=0.0)
-    with pytest.raises(ValueError, match="draws 16x16 pixels only, got Nonex24"):
+    with pytest.raises(ValueError, match="draws 16x16 pixels only, got 16x24"):
         sample(width=24)
 
 
@@ -187,47 +192,82 @@ def test_progress_counts_committed_tokens(sample, server):
     assert {(total, preview) for _, total, preview in server.updates} == {(128, None)}
 
 
-def test_unknown_words_stand_on_the_node_and_in_the_report(run, nodes, sample, server, monkeypatch):
-    monkeypatch.setattr(nodes["SJDSampler"], "hidden", SimpleNamespace(unique_id="7"))
+@pytest.fixture
+def texts(nodes, server, monkeypatch):
+    """What is written on nodes, each of which has the number 7."""
+    for node in nodes.values():
+        monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="7"))
     server.texts.clear()
+    return server.texts
+
+
+def test_unknown_words_stand_on_the_node_and_in_the_report(run, sample, texts):
     line = "This model does not know 'lemon', 'bluee' (close: blue); `sjd info` of it lists its words."
     _, report = sample(prompt="a red lemon", negative_prompt="bluee")
+    assert texts[-1][1].endswith(f" s\n{line}")
     assert run("SJDReport", report=report)[0].endswith(f"\n{line}")
     _, report = sample(prompt="a red lemon", negative_prompt="bluee", guidance=1.0)
     assert "bluee" not in run("SJDReport", report=report)[0]
-    for _ in range(2):
-        _, report = sample(prompt="a red dog")
-        assert "know" not in run("SJDReport", report=report)[0]
-    known = "This model does not know 'lemon'; `sjd info` of it lists its words."
-    assert server.texts == [("7", line), ("7", known), ("7", " "), ("7", " ")]
+    _, report = sample(prompt="a red dog")
+    assert "know" not in run("SJDReport", report=report)[0]
+    assert "know" not in texts[-1][1]
 
 
-def test_the_forming_picture_is_shown_with_unfinished_cells_grey(pack, sample, server, toy, decoder, monkeypatch):
-    # A clock that a pass moves by a minute, so that every pass is due.
-    preview = sys.modules["pack_under_test.comfy_nodes.preview"]
-    clock = iter(range(0, 10**6, 60))
-    monkeypatch.setattr(preview, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(toy, "render_seconds", 0.0)
-    sample(preview_seconds=1, decoder=decoder("zipar"))
-    shown = [update for update in server.updates if update[2]]
-    assert shown
-    for value, _, (kind, picture, side) in shown:
-        assert (kind, side) == ("JPEG", 512)
-        assert isinstance(picture, Image.Image)
+def test_progress_is_told_in_words(sample, texts, decoder, clock):
+    sample(decoder=decoder("autoregressive"), batch_size=2)
+    assert texts[0] == ("7", "2/128 tokens, 1.0 per pass")
+    assert re.fullmatch(r"64 tokens in 64 passes, 1\.0 per pass, [\d.]+ s", texts[-1][1])
+
+
+def test_reports_and_comparisons_are_written_on_their_nodes(run, sample, texts):
+    _, report = sample()
+    text, *_ = run("SJDReport", report=report)
+    assert texts[-1] == ("7", text)
+    text, *_ = run("SJDCompare", report_a=report, report_b=report)
+    assert texts[-1] == ("7", text)
+
+
+@pytest.fixture
+def clock(pack, monkeypatch):
+    """A clock that every look moves by a minute, so that every pass is due."""
+    ticks = iter(range(0, 10**6, 60))
+    preview = sys.modules[f"{pack.__name__}.comfy_nodes.preview"]
+    monkeypatch.setattr(preview, "perf_counter", lambda: next(ticks))
+    return preview
+
+
+def test_the_forming_picture_is_shown_and_the_last_one_is_finished(
+    run, sample, server, toy, decoder, clock, monkeypatch
+):
+    monkeypatch.setattr(clock, "SHARE", 1.0)
+    tokens, _ = sample(preview_seconds=1, decoder=decoder("zipar"))
+    *sketches, last = [update for update in server.updates if update[2]]
+    assert sketches
+    for value, _, (kind, picture, _) in sketches:
+        assert kind == "JPEG"
         assert picture.size == (16, 16)
         cells = torch.tensor(np.asarray(picture)).flatten(0, 1).unflatten(0, (8, 2, 8, 2))
         grey = (cells == 128).all(-1).all(1).all(-1)
         assert grey.sum() == 64 - value
+    (image,) = run("SJDDecodeTokens", model=toy, tokens=tokens)
+    assert last[:2] == (64, 64)
+    assert np.array_equal(np.asarray(last[2][1]), (image[0] * 255).round().to(torch.uint8).numpy())
 
 
-def test_previews_take_a_twentieth_of_the_time_at_most(sample, server, toy, monkeypatch):
-    preview = sys.modules["pack_under_test.comfy_nodes.preview"]
-    clock = iter(range(0, 10**6, 60))
-    monkeypatch.setattr(preview, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(toy, "render_seconds", 120.0)
-    sample(preview_seconds=1)
-    first = next(index for index, update in enumerate(server.updates) if update[2])
-    assert first * 60 >= 120 * 19
+def test_sketches_take_a_fiftieth_of_the_time_at_most(sample, server, clock, decoder):
+    sample(preview_seconds=1, decoder=decoder("autoregressive"))
+    assert sum(1 for update in server.updates if update[2]) == 2  # the first, which was unknown to be slow; the last
+
+
+def test_sketches_look_like_pictures(bundled, drawn):
+    tokens, _ = drawn
+    ids = tokens.ids[:1]
+    pictures = sys.modules["sjd_pipelines.pipelines.pictures"]
+    (small,) = pictures.sketch(bundled.patches, tokens.layout, ids, torch.ones_like(ids, dtype=torch.bool))
+    true = (bundled.pipe.decode_tokens(ids, tokens.layout).float() / 2 + 0.5).clamp(0, 1)
+    shown = torch.tensor(np.asarray(small)).movedim(-1, 0)[None] / 255
+    true = torch.nn.functional.adaptive_avg_pool2d(true, shown.shape[-2:])
+    assert torch.corrcoef(torch.stack([shown.flatten(), true.detach().flatten()]))[0, 1] > 0.8
 
 
 def test_cancel_stops_within_a_pass_and_the_next_run_is_right(sample, server, toy, decoder):

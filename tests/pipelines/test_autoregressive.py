@@ -244,7 +244,7 @@ def test_model_offload_loads_before_the_submodules_are_called():
         ({"width": 8.0}, r"width must be an integer from 1 to 16384, got 8\.0\."),
         ({"height": True}, r"height must be an integer from 1 to 16384, got True\."),
         ({"output_type": "jpeg"}, r"output_type must be one of pil, np, pt, latent; got 'jpeg'\."),
-        ({"height": 512}, r"This model draws 8x8 pixels only, got 512xNone\."),
+        ({"height": 512}, r"This model draws 8x8 pixels only, got 512x8\."),
         ({"generator": 3}, r"generator must be a torch\.Generator or a list of them\."),
         ({"generator": [torch.Generator()]}, r"generator: got 1 for 2 pictures; pass one, or one per picture\."),
         ({"seeds": 3}, r"seeds: got 1 for 2 pictures; pass one per picture\."),

@@ -285,7 +285,7 @@ def test_schedulers_of_the_other_kind_are_refused(flow_pipe, toy):
         ({"prompt": 1.0}, "got 1.0"),
         ({"prompt": True}, "got True"),
         ({"prompt": []}, "prompt is an empty list; pass at least one class"),
-        ({"height": 16}, "This model draws 8x8 pixels only, got 16xNone"),
+        ({"height": 16}, "This model draws 8x8 pixels only, got 16x8"),
         ({"guidance_scale": -1}, "guidance_scale must be a number from 0 to 1000"),
         ({"guide_what": "ab"}, "guide_what must be one of both, scale, shift"),
         ({"guidance_scale": 10**400}, "guidance_scale must be a number from 0 to 1000, got an integer of 401 digits"),
