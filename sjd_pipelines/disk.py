@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_NAME = 255  # bytes, of a file or a folder
+TEMPORARY = ".sjd-"  # begins the names of files that are still written
 _PARTIAL = ".partial"  # ends the names of folders that are still written
 _KINDS = {
     stat.S_ISFIFO: "a pipe",
@@ -97,7 +98,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the file cannot be written.
     """
     final = followed(path)
-    temporary = final.with_name(f".sjd-{secrets.token_hex(4)}{final.suffix}")
+    temporary = final.with_name(f"{TEMPORARY}{secrets.token_hex(4)}{final.suffix}")
     try:
         yield temporary
         if refusal := refusal_of_file(final):

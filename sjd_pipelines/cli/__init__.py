@@ -19,6 +19,7 @@ from .arguments import CommandError, Parser
 # It finds the whole command, as typed, in `arguments.command`.
 COMMANDS = (
     "generate",
+    "draw",
     "info",
     "schedulers",
     "benchmark",

@@ -112,7 +112,7 @@ def draw_source(source: Source, remembered: "Remembered | None", arguments: argp
     check_outputs(arguments, plan)
     kind = model_kind(arguments.model)
     plan.defaults = read_defaults(arguments, kind)
-    check_kind(kind or AUTOREGRESSIVE, plan, arguments)
+    check_kind(kind or AUTOREGRESSIVE, plan.defaults, arguments)
     device = check_device(arguments.device)
     with logged_once():
         dtype = arguments.dtype or "float32"
@@ -212,10 +212,10 @@ def read_defaults(arguments: argparse.Namespace, kind: str | None) -> Row:
     )
 
 
-def check_kind(kind: str, plan: Plan, arguments: argparse.Namespace) -> None:
+def check_kind(kind: str, defaults: Row, arguments: argparse.Namespace) -> None:
     """Raise `CommandError` for an option that is for models of another kind."""
     try:
-        KINDS[kind].check_kind(plan.defaults)
+        KINDS[kind].check_kind(defaults)
     except ValueError as error:
         name, words = str(error).split(" ", 1)
         raise CommandError(f"--{name.replace('_', '-')} {words}") from error

@@ -13,6 +13,7 @@ from .provenance import KEY, Provenance, read_chunks
 from .rows import SCHEDULER, Row
 from .schedulers import make_scheduler
 from .session import Drawn, Session
+from .work import load
 
 GRAPH, PAGE_GRAPH = "prompt", "workflow"  # chunks of ComfyUI: what its server ran, and what its page shows
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -87,21 +88,13 @@ def draw_again(picture: str | Path, pipe: Any = None, model: str | Path | None =
         ValueError: the file does not say how it was drawn, or these are not the weights that drew it.
     """
     remembered = read_picture(picture)
-    if pipe is None:
-        pipe = _load(remembered, model)
-    remembered.check(pipe)
-    session = Session(pipe, model or remembered.model)
-    return [drawn for row in remembered.rows for drawn in session.draw([row])]
-
-
-def _load(remembered: Remembered, model: str | Path | None) -> Any:
-    from ..pipelines.loading import find_pipeline
-
     source = model or remembered.model
-    if source is None:
+    if pipe is None and source is None:
         raise ValueError(f"{remembered.path} was drawn by a model in a folder, {remembered.name}; say where it is.")
-    _, cls = find_pipeline(source, {})
-    return cls.from_pretrained(source, dtype=remembered.dtype)
+    pipe = load(source, remembered.dtype) if pipe is None else pipe
+    remembered.check(pipe)
+    session = Session(pipe, source)
+    return [drawn for row in remembered.rows for drawn in session.draw([row])]
 
 
 def _check_windows(pipe: Any, row: Row) -> None:
