@@ -4,12 +4,13 @@ import argparse
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
 
 from ..disk import replacing
+from ..ranges import shown
 from .llamagen import LLAMAGEN_SIZES, LlamaGenTransformer
 from .vq import Weights
 
@@ -57,13 +58,13 @@ def read_published_file(file: Path) -> Weights:
 
 def published_names(file: Path) -> set[str]:
     """Names of the weights in such a file; raises as `read_published_file`. Reads no weight if its format allows."""
-    return set(_read(file, mmap=zipfile.is_zipfile(file)))
+    return set(_read(file, in_place=True))
 
 
 def published_dtype(file: Path) -> torch.dtype:
     """What most numbers in such a file are stored as; raises and reads as `published_names`."""
     counts: Counter[torch.dtype] = Counter()
-    for weight in _read(file, mmap=zipfile.is_zipfile(file)).values():
+    for weight in _read(file, in_place=True).values():
         if weight.is_floating_point():
             counts[weight.dtype] += weight.numel()
     return counts.most_common(1)[0][0] if counts else torch.float32
@@ -139,8 +140,10 @@ def published_llamagen_weights(model: LlamaGenTransformer) -> Weights:
     return weights
 
 
-def _read(file: Path, mmap: bool = False) -> Weights:
+def _read(file: Path, in_place: bool = False) -> Weights:
+    """The state dict in a file; `in_place` leaves the weights on disk if its format allows."""
     try:
+        mmap = in_place and zipfile.is_zipfile(file)
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError:
@@ -156,7 +159,18 @@ def _read(file: Path, mmap: bool = False) -> Weights:
             break
     if not isinstance(content, dict) or not any(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{file} holds no state dict.")
-    return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    weights = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    if not all(isinstance(name, str) for name in weights):
+        raise ValueError(f"{file} holds weights without names.")
+    return weights
+
+
+def count_of(indices: Iterable[int], what: str) -> int:
+    """How many layers, or blocks, there are. Raises `ValueError` unless they are numbered from 0 without a gap."""
+    found = set(indices)
+    if found != set(range(len(found))):
+        raise ValueError(f"These weights have {what} {shown(sorted(found))}, which are not numbered from 0 on.")
+    return len(found)
 
 
 def _our_name(name: str) -> str | None:
@@ -174,7 +188,9 @@ def _config(weights: Weights, sample_size: int, heads: int | None) -> dict:
         if heads is None:
             raise ValueError(f"No published LlamaGen has hidden size {hidden_size}; give num_attention_heads.")
         config = {
-            "num_layers": 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("layers.")),
+            "num_layers": count_of(
+                (int(name.split(".")[1]) for name in weights if name.startswith("layers.")), "layers"
+            ),
             "num_attention_heads": heads,
             "hidden_size": hidden_size,
             "intermediate_size": weights["layers.0.feed_forward.gate.weight"].shape[0],

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .published import count_of
 from .tarflow import TarFlowTransformer2DModel
 from .vq import Weights
 
@@ -142,8 +143,8 @@ def _config(weights: Weights, in_channels: int, attention_head_dim: int) -> dict
         "patch_size": patch_size,
         "in_channels": in_channels,
         "hidden_size": hidden_size,
-        "num_blocks": 1 + max(int(block) for block, _ in indices),
-        "layers_per_block": 1 + max(int(layer) for _, layer in indices if layer is not None),
+        "num_blocks": count_of((int(block) for block, _ in indices), "blocks"),
+        "layers_per_block": count_of((int(layer) for _, layer in indices if layer is not None), "layers"),
         "attention_head_dim": attention_head_dim,
         "mlp_ratio": mlp_size // hidden_size,
         "num_classes": classes,

@@ -128,8 +128,10 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
             tokenizer = source if tokenizer is None else tokenizer
         if isinstance(tokenizer, str | Path):
             tokenizer = AutoTokenizer.from_pretrained(tokenizer, **hub_options)
+        # Past diffusers' own `to`, which warns of float32 modules that there are none of.
+        torch.nn.Module.to(transformer, dtype)
         return cls(
-            transformer=transformer.to(dtype),
+            transformer=transformer,
             vq_model=vq_model,
             scheduler=scheduler or cls.scheduler_of(transformer),
             text_encoder=text_encoder,

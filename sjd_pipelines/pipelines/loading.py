@@ -154,7 +154,8 @@ def load_single_file(cls: type, file: str | Path, kwargs: dict[str, Any]):
         options["dtype"] = published_dtype(path)
     if "hub_options" in loader:
         options["hub_options"] = elsewhere(hub_options)
-    return family.load_published_files(path, **options)
+    with foreign(path):
+        return family.load_published_files(path, **options)
 
 
 def find_pipeline(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sjd_pipelines.models import image_size_of, read_published_file, write_published_file
+from sjd_pipelines.models import image_size_of, published_names, read_published_file, write_published_file
 
 WEIGHTS = {"norm.weight": torch.arange(3.0)}
 
@@ -49,6 +49,12 @@ def test_damaged_and_foreign_files(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(OSError, match="cannot be read"):
         read_published_file(file)
+    write_published_file(WEIGHTS, file)
+    whole = file.read_bytes()
+    end = whole.rindex(b"PK\x06\x07")  # how many disks the archive is on
+    file.write_bytes(whole[: end + 16] + b"\x07" + whole[end + 17 :])
+    with pytest.raises(OSError, match="cannot be read as a checkpoint of plain tensors: BadZipFile"):
+        published_names(file)
     torch.save([1, 2], file)
     with pytest.raises(ValueError, match="holds no state dict"):
         read_published_file(file)

@@ -1,5 +1,7 @@
 """The LlamaGen family: greedy tokens, conditioning, published files."""
 
+import random
+
 import pytest
 import torch
 
@@ -153,3 +155,56 @@ def test_words_for_a_model_of_classes_on_the_command_line(classes, tmp_path, sjd
     assert not (tmp_path / "pictures").exists()
     assert sjd(*run, "--negative-prompt", "4")[::2] == (0, "")
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["3-1.png"]
+
+
+def published(pipe, folder):
+    """Both files of a tiny model of classes."""
+    file, vq_file = folder / "c2i_B_256.pt", folder / "vq.pt"
+    torch.save({"model": published_llamagen_weights(pipe.transformer)}, file)
+    torch.save({"model": published_vq_weights(pipe.vq_model, "llamagen")}, vq_file)
+    return file, vq_file
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_a_damaged_file_is_a_documented_error(classes, tmp_path, damaged):
+    files = published(classes, tmp_path)
+    file, options = files[damaged], {"image_size": 8, "num_attention_heads": 2, "vq_file": files[1]}
+    whole, dice = file.read_bytes(), random.Random(damaged)
+    refused = 0
+    for _ in range(60):
+        broken = bytearray(whole)
+        if dice.random() < 0.2:
+            del broken[dice.randrange(len(broken)) :]
+        else:  # the pickle, which names everything, stands at the front
+            for _ in range(dice.choice((1, 1, 8))):
+                broken[dice.randrange(dice.choice((3000, len(broken))))] = dice.randrange(256)
+        file.write_bytes(broken)
+        try:
+            SJDLlamaGenPipeline.from_single_file(files[0], **options)
+        except (OSError, ValueError):
+            refused += 1
+    assert refused > 15
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights | {7: torch.zeros(1)}, "holds weights without names"),
+        (
+            lambda weights: weights | {"layers.99999999.ffn_norm.weight": torch.zeros(1)},
+            "which are not numbered",
+        ),
+        (lambda weights: weights | {"layers.x.ffn_norm.weight": torch.zeros(1)}, "invalid literal"),
+        (lambda weights: weights | {"tok_embeddings.weight": torch.zeros(3)}, "not enough values to unpack"),
+        (lambda weights: weights | {"norm.weight": torch.zeros(3)}, "do not fit the LlamaGen of their own shape"),
+        (
+            lambda weights: weights | {"cls_embedding.embedding_table.weight": torch.tensor(1.0)},
+            "can't be loaded: I",
+        ),
+    ],
+)
+def test_weights_that_are_no_llamagen(classes, tmp_path, change, message):
+    file, vq_file = published(classes, tmp_path)
+    torch.save(change(published_llamagen_weights(classes.transformer)), file)
+    with pytest.raises(ValueError, match=message):
+        SJDLlamaGenPipeline.from_single_file(file, vq_file=vq_file, image_size=8, num_attention_heads=2)
