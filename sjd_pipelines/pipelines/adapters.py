@@ -4,6 +4,7 @@ A folder in the layout of PEFT's LoRA (Hu et al. 2021, arXiv 2106.09685): `adapt
 and `adapter_model.safetensors`. `base.json` beside them records which weights the base must have.
 """
 
+import copy
 import hashlib
 import re
 from collections.abc import Mapping
@@ -160,6 +161,36 @@ class Adapter:
         alpha = next((value for key, value in patterns if re.match(rf"(.*\.)?({key})$", module)), default)
         rank = down.shape[0]
         return alpha / (rank**0.5 if self.config.get("use_rslora") else rank)
+
+
+def has_adapters(network: Any) -> bool:
+    """Whether PEFT has put adapters into a network."""
+    return isinstance(network, torch.nn.Module) and bool(getattr(network, "peft_config", None))
+
+
+def without_adapters(network: torch.nn.Module) -> torch.nn.Module:
+    """A copy of a network with the adapters that PEFT has put into it, as far as they are active, in its weights.
+
+    Raises:
+        ValueError: they can't be merged.
+    """
+    from peft import PeftModel  # it is there, or there would be no adapters
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    network = copy.deepcopy(network)
+    if isinstance(network, PeftModel):
+        return network.merge_and_unload()
+    for name, module in list(network.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            if not module.disable_adapters:
+                module.merge(safe_merge=True)
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, module.get_base_layer())
+    if any("modules_to_save" in name for name, _ in network.named_modules()):
+        raise ValueError(f"an adapter trained modules as a whole; {_MERGE}.")
+    del network.peft_config
+    network._hf_peft_config_loaded = False  # transformers and diffusers would save the adapters alone
+    return network
 
 
 def record_base(folder: Path, base: Path) -> None:

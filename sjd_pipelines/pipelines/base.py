@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from packaging.version import Version
 
 from ..ranges import near, shown
+from .adapters import has_adapters, without_adapters
 from .devices import read_device
 from .runs import runs_of
 
@@ -36,6 +37,18 @@ class SJDPipeline(DiffusionPipeline):
         if "dtype" in kwargs and Version(diffusers.__version__) < Version("0.40"):  # ignored `dtype` in silence
             kwargs["torch_dtype"] = kwargs.pop("dtype")
         return super().from_pretrained(str(folder), **kwargs)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Write a folder that holds the whole model; adapters that PEFT has put into it are merged into its weights.
+
+        Args:
+            save_directory: the folder.
+            **kwargs: as diffusers takes them.
+        """
+        merged = {name: without_adapters(part) for name, part in self.components.items() if has_adapters(part)}
+        super(SJDPipeline, self.from_pipe(self, **merged) if merged else self).save_pretrained(
+            save_directory, **kwargs
+        )
 
     @classmethod
     def export_published_files(cls, folder: Path, target: Path) -> list[Path]:

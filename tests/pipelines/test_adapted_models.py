@@ -1,10 +1,14 @@
 """Models as people have them: offloaded, quantised, with LoRA adapters."""
 
+import subprocess
+import sys
+
 import accelerate
 import pytest
 import torch
 
 from sjd_pipelines import JacobiScheduler, SJDAutoRegressivePipeline
+from sjd_pipelines.benchmark.toy import toy_pipeline
 
 OPTIONS = {"temperature": 0, "output_type": "np"}
 PROMPTS = ["a red dog", "two blue cat on a red house"]
@@ -46,6 +50,45 @@ def test_lora_adapters(families, name, modules, tmp_path):
     assert torch.equal(pipe(PROMPTS, **OPTIONS).tokens, plain)
     network.enable_adapters()
     assert torch.equal(pipe(PROMPTS, **OPTIONS).tokens, adapted)
+
+
+WITHOUT_PEFT = """
+import sys
+sys.modules["peft"] = None
+from sjd_pipelines import SJDAutoRegressivePipeline
+pipe = SJDAutoRegressivePipeline.from_pretrained(sys.argv[1])
+pipe.set_progress_bar_config(disable=True)
+print(pipe("a red dog", seeds=1, output_type="latent").tokens[0].tolist())
+"""
+
+
+def test_a_pipeline_with_an_adapter_is_saved_whole(tmp_path):
+    peft = pytest.importorskip("peft")
+    pipe = toy_pipeline(4, 64)
+    pipe.set_progress_bar_config(disable=True)
+
+    def tokens(pipe):
+        return pipe("a red dog", seeds=1, output_type="latent").tokens[0].tolist()
+
+    plain = tokens(pipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        pipe.model.add_adapter(config, "style")
+    adapted = tokens(pipe)
+    assert adapted != plain
+    pipe.save_pretrained(tmp_path / "first")
+    assert tokens(pipe) == adapted  # it still has its adapter
+    (tmp_path / "first").rename(tmp_path / "second")
+    assert not list(tmp_path.rglob("adapter_*"))
+    command = [sys.executable, "-c", WITHOUT_PEFT, str(tmp_path / "second")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.strip().splitlines()[-1] == str(adapted)
+    pipe.model.disable_adapters()
+    pipe.save_pretrained(tmp_path / "third")
+    loaded = SJDAutoRegressivePipeline.from_pretrained(tmp_path / "third")
+    loaded.set_progress_bar_config(disable=True)
+    assert tokens(loaded) == plain
 
 
 def quantised_emu3(families, folder, config):

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from sjd_pipelines import CoupledSJDScheduler, SeededJacobiScheduler, SJDAutoRegressivePipeline, SJDJanusPipeline
 
+from .tiny import MEMBERS
+
 FRESH = """
 import sys, torch
 from sjd_pipelines import SJDAutoRegressivePipeline
@@ -93,9 +95,13 @@ def test_swapped_scheduler_survives_saving(pipe, tmp_path):
     assert loaded.scheduler.window == 32
 
 
-def test_from_pipe_shares_components(pipe):
-    other = SJDJanusPipeline.from_pipe(pipe)
-    assert other.model is pipe.model
+@pytest.mark.parametrize("member", MEMBERS)
+def test_from_pipe_shares_components(request, member):
+    pipe = request.getfixturevalue(member)
+    other = SJDAutoRegressivePipeline.from_pipe(pipe)
+    assert type(other) is type(pipe)
+    assert other.config == pipe.config
+    assert all(part is pipe.components[name] for name, part in other.components.items())
 
 
 @pytest.mark.parametrize(
