@@ -1,6 +1,6 @@
 """Parallel (Jacobi-type) decoding for autoregressive image models, in diffusers style."""
 
-from . import flows, schedulers
+from . import companions, flows, schedulers
 from .exports import lazy
 from .pipelines.families import FAMILIES
 from .version import __version__
@@ -18,7 +18,7 @@ SOURCES = {
         "Purpose",
         "Query",
     ),
-    ".companions": ("DraftReviser", "EagleDrafter"),
+    ".companions": tuple(name for name in companions.__all__ if name != "COMPANIONS"),
     ".flows": ("FLOW_SOLVERS", "Calibration", "FlowOverflowError", "FlowStatistics", *flows.SOLVER_NAMES),
     ".jobs": ("draw_again",),
     ".models": ("LlamaGenTransformer", "TarFlowTransformer2DModel"),

@@ -6,7 +6,13 @@
 from importlib import import_module
 from pathlib import Path
 
-LATE = ("sjd_pipelines", "sjd_pipelines.flows", "sjd_pipelines.pipelines", "sjd_pipelines.schedulers")
+LATE = (
+    "sjd_pipelines",
+    "sjd_pipelines.companions",
+    "sjd_pipelines.flows",
+    "sjd_pipelines.pipelines",
+    "sjd_pipelines.schedulers",
+)
 
 
 def stub_file(package: str) -> Path:

@@ -1,14 +1,15 @@
 """What a scheduler itself costs: seconds of `plan` and `step` on synthetic laws, with no model in between."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from statistics import mean, median
 
 import torch
 
+from ..companions import COMPANIONS
+from ..companions.base import Laws
 from ..decoding import DecodingState, ImageTokenLayout, Memory, PositionNoise, Query, Sampling, TargetPass, decode
-from ..decoding.drafter import DraftQuery
 from ..schedulers import SCHEDULERS, DecodingScheduler
 from .machine import wait_for
 
@@ -102,6 +103,11 @@ class _Laws:
             ]
         return self.banks[index % _BANKS][:, :slots]
 
+    def in_turn(self) -> Laws:
+        """Laws as near to the target's as those of earlier passes, for a companion's stand-in."""
+        calls = count(1)
+        return lambda batch_size, slots: self(next(calls), batch_size, slots)
+
 
 class _SyntheticTarget:
     """A target whose laws come from a table, and that notes when it was asked for them, and for its codebook."""
@@ -128,44 +134,6 @@ class _SyntheticTarget:
         wait_for(self.device)
         self.end = time.perf_counter()
         return logits
-
-
-class _SyntheticDrafter:
-    """A draft model whose laws are as near to the target's as those of earlier passes, at no cost."""
-
-    def __init__(self, laws: _Laws):
-        self.laws_at, self.calls = laws, 0
-
-    def observe(self, seen: TargetPass) -> None:
-        """What it draws next does not depend on it."""
-
-    def laws(self, query: DraftQuery) -> torch.Tensor:
-        self.calls += 1
-        wanted = query.token_ids if query.wanted is None else query.wanted
-        return self.laws_at(self.calls, *wanted.shape)
-
-    def review(self, query: DraftQuery) -> None:
-        """What it draws next does not depend on it."""
-
-
-class _SyntheticReviser:
-    """The same for a reviser."""
-
-    def __init__(self, laws: _Laws):
-        self.laws_at, self.calls = laws, 0
-
-    def observe(self, seen: TargetPass) -> None:
-        """What it draws next does not depend on it."""
-
-    def at(self, predicts: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        def laws(canvas: torch.Tensor) -> torch.Tensor:
-            self.calls += 1
-            return self.laws_at(self.calls, *predicts.shape)
-
-        return laws
-
-
-_COMPANIONS = {"drafter": _SyntheticDrafter, "reviser": _SyntheticReviser}
 
 
 class _Stopwatch:
@@ -198,7 +166,7 @@ def _measure(name: str, scheduler: DecodingScheduler, target: _SyntheticTarget, 
     noise = PositionNoise(list(range(target.batch_size)), target.device)
     watch = _Stopwatch(target, passes)
     while watch.left:
-        companions = {name: _COMPANIONS[name](target.laws_at) for name in scheduler.companions}
+        companions = {name: COMPANIONS[name].stand_in(target.laws_at.in_turn()) for name in scheduler.companions}
         watch.start()
         decode(target, scheduler, noise, {**companions, "stopwatch": watch}, watch)
     return StepCost(

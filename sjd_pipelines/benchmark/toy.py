@@ -7,7 +7,7 @@ from diffusers import VQModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor, PreTrainedTokenizerFast
 
-from ..companions import DraftReviser, EagleDrafter
+from ..companions import COMPANIONS
 from ..decoding import ImageTokenLayout
 from ..models import LlamaGenTransformer
 from ..pipelines import SJDJanusPipeline, SJDLlamaGenPipeline
@@ -97,7 +97,7 @@ def toy_pipeline(
     scheduler: DecodingScheduler | None = None,
     **config: int,
 ) -> SJDJanusPipeline:
-    """Random weights from `seed`, draft model and reviser included; logits deviate by about `logit_scale`.
+    """Random weights from `seed`, companions included; logits deviate by about `logit_scale`.
 
     Args:
         side: rows and columns of the token grid.
@@ -111,8 +111,7 @@ def toy_pipeline(
         torch.manual_seed(seed)
         model = JanusForConditionalGeneration(toy_config(side, codebook_size, **config)).eval()
         width = model.config.text_config.hidden_size
-        drafter = EagleDrafter(width, num_attention_heads=2, intermediate_size=2 * width).eval()
-        reviser = DraftReviser(width, codebook_size, code_size=8, intermediate_size=16, rank=8).eval()
+        companions = {name: kind.small(width, codebook_size).eval() for name, kind in COMPANIONS.items()}
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -122,16 +121,14 @@ def toy_pipeline(
             embedding.weight.normal_(generator=generator)
         head = model.model.generation_head.vision_head.weight
         head.mul_(2.5 * logit_scale)  # GELU in front of the head shrinks its input
-        for parameter in (*drafter.parameters(), *reviser.parameters()):
-            randomise(parameter, generator)
-    return janus_pipeline(model, scheduler or AutoregressiveScheduler(), drafter, reviser)
+        for network in companions.values():
+            for parameter in network.parameters():
+                randomise(parameter, generator)
+    return janus_pipeline(model, scheduler or AutoregressiveScheduler(), **companions)
 
 
 def janus_pipeline(
-    model: JanusForConditionalGeneration,
-    scheduler: DecodingScheduler,
-    drafter: EagleDrafter | None = None,
-    reviser: DraftReviser | None = None,
+    model: JanusForConditionalGeneration, scheduler: DecodingScheduler, **companions: torch.nn.Module
 ) -> SJDJanusPipeline:
     """A pipeline around a model that knows the words of `toy_tokenizer`."""
     tokenizer = toy_tokenizer()
@@ -142,7 +139,7 @@ def janus_pipeline(
     generation.generation_kwargs = {"boi_token_id": tokenizer.convert_tokens_to_ids("<boi>")}
     generation._from_model_config = False  # else loading a saved toy derives it anew and drops the line above
     processor = JanusProcessor(JanusImageProcessor(), tokenizer, chat_template=CHAT_TEMPLATE)
-    return SJDJanusPipeline(model, processor, scheduler, drafter, reviser)
+    return SJDJanusPipeline(model, processor, scheduler, **companions)
 
 
 class ToyPARPipeline(SJDLlamaGenPipeline):

@@ -4,7 +4,6 @@ The network, and the network at work on one batch: what it remembers of the targ
 """
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn.functional import embedding
@@ -14,6 +13,7 @@ from ..decoding.drafter import DraftQuery
 from ..decoding.query import after_prompt_end
 from ..decoding.target import HostTarget
 from ..models.llamagen import LlamaGenBlock, RMSNorm, raster_rotation
+from .base import CompanionNetwork, Laws
 
 # How much of a guess' error is expected again where the token has changed since the review: in the state that the next
 # guess builds on, and in the law. Measured on the bundled checkpoint. Where the token has not changed it is all.
@@ -21,7 +21,7 @@ CARRIED_STATE, CARRIED_LAW = 0.75, 0.25
 NO_TOKEN = -1
 
 
-class EagleDrafter(ModelMixin, ConfigMixin):
+class EagleDrafter(CompanionNetwork):
     """EAGLE (Li et al. 2024, arXiv 2401.15077), with rows and columns of the picture in its rotary positions.
 
     Embedding and head are the target's own. What came before the picture reaches it through the target's states only.
@@ -33,8 +33,6 @@ class EagleDrafter(ModelMixin, ConfigMixin):
         rope_theta: base of the rotary frequencies.
         norm_eps: epsilon of the norms.
     """
-
-    __module__ = "sjd_pipelines"  # what model_index.json will name, because files move
 
     @register_to_config
     def __init__(
@@ -53,6 +51,17 @@ class EagleDrafter(ModelMixin, ConfigMixin):
         self.fuse = nn.Linear(2 * hidden_size, hidden_size)
         self.layer = LlamaGenBlock(hidden_size, num_attention_heads, intermediate_size, norm_eps, index=0)
         self.norm = RMSNorm(hidden_size, norm_eps)
+
+    def running(self, target: HostTarget) -> "RunningDrafter":
+        return RunningDrafter(self, target)
+
+    @classmethod
+    def small(cls, hidden_size: int, vocabulary_size: int) -> "EagleDrafter":
+        return cls(hidden_size, num_attention_heads=2, intermediate_size=2 * hidden_size)
+
+    @staticmethod
+    def stand_in(laws: Laws) -> "GivenDrafter":
+        return GivenDrafter(laws)
 
     def forward(
         self,
@@ -168,3 +177,24 @@ class RunningDrafter:
     def _write(self, memory: torch.Tensor, entries: torch.Tensor, hidden: torch.Tensor) -> None:
         """`[R * (1 + length), D]`, `[B, Q]`, `[R, Q, D]`."""
         memory.index_copy_(0, (self.first + entries).flatten(), hidden.flatten(0, 1))
+
+
+class GivenDrafter:
+    """A `Drafter` whose laws are given.
+
+    Args:
+        given: asked once for every answer.
+    """
+
+    def __init__(self, given: Laws):
+        self.given = given
+
+    def observe(self, seen: TargetPass) -> None:
+        """What it says next does not depend on it."""
+
+    def laws(self, query: DraftQuery) -> torch.Tensor:
+        """`[B, M, V]`, see `Drafter`."""
+        return self.given(*(query.token_ids if query.wanted is None else query.wanted).shape)
+
+    def review(self, query: DraftQuery) -> None:
+        """What it says next does not depend on it."""

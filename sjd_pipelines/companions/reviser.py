@@ -6,7 +6,6 @@ The network, and the network at work on one batch: what it remembers of the targ
 from collections.abc import Callable
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional
@@ -14,6 +13,7 @@ from torch.nn.functional import embedding, pad
 
 from ..decoding import Query, TargetPass, guide
 from ..decoding.target import HostTarget
+from .base import CompanionNetwork, Laws
 
 NEIGHBOURS = 6
 
@@ -30,7 +30,7 @@ def neighbours(columns: int, device: torch.device | str = "cpu") -> torch.Tensor
     return torch.tensor([0, 1, 2, columns - 2, columns - 1, columns], device=device)
 
 
-class DraftReviser(ModelMixin, ConfigMixin):
+class DraftReviser(CompanionNetwork):
     """What the target's logits gain where its next token's neighbours differ from those it has seen.
 
     A gated layer on what the target made of the tokens it saw and on how those around differ, each known by a short
@@ -45,7 +45,7 @@ class DraftReviser(ModelMixin, ConfigMixin):
         rank: of the table.
     """
 
-    __module__ = "sjd_pipelines"  # what model_index.json will name, because files move
+    calls = ("read", "respond", "change")
 
     @register_to_config
     def __init__(
@@ -64,6 +64,17 @@ class DraftReviser(ModelMixin, ConfigMixin):
         self.token_gate = nn.Linear(NEIGHBOURS * code_size, 2 * intermediate_size, bias=False)
         self.out = nn.Linear(intermediate_size, rank, bias=False)
         self.table = nn.Linear(rank, vocabulary_size, bias=False)
+
+    def running(self, target: HostTarget) -> "RunningReviser":
+        return RunningReviser(self, target)
+
+    @classmethod
+    def small(cls, hidden_size: int, vocabulary_size: int) -> "DraftReviser":
+        return cls(hidden_size, vocabulary_size, code_size=8, intermediate_size=16, rank=8)
+
+    @staticmethod
+    def stand_in(laws: Laws) -> "GivenReviser":
+        return GivenReviser(laws)
 
     def forward(self, hidden: torch.Tensor, seen: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """What `change` turns into the change of the logits.
@@ -132,6 +143,24 @@ class RunningReviser:
             return self.target.law(change.add_(logits), predicts)
 
         return laws
+
+
+class GivenReviser:
+    """A `Reviser` whose laws are given.
+
+    Args:
+        given: asked once for every answer.
+    """
+
+    def __init__(self, given: Laws):
+        self.given = given
+
+    def observe(self, seen: TargetPass) -> None:
+        """What it says next does not depend on it."""
+
+    def at(self, predicts: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """See `Reviser`."""
+        return lambda canvas: self.given(*predicts.shape)
 
 
 class CanvasMemory:

@@ -279,7 +279,7 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
 
     def prepare_companions(self, scheduler: DecodingScheduler, target: PromptedTarget) -> dict[str, Companion]:
         """The networks that a scheduler needs beside the target, at work on its batch."""
-        return {name: COMPANIONS[name].running(getattr(self, name), target) for name in scheduler.companions}
+        return {name: getattr(self, name).running(target) for name in scheduler.companions}
 
     def guided_logits(self, hidden: torch.Tensor, guidance_scale: float) -> torch.Tensor:
         """Final hidden states `[R, Q, D]` -> `[B, Q, V]` image logits; without guidance R is B, else 2 B."""

@@ -14,7 +14,7 @@ def with_companions(init: Callable[..., None]) -> Callable[..., None]:
     diffusers reads a pipeline's components from the signature of its constructor.
     """
     # diffusers before 0.36 does not read `X | None` from a signature.
-    types = {name: Optional[kind.network] for name, kind in COMPANIONS.items()}  # noqa: UP045
+    types = {name: Optional[network] for name, network in COMPANIONS.items()}  # noqa: UP045
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     added = [inspect.Parameter(name, kind, default=None, annotation=annotation) for name, annotation in types.items()]
     own = inspect.signature(init)

@@ -114,7 +114,7 @@ def _load_companions(pipe: Any, folder: Path, given: Collection[str] = ()) -> No
     """Give a pipeline the companions that `folder` has, but for those it was `given`."""
     for name, kind in COMPANIONS.items():
         if (folder / name).is_dir() and name not in given:
-            network = load_companion(kind.network, folder / name, pipe.dtype)
+            network = load_companion(kind, folder / name, pipe.dtype)
             pipe.register_modules(**{name: network.to(pipe._execution_device)})
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sjd_pipelines import SCHEDULERS, SJDAutoRegressivePipeline
+from sjd_pipelines.companions import COMPANIONS
 from sjd_pipelines.pipelines.graphs import picture_seeds
 
 PROMPT = "a heart on a green background"
@@ -297,7 +298,7 @@ def test_weights_are_handed_to_comfyui_with_room_for_the_canvas(sample, server, 
     assert needs[2] == 2 * needs[1]
     held = {parameter.data_ptr() for parameter in toy.patcher.model.parameters()}
     modules = [part for part in toy.pipe.components.values() if isinstance(part, torch.nn.Module)]
-    assert len(modules) == 3  # the draft model and the reviser go along
+    assert len(modules) == 1 + len(COMPANIONS)  # which go along
     assert held == {parameter.data_ptr() for module in modules for parameter in module.parameters()}
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from sjd_pipelines.companions import RunningDrafter
+from sjd_pipelines.companions.drafter import RunningDrafter
 from sjd_pipelines.decoding import Query, Sampling, TargetPass, probabilities
 from sjd_pipelines.decoding.drafter import DraftQuery
 from sjd_pipelines.training.drafter import roll_out, teach

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sjd_pipelines import AutoregressiveScheduler, RowParallelScheduler, SeededJacobiScheduler
+from sjd_pipelines.companions import COMPANIONS
 from sjd_pipelines.decoding import ImageTokenLayout, PositionNoise, decode
 from sjd_pipelines.schedulers import SCHEDULERS
 from sjd_pipelines.schedulers.adaptive_window import WINDOWS
@@ -17,29 +18,6 @@ LARGE = ("seeded-jacobi", "sjd-pac", "revised-jacobi", "zipar", "pjd")
 LARGE_AND_SLOW = ("eagle", "corrected-jacobi")
 
 
-class Guesses:
-    """A drafter or reviser that knows nothing."""
-
-    def __init__(self, vocabulary_size):
-        self.vocabulary_size = vocabulary_size
-
-    def observe(self, seen):
-        pass
-
-    def review(self, query):
-        pass
-
-    def laws(self, query):
-        wanted = query.token_ids if query.wanted is None else query.wanted
-        return self._flat(wanted)
-
-    def at(self, predicts):
-        return lambda canvas: self._flat(predicts)
-
-    def _flat(self, places):
-        return torch.full((*places.shape, self.vocabulary_size), 1 / self.vocabulary_size)
-
-
 def queries(table_target, scheduler, layout, batch_size=1):
     """What the passes of some pictures ask of a model whose laws come from a table."""
     generator = torch.Generator().manual_seed(0)
@@ -48,7 +26,11 @@ def queries(table_target, scheduler, layout, batch_size=1):
     fed = layout.vocabulary_size + layout.parallel - 1
     rows = table[torch.arange(fed) % CODES]
     target = table_target(rows.softmax(-1), layout, batch_size)
-    companions = {name: Guesses(layout.vocabulary_size) for name in scheduler.companions}
+    size = layout.vocabulary_size
+    companions = {
+        name: COMPANIONS[name].stand_in(lambda *places: torch.full((*places, size), 1 / size))
+        for name in scheduler.companions
+    }
     noise = PositionNoise(list(range(batch_size)), num_positions=layout.num_tokens + scheduler.margin(layout))
     decode(target, scheduler, noise, companions)
     return target.queries
