@@ -177,13 +177,13 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
             self.check_prompts(prompts, used_negatives, layout)
             remarks = self.prompt_remarks(prompts + (used_negatives or []))
         self.check_scheduler(scheduler, layout)
-        needed = batch_size * self.picture_bytes(layout, scheduler, sampling.guided)
-        check_room(needed, self._execution_device, batch_size)
         for remark in remarks:
             logger.warning(remark)
-        seeds = self.prepare_seeds(generator, batch_size) if seeds is None else seeds
 
         with running(self, sampling.guidance_scale) as run:
+            needed = batch_size * self.picture_bytes(layout, scheduler, sampling.guided)
+            check_room(needed, self._execution_device, batch_size)
+            seeds = self.prepare_seeds(generator, batch_size) if seeds is None else seeds
             clock = [time.perf_counter()]
             encoded = self.encode_prompt(prompts, negatives, sampling.guided, num_images_per_prompt, layout)
             target = self.prepare_target(encoded, layout, sampling, scheduler.margin(layout))

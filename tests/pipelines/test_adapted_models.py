@@ -6,12 +6,23 @@ import sys
 import accelerate
 import pytest
 import torch
+from packaging.version import Version
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from sjd_pipelines import JacobiScheduler, SJDAutoRegressivePipeline
 from sjd_pipelines.benchmark.toy import toy_pipeline
 
 OPTIONS = {"temperature": 0, "output_type": "np"}
 PROMPTS = ["a red dog", "two blue cat on a red house"]
+
+
+@pytest.fixture
+def peft():
+    """The package, if transformers takes the one that is installed."""
+    module = pytest.importorskip("peft")
+    if Version(module.__version__) < Version(MIN_PEFT_VERSION):
+        pytest.skip(f"this transformers needs peft {MIN_PEFT_VERSION}")
+    return module
 
 
 def member(families, name):
@@ -37,8 +48,7 @@ def test_weights_on_the_cpu_until_they_are_used(families, name):
     ("name", "modules"),
     [("llamagen", ["to_qkv", "to_out"]), ("emu3", ["q_proj", "v_proj"]), ("lumina", ["v_proj", "lm_head"])],
 )
-def test_lora_adapters(families, name, modules, tmp_path):
-    peft = pytest.importorskip("peft")
+def test_lora_adapters(peft, families, name, modules, tmp_path):
     pipe = member(families, name)
     plain = pipe(PROMPTS, **OPTIONS).tokens
     network = pipe.transformer if name == "llamagen" else pipe.model
@@ -62,8 +72,7 @@ print(pipe("a red dog", seeds=1, output_type="latent").tokens[0].tolist())
 """
 
 
-def test_a_pipeline_with_an_adapter_is_saved_whole(tmp_path):
-    peft = pytest.importorskip("peft")
+def test_a_pipeline_with_an_adapter_is_saved_whole(peft, tmp_path):
     pipe = toy_pipeline(4, 64)
     pipe.set_progress_bar_config(disable=True)
 
