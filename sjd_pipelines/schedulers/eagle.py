@@ -195,7 +195,10 @@ class EagleScheduler(DecodingScheduler):
         uniforms = slots.noise.uniforms(inner, Purpose.ACCEPT, 0, slots.siblings.shape[-1])  # [B, M, K]
         target = slots.target.index_select(1, tree.inner)
         span = len(tree.levels)
-        useful = (slots.state.layout.num_tokens - slots.positions.min()).clamp(max=span)
+
+        def useful() -> torch.Tensor:
+            return (slots.state.layout.num_tokens - slots.positions.min()).clamp(max=span)
+
         accepted, left = slots.state.acceptance.choose(
             target, slots.state.draft_laws, slots.siblings, uniforms, span, tree.inner_depth, useful
         )

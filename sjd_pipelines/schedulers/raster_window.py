@@ -67,7 +67,10 @@ class Slots:
         """The drafts as an acceptance rule sees them."""
         law_at = partial(self.state.laws.at, self.positions[:, :-1])
         span = self.drafts.shape[1]
-        useful = (self.state.layout.num_tokens - self.positions.min()).clamp(max=span)
+
+        def useful() -> torch.Tensor:
+            return (self.state.layout.num_tokens - self.positions.min()).clamp(max=span)
+
         return Drafted(self.target[:, :-1], self.drafts, law_at, span, useful=useful)
 
     @cached_property

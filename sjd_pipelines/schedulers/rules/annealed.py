@@ -22,8 +22,10 @@ class Annealed(Speculative):
     spread: int | None = None
 
     def masses(self, drafted: Drafted) -> tuple[torch.Tensor, torch.Tensor]:
-        device = drafted.target.device
-        factors = annealed_factors(drafted.span, self.relaxation, self.decay, device, self.spread or drafted.useful)
+        device, spread = drafted.target.device, self.spread
+        if spread is None and drafted.useful is not None:
+            spread = drafted.useful()
+        factors = annealed_factors(drafted.span, self.relaxation, self.decay, device, spread)
         return drafted.probability * factors[drafted.depth], drafted.draft_probability
 
 

@@ -29,7 +29,7 @@ class Drafted:
         law_at: tokens, `[B, D]` or `[B, D, K]` int64, to their probability under q, the law of the draft.
         span: how many drafts a path of this pass has at most.
         depth: how many drafts stand in front of each, as an index of `[span]` that gives `[D]` or `[B, D]`.
-        useful: how many drafts of `span` the slowest picture can still use, a number on the device; None: all.
+        useful: says how many drafts of `span` the slowest picture can still use, a number on the device; None: all.
     """
 
     target: torch.Tensor
@@ -37,7 +37,7 @@ class Drafted:
     law_at: Callable[[torch.Tensor], torch.Tensor]
     span: int
     depth: Depth = ...
-    useful: torch.Tensor | None = None
+    useful: Callable[[], torch.Tensor] | None = None
 
     @cached_property
     def probability(self) -> torch.Tensor:
@@ -88,7 +88,7 @@ class Speculative:
         uniforms: torch.Tensor,
         span: int = 1,
         depth: Depth = ...,
-        useful: torch.Tensor | None = None,
+        useful: Callable[[], torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Accept the first of several drafts at one place that passes; under the plain rule the outcome has law p.
 
