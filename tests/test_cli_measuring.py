@@ -127,6 +127,16 @@ def test_an_interrupted_report_goes_on_in_its_folder(sjd, model, stopped):
             "holds other files than a report; name a new or an empty folder.",
         ),
         ({"report.json": "[1]"}, "report.json there is not that of a report."),
+        ({"report.json": "[" * 100_000}, "report.json there is not that of a report."),
+        ({"report.json": '{"command": 1, "created": 2, "report": 3}'}, "report.json there is not that of a report."),
+        (
+            {"report.json": '{"command": "a", "created": "b", "report": {"kind": ["flow"]}}'},
+            "report.json there was edited, or is another version's; delete it to measure again.",
+        ),
+        (
+            {"report.json": '{"command": "a", "created": "b", "report": {"kind": "flow", "cells": 3}}'},
+            "report.json there was edited, or is another version's; delete it to measure again.",
+        ),
     ],
 )
 def test_a_foreign_folder_is_left_alone(sjd, holds, says):

@@ -1,11 +1,11 @@
 """`sjd benchmark --report`: the decoder report, a page and the numbers behind it in one folder."""
 
 import argparse
-import json
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..disk import read_object
 from ..pipelines.families import AUTOREGRESSIVE, FLOW
 from .arguments import CommandError, positive, sampling_options
 from .files import check_folder, replacing, write_json
@@ -62,15 +62,22 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 
 def run_report(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.report
-    numbers = check_report_folder(folder)
-    if numbers is None:
-        numbers = measure(arguments, folder)
+    found = check_report_folder(folder)
+    numbers = measure(arguments, folder) if found is None else found
     from ..benchmark.flow_page import render_flow_page
     from ..benchmark.report_page import render_page
 
     render = render_flow_page if numbers["report"].get("kind") == FLOW else render_page
+    try:
+        page = render(numbers["report"], numbers["command"], numbers["created"])
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if found is None:
+            raise
+        raise CommandError(
+            f"--report {folder}: {NUMBERS} there was edited, or is another version's; delete it to measure again."
+        ) from error
     with replacing(folder / PAGE) as temporary:
-        temporary.write_text(render(numbers["report"], numbers["command"], numbers["created"]), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
     print(folder / PAGE)
     return 0
 
@@ -91,10 +98,13 @@ def check_report_folder(folder: Path) -> dict[str, Any] | None:
     if NUMBERS not in names:
         return None
     try:
-        numbers = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
-        return {key: numbers[key] for key in ("command", "created", "report")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        numbers = read_object(folder / NUMBERS)
+    except OSError as error:
         raise CommandError(f"--report {folder}: {NUMBERS} there is not that of a report.") from error
+    kinds = {"command": str, "created": str, "report": dict}
+    if not all(isinstance(numbers.get(key), kind) for key, kind in kinds.items()):
+        raise CommandError(f"--report {folder}: {NUMBERS} there is not that of a report.")
+    return {key: numbers[key] for key in kinds}
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:

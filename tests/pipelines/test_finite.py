@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sjd_pipelines import SCHEDULERS, AutoregressiveScheduler, SeededJacobiScheduler
-from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.benchmark.toy import toy_par_pipeline, toy_pipeline
 from sjd_pipelines.decoding import NotFiniteError
 from sjd_pipelines.decoding.look import looks
 
@@ -33,6 +33,20 @@ def test_no_scheduler_draws_with_broken_weights(broken, free):
                 "The model's logits are not finite in float32: image 1 of 2, pass 1, after 0 tokens. "
                 f"model.{first} is not finite: the file is damaged, or its dtype is too small for it."
             ), name
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["free looks", "no looks"])
+def test_a_model_that_makes_tokens_in_groups_does_not_either(free):
+    pipe = toy_par_pipeline(4, 16)
+    pipe.set_progress_bar_config(disable=True)
+    for parameter in pipe.transformer.parameters():
+        parameter.data.fill_(torch.nan)
+    for temperature in (1.0, 0.0):
+        with (
+            looks(free),
+            pytest.raises(NotFiniteError, match=r"^The model's logits are not finite in float32: image 1"),
+        ):
+            pipe([1, 2], output_type="latent", temperature=temperature)
 
 
 def test_one_broken_weight_is_named(broken):
