@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..ranges import shown
+
 GUIDED = ("both", "scale", "shift")
 
 
@@ -28,9 +30,9 @@ class FlowGuidance:
 
     def __post_init__(self):
         if self.what not in GUIDED:
-            raise ValueError(f"guide_what must be one of {', '.join(GUIDED)}; got {self.what!r}.")
+            raise ValueError(f"guide_what must be one of {', '.join(GUIDED)}; got {shown(self.what)}.")
         if not self.temperature > 0:
-            raise ValueError(f"attention_temperature must be a number above 0, got {self.temperature!r}.")
+            raise ValueError(f"attention_temperature must be a number above 0, got {shown(self.temperature)}.")
 
     def branches(self, class_conditional: bool) -> int:
         """1 or 2: the second branch is left out where it would say the same, or is not asked for."""

@@ -169,7 +169,9 @@ class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
         batch_size = len(prompts) * num_images_per_prompt
         generator = inputs.check_generators(generator, batch_size)
         seeds = inputs.check_seeds(seeds, generator, batch_size)
-        tensor_inputs = inputs.check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        tensor_inputs = inputs.check_callback(
+            callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
+        )
         layout = self.image_layout(*inputs.check_size(height, width))
         negatives = inputs.check_negatives(negative_prompt, len(prompts))
         used_negatives = negatives if sampling.guided else None

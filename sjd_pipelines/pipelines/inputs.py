@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..ranges import Range, shown
+from ..ranges import Range, plain, shown
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,9 @@ def check_sampling(**options: Any) -> dict[str, int | float]:
 
 def check_flow(options: dict[str, Any]) -> dict[str, Any]:
     """Options with those of `FLOW` as Python's numbers; raises `ValueError` for the first that is out of range."""
-    return {name: FLOW[name].check(name, value) if name in FLOW else value for name, value in options.items()}
+    if not isinstance(plain(options.get("annealed_guidance", True)), bool):
+        raise ValueError(f"annealed_guidance must be True or False, got {shown(options['annealed_guidance'])}.")
+    return {name: FLOW[name].check(name, value) if name in FLOW else plain(value) for name, value in options.items()}
 
 
 def check_output_type(output_type: str) -> None:
@@ -64,14 +66,17 @@ def check_size(height: int | None, width: int | None) -> tuple[int | None, int |
     return height, width
 
 
-def check_tensor_inputs(names: list[str] | None, known: list[str]) -> list[str]:
-    """What a callback is to receive, by default all; raises `ValueError` for a name that is not known."""
+def check_callback(callback: Any, names: Sequence[str] | None, known: list[str]) -> list[str]:
+    """What a callback is to receive, by default all; raises `ValueError` for what is none, or a name not known."""
+    if callback is not None and not callable(callback):
+        raise ValueError(f"callback_on_step_end must be a function, got {shown(callback)}.")
     if names is None:
         return known
-    unknown = set(names) - set(known)
-    if unknown:
-        raise ValueError(f"callback_on_step_end_tensor_inputs: {sorted(unknown)} not in {', '.join(known)}.")
-    return names
+    if not isinstance(names, list | tuple) or not all(name in known for name in names):
+        raise ValueError(
+            f"callback_on_step_end_tensor_inputs must be a list of some of {', '.join(known)}; got {shown(names)}."
+        )
+    return list(names)
 
 
 def check_generators(

@@ -227,7 +227,9 @@ class TarFlowPipeline(SJDPipeline):
         strength = inputs.check_flow({"denoise_strength": strength})["denoise_strength"]
         self.check_size(*inputs.check_size(height, width))
         inputs.check_output_type(output_type)
-        wanted = inputs.check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        wanted = inputs.check_callback(
+            callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
+        )
         generator = inputs.check_generators(generator, len(labels))
         seeds = inputs.check_seeds(seeds, generator, len(labels))
         solver.check(len(self.transformer.blocks), self.transformer.num_tokens)

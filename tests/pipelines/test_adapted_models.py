@@ -9,7 +9,7 @@ import torch
 from packaging.version import Version
 from transformers.integrations.peft import MIN_PEFT_VERSION
 
-from sjd_pipelines import JacobiScheduler, SJDAutoRegressivePipeline
+from sjd_pipelines import JacobiScheduler, SeededJacobiScheduler, SJDAutoRegressivePipeline
 from sjd_pipelines.benchmark.toy import toy_pipeline
 
 OPTIONS = {"temperature": 0, "output_type": "np"}
@@ -60,6 +60,23 @@ def test_lora_adapters(peft, families, name, modules, tmp_path):
     assert torch.equal(pipe(PROMPTS, **OPTIONS).tokens, plain)
     network.enable_adapters()
     assert torch.equal(pipe(PROMPTS, **OPTIONS).tokens, adapted)
+
+
+@pytest.mark.slow
+def test_a_compiled_language_model_draws_the_same():
+    pipe = toy_pipeline(4, 64)
+    pipe.set_progress_bar_config(disable=True)
+    options = {"seeds": 1, "output_type": "latent", "scheduler": SeededJacobiScheduler(window=4)}
+    plain = pipe("a red dog", **options).tokens
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    pipe.model.model.language_model.compile(backend=backend)
+    assert torch.equal(pipe("a red dog", **options).tokens, plain)
+    assert seen
 
 
 WITHOUT_PEFT = """

@@ -259,8 +259,13 @@ def test_model_offload_loads_before_the_submodules_are_called():
         ({"prompt": "a", "negative_prompt": "a " * 600}, r"'a a a .* …' takes 604 tokens"),
         (
             {"callback_on_step_end_tensor_inputs": ["latents"]},
-            r"\['latents'\] not in canvas, committed, acceptance_map\.",
+            r"must be a list of some of canvas, committed, acceptance_map; got \['latents'\]\.",
         ),
+        (
+            {"callback_on_step_end_tensor_inputs": 3},
+            "must be a list of some of canvas, committed, acceptance_map; got 3",
+        ),
+        ({"callback_on_step_end": "print"}, "callback_on_step_end must be a function, got 'print'"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(pipe, monkeypatch, arguments, message):

@@ -298,7 +298,14 @@ def test_schedulers_of_the_other_kind_are_refused(flow_pipe, toy):
         ({"seeds": -1}, "seeds must be integers from 0"),
         ({"seeds": 1, "generator": torch.Generator()}, "generator and seeds exclude each other"),
         ({"generator": [torch.Generator()] * 2}, "generator: got 2 for 1 pictures"),
-        ({"callback_on_step_end_tensor_inputs": ["canvas"]}, "'canvas'.* not in sample, solved"),
+        (
+            {"callback_on_step_end_tensor_inputs": ["canvas"]},
+            "must be a list of some of sample, solved; got .'canvas'",
+        ),
+        ({"callback_on_step_end_tensor_inputs": 3}, "must be a list of some of sample, solved; got 3"),
+        ({"callback_on_step_end": 3}, "callback_on_step_end must be a function, got 3"),
+        ({"annealed_guidance": "no"}, "annealed_guidance must be True or False, got 'no'"),
+        ({"guide_what": 10**400}, "guide_what must be one of both, scale, shift; got an integer of 401 digits"),
     ],
 )
 def test_bad_input_is_refused(flow_pipe, options, message):
