@@ -125,7 +125,7 @@ class SJDCompare(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.String.Output("STRING", display_name="text", tooltip="The comparison as a table."),
+                io.String.Output("STRING", display_name="text", tooltip="The comparison in words, as on the node."),
                 io.Float.Output(
                     "SPEED_UP",
                     display_name="speed-up",

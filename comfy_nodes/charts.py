@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 import torch
 
-from sjd_pipelines.tables import table
-
 from .labels import LABELS
 from .types import Report, Tokens
 
@@ -41,15 +39,14 @@ def caption(report: Report) -> str:
 
 
 def compare(a: Report, b: Report, differing: torch.Tensor | None) -> str:
-    """Two reports as a table; `differing` is `[B, rows, columns]` bool."""
-    rows = [
-        (side, report.decoder, report.statistics.label, f"{report.passes:.1f}", f"{report.seconds:.2f}")
+    """Two reports in words; `differing` is `[B, rows, columns]` bool."""
+    lines = [
+        f"{side}: {report.title}, {report.statistics.label}, {report.passes:.1f} steps, {report.seconds:.2f} s"
         for side, report in (("A", a), ("B", b))
     ]
-    lines = [
-        table(("run", "decoder", "label", "steps", "seconds"), rows, left=3),
-        f"A takes {b.passes / a.passes:.2f} times fewer steps and is {b.seconds / a.seconds:.2f} times as fast as B.",
-    ]
+    lines.append(
+        f"A takes {b.passes / a.passes:.2f} times fewer steps and is {b.seconds / a.seconds:.2f} times as fast as B."
+    )
     if differing is not None:
         count, total = int(differing.sum()), differing.numel()
         equal = "All tokens are equal: the pictures are the same."

@@ -134,8 +134,13 @@ def finish_patches(flow: Flow, patches: Patches, denoise: float | None) -> torch
     return (pixels.float() / 2 + 0.5).movedim(1, -1).to(management.intermediate_device())
 
 
+@torch.inference_mode(False)
 def load_flow(source: str | Path, dtype: str) -> Flow:
-    """Load a flow and hand its memory to ComfyUI; `source` is as `models.find_model` returns it."""
+    """Load a flow and hand its memory to ComfyUI; `source` is as `models.find_model` returns it.
+
+    ComfyUI runs nodes in inference mode, and of weights that were made there no gradient can be taken, which the last
+    step of a picture needs.
+    """
     device = management.get_torch_device()
     # What is rounded to half precision does not settle: solvers would go on for as long as sequential sampling takes.
     torch_dtype = torch.float32 if dtype == "auto" else DTYPES[dtype]

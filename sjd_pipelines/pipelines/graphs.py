@@ -64,8 +64,12 @@ def has_word(setting: Setting) -> bool:
 
 
 def picture_seeds(seed: int, count: int) -> list[int]:
-    """Seeds of a batch: the given one, then some that are scattered, so that the next batch repeats no picture."""
-    return [seed, *(_scattered(f"{seed} {index}") for index in range(1, count))]
+    """Seeds of a batch: the given one, then some that are scattered, so that the next batch repeats no picture.
+
+    Core's node for integers may give a negative one; that is scattered, too.
+    """
+    first = seed if seed >= 0 else _scattered(f"{seed}")
+    return [first, *(_scattered(f"{seed} {index}") for index in range(1, count))]
 
 
 def _scattered(text: str) -> int:
@@ -106,7 +110,7 @@ class _Sampler:
         columns |= {"negative_prompt": negative} if negative else {}
         columns |= self._size()
         seed, count = self._value(self.inputs, "seed", int), self._value(self.inputs, "batch_size", int, 1)
-        if not 0 <= seed <= MAX_SEED or not 1 <= count <= MOST_PICTURES:
+        if abs(seed) > MAX_SEED or not 1 <= count <= MOST_PICTURES:
             raise ValueError(f"node {self.number} has seed {shown(seed)} and batch_size {shown(count)}.")
         return (GraphPicture(model, dtype, columns | {"seed": one}) for one in picture_seeds(seed, count))
 

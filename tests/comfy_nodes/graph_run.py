@@ -12,11 +12,13 @@ IMAGES = {"images": ("IMAGE",)}
 CORE: dict[str, tuple[dict[str, Any], Callable[..., tuple]]] = {
     "PreviewImage": (IMAGES, lambda images: (images,)),
     "SaveImage": (IMAGES | {"filename_prefix": ("STRING",)}, lambda images, filename_prefix: (images,)),
-    "PreviewAny": ({"source": ("*",)}, lambda source: (source,)),
+    "PreviewAny": ({"source": ("*",)}, lambda source: (source,)),  # of graphs that earlier versions saved
     "ImageBatch": (
         {"image1": ("IMAGE",), "image2": ("IMAGE",)},
         lambda image1, image2: (torch.cat([image1, image2]),),
     ),
+    "PrimitiveStringMultiline": ({"value": ("STRING", {"multiline": True})}, lambda value: (value,)),
+    "PrimitiveInt": ({"value": ("INT", {"control_after_generate": True})}, lambda value: (value,)),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 NOTE = "MarkdownNote"  # drawn by the page, unknown to the server
 WIDTH, ROW_HEIGHT, TEXT_HEIGHT, TITLE_HEIGHT = 300, 26, 80, 30
+NEWER_ROW_HEIGHT, GAP = 38, 60
 
 
 @dataclass
@@ -28,6 +29,18 @@ class Node:
     links: dict[str, tuple[str, int]] = field(default_factory=dict)
     title: str | None = None
     height: int = 0
+
+
+@dataclass
+class App:
+    """What App Mode shows of a workflow: inputs by node and widget, and the nodes whose pictures it shows."""
+
+    inputs: list[tuple[str, str]]
+    outputs: list[str]
+
+    def extra(self, numbers: dict[str, int]) -> dict[str, Any]:
+        shown = [[numbers[node], widget] for node, widget in self.inputs]
+        return {"linearMode": True, "linearData": {"inputs": shown, "outputs": [numbers[one] for one in self.outputs]}}
 
 
 def inputs(info: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -65,33 +78,39 @@ def _note(text: str, count: int, top: int) -> dict[str, Any]:
     }
 
 
-def to_page(nodes: dict[str, Node], note: str, object_info: dict[str, Any]) -> dict[str, Any]:
-    """A workflow as the page saves it: nodes in columns, a note beneath the first one, seeds fixed."""
+def to_page(nodes: dict[str, Node], note: str, object_info: dict[str, Any], app: App | None = None) -> dict[str, Any]:
+    """A workflow as the page saves it: nodes in columns, a note beneath the first one, seeds new for every run."""
     numbers = {name: number for number, name in enumerate(nodes, 1)}
     links: list[list[Any]] = []
     drawn: dict[str, dict[str, Any]] = {}
     bottoms: dict[int, int] = {}
     for name, node in nodes.items():
         info = object_info[node.type]
-        sockets, widgets, height = [], [], TITLE_HEIGHT
+        sockets, widgets, height, lines = [], [], TITLE_HEIGHT, 0
         for key, io_type, options in inputs(info):
-            if is_widget(io_type, options) and key not in node.links:
+            widget = is_widget(io_type, options)
+            if widget:
                 widgets.append(node.values.get(key, default(options)))
-                widgets += ["fixed"] if options.get("control_after_generate") else []
+                after = "fixed" if key in node.links else "randomize"
+                widgets += [after] if options.get("control_after_generate") else []
                 rows = 2 if options.get("control_after_generate") else 1
                 height += TEXT_HEIGHT if options.get("multiline") else rows * ROW_HEIGHT
-                continue
-            socket = {"name": key, "type": io_type, "link": None}
+                lines += 1
+                if key not in node.links:
+                    continue
+            socket = {"name": key, "type": io_type, "link": None} | ({"widget": {"name": key}} if widget else {})
             if key in node.links:
                 source, slot = node.links[key]
                 socket["link"] = len(links) + 1
                 out_type = object_info[nodes[source].type]["output"][slot]
                 links.append([len(links) + 1, numbers[source], slot, numbers[name], len(sockets), out_type])
             sockets.append(socket)
-            height += ROW_HEIGHT
+            height += 0 if widget else ROW_HEIGHT
         height = max(height, node.height)
         top = bottoms.get(node.column, 0)
-        bottoms[node.column] = top + height + 60
+        # ComfyUI's newer nodes are higher: their fields are, and inputs and outputs stand above them.
+        newer = TITLE_HEIGHT + NEWER_ROW_HEIGHT * (lines + max(len(sockets), len(info["output"])))
+        bottoms[node.column] = top + max(height, newer) + GAP
         drawn[name] = {
             "id": numbers[name],
             "type": node.type,
@@ -117,7 +136,7 @@ def to_page(nodes: dict[str, Node], note: str, object_info: dict[str, Any]) -> d
         "links": links,
         "groups": [],
         "config": {},
-        "extra": {},
+        "extra": {} if app is None else app.extra(numbers),
         "version": 0.4,
     }
 
@@ -136,11 +155,11 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
         values = iter(node["widgets_values"])
         named = {}
         for name, io_type, options in inputs(object_info[node["type"]]):
-            if not is_widget(io_type, options) or name in links:
+            if not is_widget(io_type, options):
                 continue
             named[name] = next(values, options.get("default"))
             if options.get("control_after_generate"):
-                assert next(values) == "fixed"
+                assert next(values) in ("fixed", "randomize")
         assert next(values, None) is None, f"{node['type']} has more values than widgets"
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": named | links}
     return prompt

@@ -120,6 +120,15 @@ def test_patches_of_another_flow_are_refused(run, sample):
         run("SJDFlowDecode", flow=flow, patches=sample()[0])
 
 
+def test_flows_draw_in_inference_mode(nodes):
+    """As ComfyUI runs every node."""
+    with torch.inference_mode():
+        (flow,) = nodes["SJDFlowLoader"].execute("toy-flow", "fp32").args
+        patches, *_ = nodes["SJDFlowSampler"].execute(flow, "dog", 1, 1, -1).args
+        (image,) = nodes["SJDFlowDecode"].execute(flow, patches, 0.5).args
+    assert image.shape == (1, 8, 8, 3)
+
+
 def test_denoising(run, toy_flow, sample):
     patches, _, _ = sample()
     images = [run("SJDFlowDecode", flow=toy_flow, patches=patches, denoise=value)[0] for value in (-1, 1.0, 0.0)]

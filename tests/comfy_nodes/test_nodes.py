@@ -160,6 +160,7 @@ def test_a_picture_of_a_batch_can_be_drawn_again_alone(sample):
 def test_batches_of_neighbouring_seeds_repeat_no_picture():
     seeds = [seed for first in (*range(200), 2**64 - 1) for seed in picture_seeds(first, 64)]
     assert len(set(seeds)) == len(seeds)
+    assert 0 <= picture_seeds(-5, 1)[0] < 2**53
     assert picture_seeds(5, 64)[:3] == picture_seeds(5, 3)
     assert all(0 <= seed < 2**53 for seed in seeds[:-64])  # as a web page can hold it
 

@@ -76,7 +76,7 @@ def fit(page: Page) -> None:
     page.run(
         "(() => { const area = app.graph._nodes.map(one => [...one.pos, one.pos[0] + one.size[0], one.pos[1] + "
         "one.size[1]]);"
-        "const left = Math.min(...area.map(one => one[0])) - 40, top = Math.min(...area.map(one => one[1])) - 80;"
+        "const left = Math.min(...area.map(one => one[0])) - 40, top = Math.min(...area.map(one => one[1])) - 150;"
         "const right = Math.max(...area.map(one => one[2])) + 40, bottom = Math.max(...area.map(one => one[3])) + 40;"
         "const ds = app.canvas.ds, view = app.canvas.canvas.getBoundingClientRect();"
         "ds.scale = Math.min((view.width - 80) / (right - left), (view.height - 60) / (bottom - top), 1.2);"

@@ -1,4 +1,4 @@
-"""The workflows that come with the pack: nodes and values known, seeds fixed, a thumbnail each."""
+"""The workflows that come with the pack: nodes and values known, prompts and seeds typed once, a thumbnail each."""
 
 import json
 from pathlib import Path
@@ -20,9 +20,14 @@ def read(path):
 
 
 def test_there_is_one_for_each_use():
-    names = ["acceptance_map", "class_to_image_with_a_flow", "compare_with_sequential", "decoder_grid"]
-    names += ["text_to_image"]
-    assert [path.stem for path in WORKFLOWS] == names
+    assert [path.stem for path in WORKFLOWS] == [
+        "A flow draws a class",
+        "Draw a picture (app)",
+        "Draw a picture",
+        "Four decoders, one prompt",
+        "Same picture, fewer passes",
+        "Where passes are saved",
+    ]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS + SAVED, ids=lambda path: path.relative_to(FOLDER.parent).as_posix())
@@ -37,7 +42,7 @@ def test_nodes_inputs_and_values_are_known(path, nodes):
         assert set(linked) <= {one.id for one in inputs}
         values = iter(node["widgets_values"])
         for one in inputs:
-            if one.id in linked:
+            if not hasattr(one, "default"):
                 continue
             value = next(values, one.default if path in SAVED else None)  # inputs may have been appended since
             if hasattr(one, "options"):
@@ -45,8 +50,45 @@ def test_nodes_inputs_and_values_are_known(path, nodes):
             elif hasattr(one, "min"):
                 assert one.min <= value <= one.max
             if getattr(one, "control_after_generate", False):
-                assert next(values) == "fixed"
+                assert next(values) == ("fixed" if path in SAVED or one.id in linked else "randomize")
         assert list(values) == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_what_an_artist_changes_is_typed_once_and_a_second_run_draws_something_new(path):
+    workflow = read(path)
+    assert not {"ImageBatch", "PreviewAny"} & {node["type"] for node in workflow["nodes"]}  # deprecated, or not needed
+    typed = [
+        node
+        for node in workflow["nodes"]
+        if node["type"] in ("PrimitiveInt", "SJDSampler", "SJDFlowSampler")
+        and "seed" not in [one["name"] for one in node["inputs"]]
+    ]
+    assert len(typed) == 1
+    assert "randomize" in typed[0]["widgets_values"]
+    words = [value for node in workflow["nodes"] if node["type"] != NOTE for value in node["widgets_values"]]
+    assert sum(" on a " in str(value) or value == "penguin" for value in words) == 1
+
+
+def test_one_opens_as_an_app():
+    apps = {path.stem: read(path) for path in WORKFLOWS if read(path)["extra"].get("linearMode")}
+    (app,) = apps.values()
+    assert list(apps) == ["Draw a picture (app)"]
+    types = {node["id"]: node["type"] for node in app["nodes"]}
+    shown = app["extra"]["linearData"]
+    assert [(types[number], widget) for number, widget in shown["inputs"]] == [
+        ("SJDSampler", "prompt"), ("SJDSampler", "seed"), ("SJDSampler", "batch_size"), ("SJDDecoder", "preset"),
+    ]  # fmt: skip
+    assert [types[number] for number in shown["outputs"]] == ["SaveImage"]
+
+
+def test_thumbnails_differ():
+    colours = []
+    for path in WORKFLOWS:
+        with Image.open(path.with_suffix(".jpg")) as picture:
+            colours.append(picture.convert("RGB").resize((4, 4)).tobytes())
+    distances = [max(abs(a - b) for a, b in zip(one, other)) for i, one in enumerate(colours) for other in colours[:i]]
+    assert min(distances) > 40
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
