@@ -24,9 +24,11 @@ START_SECONDS = 180
 RUN_SECONDS = 600
 ENDS = ("execution_success", "execution_interrupted", "execution_error")
 
-# A second pack beside ours, that lets a test look into the server: which models are loaded, what memory it uses.
+# A second pack beside ours, that lets a test look into the server: which models are loaded, what memory it uses. As
+# some packs do, it puts `custom_nodes` on the path, where our folder has the name of the library.
 PROBE = """
-import gc, os
+import gc, os, sys
+sys.path.insert(0, os.path.dirname(os.path.dirname(__file__)))
 import comfy.model_management as management
 from aiohttp import web
 from server import PromptServer
@@ -61,8 +63,8 @@ class ComfyUI:
     """
 
     def __init__(self, base: Path):
-        (base / "custom_nodes" / "probe").mkdir(parents=True)
-        (base / "custom_nodes" / "probe" / "__init__.py").write_text(PROBE)
+        (base / "custom_nodes" / "a_probe").mkdir(parents=True)
+        (base / "custom_nodes" / "a_probe" / "__init__.py").write_text(PROBE)
         (base / "custom_nodes" / "sjd_pipelines").symlink_to(ROOT, target_is_directory=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -49,11 +49,18 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def comfyui(tmp_path_factory):
-    """A real ComfyUI with two toy models."""
+    """A real ComfyUI with two toy models, and what is none."""
     base = tmp_path_factory.mktemp("comfyui")
     # Large enough to be watched and cancelled, with pixels cheap enough for previews.
     toy_pipeline(16, 256, hidden_size=128, layers=10).save_pretrained(base / "models" / "sjd" / "watched")
     toy_pipeline(8, 64).save_pretrained(base / "models" / "sjd" / "quick")
+    odd = {
+        "sjd/broken/config.json": "[1, 2]",
+        "diffusers/theirs/model_index.json": '{"_class_name": ["mine", "Mine"]}',
+    }
+    for name, text in odd.items():
+        (base / "models" / name).parent.mkdir(parents=True)
+        (base / "models" / name).write_text(text)
     running = ComfyUI(base)
     try:
         running.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sjd_pipelines import SCHEDULERS
+from sjd_pipelines import SCHEDULERS, __version__
 from sjd_pipelines.bundled import bundled_folder
 
 from .make_docs import COMMAND, documents
@@ -37,6 +37,9 @@ def test_project_data():
     with Image.open(ROOT / values["Icon"]) as icon:
         assert icon.width == icon.height <= 400
     assert (ROOT / "LICENSE").is_file()
+    # The registry reads a version that is not written in the table itself from a file.
+    file = re.search(r'^\[tool.comfy.version\]\npath = "(.+)"$', PROJECT, re.MULTILINE)[1]
+    assert f'__version__ = "{__version__}"' in (ROOT / file).read_text("utf-8")
 
 
 def test_what_is_not_published_exists_or_is_made():

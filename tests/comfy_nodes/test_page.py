@@ -38,8 +38,18 @@ def page(comfyui, tmp_path_factory):
         page.close()
 
 
+@pytest.fixture(params=[False, True], ids=["canvas", "newer-nodes"])
+def newer(request, comfyui, page):
+    """Whether the page draws nodes in its newer way; an older ComfyUI has none."""
+    comfyui.post("/settings/Comfy.VueNodes.Enabled", request.param)
+    page.run(f"app.ui.settings.setSettingValueAsync('Comfy.VueNodes.Enabled', {str(request.param).lower()})")
+    if request.param and not page.run("'Comfy.VueNodes.Enabled' in app.ui.settings.settingsLookup"):
+        pytest.skip("this ComfyUI has one way to draw nodes")
+    return request.param
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_opens_and_runs(comfyui, page, path, tmp_path):
+def test_a_workflow_opens_and_runs(comfyui, page, newer, path, tmp_path):
     workflow = json.loads(path.read_text(encoding="utf-8"))
     page.errors.clear()
     page.run(f"app.loadGraphData({json.dumps(workflow)}).then(() => 0)")
@@ -49,9 +59,38 @@ def test_a_workflow_opens_and_runs(comfyui, page, path, tmp_path):
     # What the page would send is what the file says.
     sent = page.run("app.graphToPrompt().then(one => one.output)")
     assert {one["class_type"] for one in sent.values()} == {name for name, _ in nodes} - {"MarkdownNote"}
-    seeds = {one["inputs"]["seed"] for one in sent.values() if "seed" in one["inputs"]}
-    assert seeds == {7}
+    assert 7 in seeds_of(sent)
+    fit(page)
+    assert overlapping(page, newer) == []
 
+    run_page(comfyui, page)
+    assert seeds_of(page.run("app.graphToPrompt().then(one => one.output)")).isdisjoint({7})
+    fit(page)
+    page.wait_until("app.graph._nodes.every(one => one.type !== 'PreviewImage' || one.imgs?.length)", 30)
+    for node_id, words in (("SJDReport", "tokens per step"), ("SJDCompare", "times fewer steps")):
+        page.wait_until(
+            f"app.graph._nodes.filter(one => one.type === '{node_id}').every(one => one.widgets.some("
+            f"widget => String(widget.value?.value ?? widget.value).includes('{words}')))",
+            30,
+        )
+    assert overlapping(page, newer) == []
+    folder = Path(os.environ.get("SJD_SCREENSHOTS", tmp_path))
+    file = folder / f"{path.stem}{' newer' if newer else ''}.png"
+    page.screenshot(file)
+    assert page.errors == []
+    with Image.open(file) as shown:
+        assert max(ImageStat.Stat(shown.convert("RGB")).stddev) > 10
+
+
+def seeds_of(prompt):
+    """The seeds that are typed in a graph."""
+    types = {"PrimitiveInt": "value", "SJDSampler": "seed", "SJDFlowSampler": "seed"}
+    found = [one["inputs"][types[one["class_type"]]] for one in prompt.values() if one["class_type"] in types]
+    return {seed for seed in found if not isinstance(seed, list)}
+
+
+def run_page(comfyui, page):
+    """Press Run, and wait until it is over."""
     done = len(comfyui.get("/history"))
     page.run("app.queuePrompt(0).then(() => 0)")
     page.wait_until(
@@ -61,14 +100,23 @@ def test_a_workflow_opens_and_runs(comfyui, page, path, tmp_path):
     )
     latest = list(comfyui.get("/history").values())[-1]
     assert latest["status"]["status_str"] == "success", latest["status"]
-    fit(page)
-    page.wait_until("app.graph._nodes.every(one => one.type !== 'PreviewImage' || one.imgs?.length)", 30)
-    folder = Path(os.environ.get("SJD_SCREENSHOTS", tmp_path))
-    file = folder / f"{path.stem}.png"
-    page.screenshot(file)
-    assert page.errors == []
-    with Image.open(file) as shown:
-        assert max(ImageStat.Stat(shown.convert("RGB")).stddev) > 10
+
+
+def overlapping(page: Page, newer: bool) -> list[list[str]]:
+    """Pairs of nodes that overlap on the page."""
+    boxes = (
+        "[...document.querySelectorAll('[data-node-id]')]"
+        ".map(one => [one.dataset.nodeId, one.getBoundingClientRect()])"
+        ".map(([id, box]) => [id, box.left, box.top, box.right, box.bottom])"
+        if newer
+        else "app.graph._nodes.map(one => [String(one.id), one.getBounding()])"
+        ".map(([id, [x, y, width, height]]) => [id, x, y, x + width, y + height])"
+    )
+    return page.run(
+        f"(() => {{ const all = {boxes};"
+        "return all.flatMap((a, i) => all.slice(i + 1).filter(b => a[1] < b[3] - 1 && b[1] < a[3] - 1 && "
+        "a[2] < b[4] - 1 && b[2] < a[4] - 1).map(b => [a[0], b[0]])) })()"
+    )
 
 
 def fit(page: Page) -> None:
