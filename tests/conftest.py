@@ -100,7 +100,7 @@ class TableTarget:
 
     def __init__(self, table: torch.Tensor, layout: ImageTokenLayout, batch_size: int):
         self.table, self.layout, self.batch_size, self.device = table, layout, batch_size, table.device
-        self.length, self.sampling, self.memory = 10**9, Sampling(), Memory()  # it keeps no tokens
+        self.length, self.sampling, self.memory, self.runner = 10**9, Sampling(), Memory(), None  # it keeps no tokens
         self.queries = []
 
     def run(self, query):

@@ -115,7 +115,7 @@ class _SyntheticTarget:
     def __init__(self, layout: ImageTokenLayout, margin: int, batch_size: int, laws: _Laws, vectors: torch.Tensor):
         self.layout, self.batch_size, self.device, self.laws_at = layout, batch_size, laws.device, laws
         self.length, self.vectors = layout.num_tokens + margin, vectors
-        self.sampling, self.memory = Sampling(), Memory()
+        self.sampling, self.memory, self.runner = Sampling(), Memory(), None
         self.calls, self.begin, self.end, self.asked = 0, 0.0, 0.0, None
 
     def codebook(self) -> torch.Tensor:

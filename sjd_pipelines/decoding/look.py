@@ -7,6 +7,7 @@ from contextvars import ContextVar
 import torch
 
 _forced: ContextVar[bool | None] = ContextVar("look_is_free", default=None)
+_recording: ContextVar[bool] = ContextVar("recording", default=False)
 
 
 def look_is_free(values: torch.Tensor) -> bool:
@@ -17,6 +18,22 @@ def look_is_free(values: torch.Tensor) -> bool:
     """
     forced = _forced.get()
     return values.device.type == "cpu" if forced is None else forced
+
+
+def recorded() -> bool:
+    """Whether the operations of this thread are being written down, to be compiled."""
+    return _recording.get()
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """A block of this thread whose operations are being written down. Nobody can look at what will be computed."""
+    token = _recording.set(True)
+    try:
+        with looks(free=False):
+            yield
+    finally:
+        _recording.reset(token)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from .noise import PositionNoise
+from .runner import Run, executing
 from .state import DecodingState
 from .target import Companion, Scheduler, Target
 
@@ -40,18 +41,14 @@ def decode(
     _check_sizes(target, scheduler, noise)
     state = scheduler.start(target, companions)
     now = pass_clock(target.device)
-    while not state.finished:
-        begin = now()
-        query = scheduler.plan(state, noise)
-        seen = target.run(query)
-        state.watch(seen)
-        for companion in companions.values():
-            companion.observe(seen)
-        state = scheduler.step(target.law(seen.logits, query.predicts), query, state, noise)
-        state.synchronize()
-        state.seconds = now() - begin
-        if on_pass is not None and on_pass(state):
-            break
+    with executing(Run(target, scheduler, state, noise, companions)) as execute:
+        while not state.finished:
+            begin = now()
+            typical = execute()
+            state.synchronize()
+            state.seconds = now() - begin if typical else None
+            if on_pass is not None and on_pass(state):
+                break
     return state
 
 

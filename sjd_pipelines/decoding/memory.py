@@ -14,6 +14,8 @@ class Memory:
     A copy of the model begins with an empty one, in this process or in another.
     """
 
+    outlives_runs = True
+
     def __init__(self) -> None:
         self._kept: dict[str, OrderedDict[Hashable, Any]] = {}
         self._lock = Lock()

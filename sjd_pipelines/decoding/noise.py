@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import torch
 
+from .look import recorded
 from .ring import PositionRing
 
 DRAWS = 16  # draws of a stream whose keys are made at once, at least
@@ -26,15 +27,29 @@ def _word(word: int) -> torch.Tensor:
     return torch.tensor(_signed(word), dtype=torch.int32, device="cpu")
 
 
+@dataclass(frozen=True)
+class _Constants:
+    """Multipliers of the finaliser, arithmetic shifts, and the masks that make logical ones of them."""
+
+    multiplier_a: int | torch.Tensor
+    multiplier_b: int | torch.Tensor
+    shift_8: int | torch.Tensor
+    shift_15: int | torch.Tensor
+    shift_16: int | torch.Tensor
+    low_24: int | torch.Tensor
+    low_17: int | torch.Tensor
+    low_16: int | torch.Tensor
+
+
 # Multipliers of the 32-bit finaliser "lowbias32" (Wellons 2018, https://nullprogram.com/blog/2018/07/31/).
-_MULTIPLIER_A = _word(0x7FEB352D)
-_MULTIPLIER_B = _word(0x846CA68B)
-# Arithmetic shifts, and the masks that make logical ones of them.
-_SHIFT_8, _SHIFT_15, _SHIFT_16 = _word(8), _word(15), _word(16)
-_LOW_24, _LOW_17, _LOW_16 = _word(0xFFFFFF), _word(0x1FFFF), _word(0xFFFF)
+_NUMBERS = (_signed(0x7FEB352D), _signed(0x846CA68B), 8, 15, 16, 0xFFFFFF, 0x1FFFF, 0xFFFF)
+_AS_NUMBERS, _AS_TENSORS = _Constants(*_NUMBERS), _Constants(*map(_word, _NUMBERS))
 _GOLDEN = _signed(0x9E3779B9)
 _STREAM = _signed(0x85EBCA6B)
 _DRAW = _signed(0xC2B2AE35)
+
+
+Draw = int | torch.Tensor
 
 
 class Purpose(IntEnum):
@@ -79,30 +94,30 @@ class PositionNoise:
         if num_positions is not None:
             self._table = self._position_keys(torch.arange(num_positions, device=self.device).expand(len(seeds), -1))
 
-    def uniform(self, positions: torch.Tensor, purpose: Purpose, draw: int = 0) -> torch.Tensor:
+    def uniform(self, positions: torch.Tensor, purpose: Purpose, draw: Draw = 0) -> torch.Tensor:
         """One number per slot.
 
         Args:
             positions: `[B, Q]` int64 raster indices.
             purpose: the stream.
-            draw: distinguishes repeated draws at one position, for instance the index of the pass.
+            draw: distinguishes repeated draws at one position, for instance the index of the pass; a number, or one on
+                the device, `[]` int64.
 
         Returns:
             `[B, Q]` float32 in [0, 1).
         """
         return self.uniforms(positions, purpose, draw, 1)[..., 0]
 
-    def uniforms(self, positions: torch.Tensor, purpose: Purpose, draw: int, count: int) -> torch.Tensor:
+    def uniforms(self, positions: torch.Tensor, purpose: Purpose, draw: Draw, count: int) -> torch.Tensor:
         """`uniform` of draws `draw` to `draw + count - 1`: `[B, Q, count]`."""
-        if self._table is None:
-            draws = torch.arange(draw, draw + count, device=self.device)
-            return _uniform(self._stream_keys(self._position_keys(positions), purpose, draws)[1])
+        if self._table is None or isinstance(draw, torch.Tensor):
+            return _uniform(self._keys(positions, purpose, draw, count)[1])
         block = self._block(purpose, draw, count)
         numbers = block.uniforms[draw - block.first :][:count]  # [count, B, L]
         return numbers.gather(2, positions.expand(count, -1, -1)).movedim(0, -1)
 
     def exponential(
-        self, positions: torch.Tensor, purpose: Purpose, codebook_size: int, draw: int = 0
+        self, positions: torch.Tensor, purpose: Purpose, codebook_size: int, draw: Draw = 0
     ) -> torch.Tensor:
         """One standard exponential number per slot and codebook entry.
 
@@ -125,17 +140,23 @@ class PositionNoise:
         uniform = bits.to(torch.float64).add_(2147483648.5).mul_(-(2.0**-32))
         return uniform.log1p_().to(torch.float32).neg_()
 
-    def gumbel(self, positions: torch.Tensor, purpose: Purpose, codebook_size: int, draw: int = 0) -> torch.Tensor:
+    def gumbel(self, positions: torch.Tensor, purpose: Purpose, codebook_size: int, draw: Draw = 0) -> torch.Tensor:
         """Standard Gumbel numbers, `-log` of `exponential` of the same address: `[B, Q, V]` float32."""
         return self.exponential(positions, purpose, codebook_size, draw).log().neg_()
 
-    def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: int) -> torch.Tensor:
+    def _slot_keys(self, positions: torch.Tensor, purpose: Purpose, draw: Draw) -> torch.Tensor:
         """Two keys per slot, as int32 `[2, B, Q]`, which the caller may overwrite."""
-        if self._table is None:
-            draws = torch.arange(draw, draw + 1, device=self.device)
-            return self._stream_keys(self._position_keys(positions), purpose, draws)[..., 0]
+        if self._table is None or isinstance(draw, torch.Tensor):
+            return self._keys(positions, purpose, draw, 1)[..., 0]
         block = self._block(purpose, draw, 1)
         return block.keys[draw - block.first].gather(2, positions.expand(2, -1, -1))
+
+    def _keys(self, positions: torch.Tensor, purpose: Purpose, draw: Draw, count: int) -> torch.Tensor:
+        """Keys of draws `draw` to `draw + count - 1` at these positions alone: `[B, Q]` -> `[2, B, Q, count]`."""
+        draws = torch.arange(count, device=self.device) + draw
+        if self._table is None:
+            return self._stream_keys(self._position_keys(positions), purpose, draws)
+        return self._stream_keys(self._table.gather(2, positions.expand(2, -1, -1)), purpose, draws)
 
     def _block(self, purpose: Purpose, draw: int, count: int) -> "_Block":
         """Draws of a stream, `draw` to `draw + count - 1` among them."""
@@ -197,15 +218,22 @@ class SharedNoise:
 
 def _uniform(words: torch.Tensor) -> torch.Tensor:
     """int32 words to float32 in [0, 1)."""
-    return words.bitwise_right_shift(_SHIFT_8).bitwise_and_(_LOW_24).to(torch.float32).mul_(2.0**-24)
+    known = _constants()
+    return words.bitwise_right_shift(known.shift_8).bitwise_and_(known.low_24).to(torch.float32).mul_(2.0**-24)
 
 
 def _mix(words: torch.Tensor, key: torch.Tensor | None = None) -> torch.Tensor:
     """lowbias32 on int32 words, in place, with a second key in the middle: the state of a word is 64 bits."""
-    words.bitwise_xor_(words.bitwise_right_shift(_SHIFT_16).bitwise_and_(_LOW_16))
-    words.mul_(_MULTIPLIER_A)
+    known = _constants()
+    words.bitwise_xor_(words.bitwise_right_shift(known.shift_16).bitwise_and_(known.low_16))
+    words.mul_(known.multiplier_a)
     if key is not None:
         words.add_(key)
-    words.bitwise_xor_(words.bitwise_right_shift(_SHIFT_15).bitwise_and_(_LOW_17))
-    words.mul_(_MULTIPLIER_B)
-    return words.bitwise_xor_(words.bitwise_right_shift(_SHIFT_16).bitwise_and_(_LOW_16))
+    words.bitwise_xor_(words.bitwise_right_shift(known.shift_15).bitwise_and_(known.low_17))
+    words.mul_(known.multiplier_b)
+    return words.bitwise_xor_(words.bitwise_right_shift(known.shift_16).bitwise_and_(known.low_16))
+
+
+def _constants() -> _Constants:
+    """As tensors, which cost less; as numbers in what is recorded, where tensors of the host are in the way."""
+    return _AS_NUMBERS if recorded() else _AS_TENSORS

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -10,6 +10,9 @@ from .layout import ImageTokenLayout
 from .noise import PositionNoise, SharedNoise
 from .ring import PositionRing
 from .target import Companion, TargetPass
+
+if TYPE_CHECKING:  # who executes passes works on states
+    from .runner import Execution
 
 ALIGNMENT = 8  # of what a pass reads, as attention kernels like it
 
@@ -37,15 +40,19 @@ class DecodingState:
         companions: the networks at work on this run that help to guess, by name.
         shared_noise: the noise that stays with each position of the window, where the scheduler needs it.
         passes: forward passes so far.
+        clock: the same on the device, `[]` int64, where passes are recorded; else None.
         window: drafts verified in the most recent pass.
+        fresh: slots that enter in this pass (raster windows only).
+        reads: canvas slots that this pass reads, see `extent`.
         windows: the same for every pass so far (raster windows only).
         seconds: what the most recent pass took on an idle machine, set by whoever runs the loop; else all passes are
-            equal.
+            equal. None: nothing that tells of others.
         counts: host copy of `committed`, read once per pass.
         reaches: host copy of `drafted`, kept by raster windows.
         advances: tokens each image gained in the most recent pass (host).
         unsound: `[B]` bool: whether logits of the most recent pass were not finite; None before the first.
         dtype: in which the model computed them.
+        execution: how passes were executed, where they are recorded; else None.
     """
 
     extents: ClassVar[int] = 7  # that passes over one canvas have, at most
@@ -61,14 +68,18 @@ class DecodingState:
     companions: Mapping[str, Companion] = field(default_factory=dict)
     shared_noise: SharedNoise | None = None
     passes: int = 0
+    clock: torch.Tensor | None = None
     window: int = 0
+    fresh: int = 0
+    reads: int = 0
     windows: list[int] = field(default_factory=list)
-    seconds: float = 1.0
+    seconds: float | None = 1.0
     counts: list[int] = field(default_factory=list)
     reaches: list[int] = field(default_factory=list)
     advances: list[int] = field(default_factory=list)
     unsound: torch.Tensor | None = None
     dtype: torch.dtype = torch.float32
+    execution: "Execution | None" = None
 
     @classmethod
     def empty(
@@ -120,6 +131,20 @@ class DecodingState:
         """Canvas slots that passes may read: the first of them."""
         return self.canvas.shape[1]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """All that the host has decided of a pass: passes of one shape are alike to the device."""
+        return self.window, self.fresh, self.reads
+
+    @property
+    def draw(self) -> int | torch.Tensor:
+        """The number of this pass, on the device where passes are recorded: an address of its noise."""
+        return self.passes if self.clock is None else self.clock
+
+    def furthest(self, most: int) -> int:
+        """What an image gained at most in the most recent pass; where passes are recorded the `most` that it may."""
+        return max(self.advances) if self.clock is None else most
+
     def extent(self, needed: int) -> int:
         """Canvas slots that a pass reads which needs the first `needed`: whole blocks, so that there are few shapes.
 
@@ -139,12 +164,18 @@ class DecodingState:
         """Commit `gained` `[B]` tokens per row; the pass left a token at each of `positions` `[B, 1 + W]`."""
         committed = (self.committed + gained).clamp(max=self.layout.num_tokens)
         arrived = positions < committed[:, None]
-        stamps = self.accepted_at.gather(1, positions).masked_fill(arrived, self.passes)
+        stamps = self.accepted_at.gather(1, positions).masked_fill(arrived, self.draw)
         self.accepted_at.scatter_(1, positions, stamps)
         self.drafted = torch.maximum(self.drafted, positions[:, -1] + 1)
         self.committed = committed
-        self.passes += 1
+        self.count_pass()
         return self
+
+    def count_pass(self) -> None:
+        """A pass is over, to the host and to the device."""
+        self.passes += 1
+        if self.clock is not None:
+            self.clock.add_(1)
 
     def watch(self, seen: TargetPass) -> None:
         """Take note of logits `[B, Q, V]` that are NaN or infinite; `read` tells. Minus infinity alone is allowed."""

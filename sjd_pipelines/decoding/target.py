@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -12,7 +12,8 @@ from .noise import PositionNoise
 from .query import Query
 from .sampling import Sampling
 
-if TYPE_CHECKING:  # a state holds companions
+if TYPE_CHECKING:  # a state holds companions, a runner runs targets
+    from .runner import Runner
     from .state import DecodingState
 
 
@@ -41,6 +42,7 @@ class Target(Protocol):
         device: where it runs.
         sampling: how its tokens are sampled.
         memory: what runs of its model leave to later ones.
+        runner: how passes are executed that are recorded; None: as they are written.
     """
 
     layout: ImageTokenLayout
@@ -49,6 +51,7 @@ class Target(Protocol):
     device: torch.device
     sampling: Sampling
     memory: Memory
+    runner: "Runner | None"
 
     def codebook(self) -> torch.Tensor:
         """`[V, E]`: the codebook as the picture decoder looks it up, so that near vectors are alike in the picture."""
@@ -89,11 +92,23 @@ class Scheduler(Protocol):
     def check_target(self, layout: ImageTokenLayout, companions: Collection[str]) -> None:
         """Raise `ValueError` with the reason if it can't decode such a target with these companions."""
 
+    recordable: bool
+
+    @property
+    def settings(self) -> frozenset[tuple[str, Any]]:
+        """By name."""
+
     def start(self, target: Target, companions: Mapping[str, Companion] | None = None) -> "DecodingState":
         """An empty canvas, and what a run of this target needs."""
 
     def plan(self, state: "DecodingState", noise: PositionNoise) -> Query:
-        """Say what the next forward pass computes."""
+        """Say what the next forward pass computes: `prepare` and `ask`."""
+
+    def prepare(self, state: "DecodingState", noise: PositionNoise) -> None:
+        """Its first part, on the host."""
+
+    def ask(self, state: "DecodingState", noise: PositionNoise) -> Query:
+        """Its second part, on the device."""
 
     def step(
         self, probabilities: torch.Tensor, query: Query, state: "DecodingState", noise: PositionNoise

@@ -28,6 +28,7 @@ from ..models import Tiling, render_tiled
 from ..schedulers import DecodingScheduler, RevisedJacobiScheduler, SeededJacobiScheduler
 from . import inputs
 from .base import SJDPipeline
+from .compiling import Compiling
 from .finite import explained
 from .loading import load_pipeline, load_single_file
 from .output import SJDPipelineOutput
@@ -42,7 +43,7 @@ logger = logging.get_logger(__name__)
 CALLBACK_TENSORS = {"canvas": "tokens", "committed": "committed", "acceptance_map": "acceptance_map"}
 
 
-class SJDAutoRegressivePipeline(TextSide, SJDPipeline):
+class SJDAutoRegressivePipeline(Compiling, TextSide, SJDPipeline):
     """Text to image with a discrete autoregressive model and a swappable decoding scheduler.
 
     `SJDAutoRegressivePipeline.from_pretrained(...)` finds the model family and returns its subclass. A family defines

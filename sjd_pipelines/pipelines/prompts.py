@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 
 
 @dataclass
@@ -23,6 +24,16 @@ class EncodedPrompt:
     def __post_init__(self):
         if self.position_ids is None:
             self.position_ids = (self.visible.long().cumsum(-1) - 1).clamp(min=0)
+
+    def padded(self, block: int) -> "EncodedPrompt":
+        """With invisible tokens in front, so that the number of tokens is a multiple of `block`."""
+        missing = -self.embeds.shape[1] % block
+        axes = (0, 0) * (self.position_ids.dim() - 2)
+        return EncodedPrompt(
+            pad(self.embeds, (0, 0, missing, 0)),
+            pad(self.visible, (missing, 0)),
+            pad(self.position_ids, (*axes, missing, 0)),
+        )
 
     def repeat_images(self, prompts: int, images: int) -> "EncodedPrompt":
         """Rows of `prompts` prompts, C times -> rows of their pictures, C times, those of a prompt side by side."""

@@ -9,6 +9,7 @@ from ..decoding import CanvasCache, ImageTokenLayout, Query, Sampling, TargetPas
 from ..decoding.query import after_prompt_end
 from .prompts import EncodedPrompt
 
+PROMPT_BLOCK = 64  # where passes are recorded, prompts have a multiple of so many tokens
 READ_BLOCK = 16  # a pass reads a multiple of so many slots, prompt included
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class PromptedTarget:
     Attributes:
         length: canvas positions.
         memory: what runs of this model leave to later ones.
+        runner: how passes are executed that are recorded; None: as they are written.
         image_embeds: `[V + n - 1, D]`, of every image token, then of the learned ones where n tokens are made at
             once; looked up, not computed, in each pass.
         prompt_passes: forward passes that the prompt took.
@@ -45,9 +47,11 @@ class PromptedTarget:
         margin: int = 0,
     ):
         self.pipe, self.layout, self.sampling = pipe, layout, sampling
+        if pipe.runner is not None:
+            prompt = prompt.padded(PROMPT_BLOCK)
         self.device = prompt.embeds.device
         self.batch_size = len(prompt.embeds) // (2 if sampling.guided else 1)
-        self.length, self.memory = layout.num_tokens + margin, pipe.memory
+        self.length, self.memory, self.runner = layout.num_tokens + margin, pipe.memory, pipe.runner
         fed = layout.vocabulary_size + layout.parallel - 1
         self.image_embeds = pipe.embed_image_tokens(torch.arange(fed, device=self.device))
         self._forced = layout.forced_tokens(self.device, self.length) if layout.has_forced else None

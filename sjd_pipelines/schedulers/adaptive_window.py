@@ -186,11 +186,12 @@ class WindowChoice:
                 self._settle()
         return self._window
 
-    def observe(self, window: int, seconds: float, counts: Sequence[int], advances: Sequence[int]) -> None:
+    def observe(self, window: int, seconds: float | None, counts: Sequence[int], advances: Sequence[int]) -> None:
         """What the pass since the last choice took, how many tokens each picture has now, and how many are new."""
         self._left -= 1
         self._unsettled -= 1
-        self._seconds.add(window, seconds)
+        if seconds is not None:
+            self._seconds.add(window, seconds)
         if self._unsettled >= 0:
             return
         # At the end of a picture part of the window stands after it.

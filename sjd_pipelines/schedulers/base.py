@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -33,6 +33,9 @@ class RunState(DecodingState):
 class DecodingScheduler(Configured):
     """Base of every scheduler. A run is `start`, then `plan`, forward pass and `step` until the image is complete.
 
+    `plan` is `prepare`, which works with what the host knows, and `ask`, which works on the device. `ask` and `step`
+    take from the host nothing but what `prepare` has put into `state.shape`, so that they can be recorded.
+
     It holds settings and nothing of a run, so that runs of several models may share it. What a run needs of its target
     is in its state: `companions` by name, and the rule of `acceptance` at work.
 
@@ -46,6 +49,7 @@ class DecodingScheduler(Configured):
         companions: names of the networks beside the target that it needs.
         raster_only: whether it decodes one grid in raster order only.
         parallel: whether it decodes models that make tokens in groups (PAR), and those only.
+        recordable: whether passes of one `state.shape` are all alike to the device, see `ask`.
         acceptance: the rule by which drafts that were sampled at random hold; None: they must match exactly. Runs ask
             `state.acceptance`, which knows the codebook.
         state_type: what `start` returns.
@@ -60,8 +64,14 @@ class DecodingScheduler(Configured):
     companions: ClassVar[tuple[str, ...]] = ()
     raster_only: ClassVar[bool] = False
     parallel: ClassVar[bool] = False
+    recordable: ClassVar[bool] = True
     acceptance: Speculative | None = None
     state_type: ClassVar[type[RunState]] = RunState
+
+    @property
+    def settings(self) -> frozenset[tuple[str, Any]]:
+        """By name."""
+        return frozenset((name, value) for name, value in self.config.items() if not name.startswith("_"))
 
     @property
     def window(self) -> int:
@@ -110,13 +120,23 @@ class DecodingScheduler(Configured):
         layout = target.layout
         margin, law_slots = self.margin(layout), self.law_slots(layout)
         state = self.state_type.empty(layout, target.batch_size, margin, law_slots, target.device, companions)
+        if self.recordable and target.runner is not None:
+            state.clock = torch.zeros((), dtype=torch.int64, device=target.device)
         if self.acceptance is not None:
             state.acceptance = self.acceptance.running(target)
         return state
 
-    @abstractmethod
     def plan(self, state: DecodingState, noise: PositionNoise) -> Query:
         """Say what the next forward pass computes; guesses it needs are put on the canvas."""
+        self.prepare(state, noise)
+        return self.ask(state, noise)
+
+    def prepare(self, state: DecodingState, noise: PositionNoise) -> None:
+        """What of a plan the host decides: `state.shape`, and noise that is made ahead."""
+
+    @abstractmethod
+    def ask(self, state: DecodingState, noise: PositionNoise) -> Query:
+        """What of a plan is the device's, given what `prepare` has decided."""
 
     @abstractmethod
     def step(

@@ -122,7 +122,7 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         state = super().step(probabilities, query, state, noise)
         # The first slot is a committed token, which the drafter has seen before.
         tokens = query.token_ids.gather(1, state.path[:, 1:])
-        slot = torch.arange(state.extent(max(state.counts) + state.window), device=tokens.device)
+        slot = torch.arange(state.reads, device=tokens.device)
         state.seen = DraftQuery(tokens, positions, positions + 1, slot <= positions[..., None], moves=state.moves)
         return state
 
@@ -149,7 +149,7 @@ class CorrectedJacobiScheduler(TreeJacobiScheduler):
         """Correct the first drafts of `main`; returns the perturbed scores they were chosen by, `[B, C, V]`."""
         count = min(self.config.reach, state.window)
         # The committed tokens are reviewed too: it is how the drafter gets to see them.
-        seen = state.seen.first(max(state.advances) + count)
+        seen = state.seen.first(state.furthest(state.window + 1) + count)
         state.drafter.review(seen)
         positions, predicts, visible = main.positions[:, :count], main.predicts[:, :count], main.visible[:, :count]
         # Behind what the target has seen the drafter goes on by itself, a token at a time.

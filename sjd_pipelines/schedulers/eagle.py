@@ -142,11 +142,15 @@ class EagleScheduler(DecodingScheduler):
         state.encoded = torch.zeros_like(state.committed)
         return state
 
-    def plan(self, state: EagleState, noise: PositionNoise) -> Query:
+    def prepare(self, state: EagleState, noise: PositionNoise) -> None:
         # No hidden state, no drafts: the first pass has none. Near the end part of the tree stands after the image.
         tree = state.tree = state.trees[-1 if state.passes else 0]
         state.share_noise(noise, len(tree.levels) + 1, len(state.trees))
         state.window = tree.size - 1
+        state.reads = state.extent(max(state.counts) + tree.size - 1)
+
+    def ask(self, state: EagleState, noise: PositionNoise) -> Query:
+        tree = state.tree
         root = (state.committed[:, None] - 1).clamp(min=0)
         tokens = state.canvas.gather(1, root)
         visible = self._visible(state)
@@ -237,15 +241,14 @@ class EagleScheduler(DecodingScheduler):
     def _visible(self, state: EagleState) -> torch.Tensor:
         """What each node sees, the committed tokens and its ancestors: `[B, 1 + N, S]` bool over canvas slots."""
         tree, root = state.tree, state.committed[:, None] - 1
-        extent = state.extent(max(state.counts) + tree.size - 1)
-        offset = torch.arange(extent, device=root.device) - root  # [B, S], 0 at the root
+        offset = torch.arange(state.reads, device=root.device) - root  # [B, S], 0 at the root
         return tree.sights[:, offset.clamp(0, tree.size)].transpose(0, 1)
 
     def _catch_up(self, state: EagleState) -> DraftQuery:
         """The tokens committed since the drafter last ran, whose hidden states the target has computed."""
         # A row that gained less than the furthest one needs fewer; its surplus is overwritten before it is seen.
-        positions = state.encoded[:, None] + torch.arange(max(state.advances), device=state.canvas.device)
-        extent = torch.arange(state.extent(max(state.counts)), device=positions.device)
+        positions = state.encoded[:, None] + torch.arange(state.furthest(len(state.trees)), device=state.canvas.device)
+        extent = torch.arange(state.reads, device=positions.device)
         return DraftQuery(
             token_ids=state.canvas.gather(1, positions),
             positions=positions,

@@ -127,6 +127,6 @@ class EarlyExitScheduler(SeededJacobiScheduler):
         open_ = torch.arange(count, device=state.canvas.device) >= state.committed[:, None]  # [B, N]
         over = ~(open_ & (state.iterations[:, :count] < self.config.exit_after)).any(1, keepdim=True)
         stamps = state.accepted_at[:, :count]
-        stamps.masked_fill_(open_ & over, state.passes - 1)
+        stamps.masked_fill_(open_ & over, state.draw - 1)
         state.committed = torch.where(over[:, 0], count, state.committed)
         return state

@@ -28,11 +28,17 @@ class GroupDecodingState(RunState):
         positions: `[L]` int64, of the token that is fed.
         learned: `[L]` int64, its id where it is a learned one, else -1.
         ends: `[L]` int64, how far it sees.
+        slots: Q of this pass.
     """
 
     positions: torch.Tensor | None = None
     learned: torch.Tensor | None = None
     ends: torch.Tensor | None = None
+    slots: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return *super().shape, self.slots
 
     @classmethod
     def empty(
@@ -90,25 +96,27 @@ class ParallelGroupsScheduler(DecodingScheduler):
     def margin(self, layout: ImageTokenLayout) -> int:
         return self._slots(layout)
 
-    def plan(self, state: GroupDecodingState, noise: PositionNoise) -> Query:
-        """Feed the group that was committed last, and guesses after it.
-
-        Returns:
-            A query of Q slots, a group and the window, of which the last ones stand after the image near the end.
-            Where nothing is guessed the first n passes have one slot.
-        """
+    def prepare(self, state: GroupDecodingState, noise: PositionNoise) -> None:
+        """Where nothing is guessed the first n passes have one slot."""
         group, most = state.layout.parallel, self._slots(state.layout)
         count = 1 if most == group and state.passes < group else most
         state.window = most - group
         state.windows.append(state.window)
         state.share_noise(noise, count, most)
-        predicts = state.committed[:, None] + torch.arange(count, device=state.committed.device)  # [B, Q]
+        state.slots, state.reads = count, state.extent(max(state.counts) + count - 1)
+
+    def ask(self, state: GroupDecodingState, noise: PositionNoise) -> Query:
+        """Feed the group that was committed last, and guesses after it.
+
+        Returns:
+            A query of Q slots, a group and the window, of which the last ones stand after the image near the end.
+        """
+        predicts = state.committed[:, None] + torch.arange(state.slots, device=state.committed.device)  # [B, Q]
         slots = (predicts - 1).clamp(min=0)
         learned, positions = state.learned[slots], state.positions[slots]
         tokens = torch.where(learned < 0, state.canvas.gather(1, positions), learned)
         ends = torch.where(predicts > 0, state.ends[slots], 0)  # the end of the prompt sees no token
-        extent = state.extent(max(state.counts) + count - 1)
-        visible = torch.arange(extent, device=predicts.device) < ends[..., None]  # [B, Q, S]
+        visible = torch.arange(state.reads, device=predicts.device) < ends[..., None]  # [B, Q, S]
         return Query(tokens, positions, predicts, visible, slots=slots, prompt_end=state.passes == 0)
 
     def step(

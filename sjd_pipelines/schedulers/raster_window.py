@@ -76,7 +76,7 @@ class Slots:
     @cached_property
     def uniforms(self) -> torch.Tensor:
         """`[B, W]`: numbers in [0, 1) that decide over each draft."""
-        return self.noise.uniform(self.positions[:, :-1], Purpose.ACCEPT, self.state.passes)
+        return self.noise.uniform(self.positions[:, :-1], Purpose.ACCEPT, self.state.draw)
 
     @cached_property
     def seeded_choice(self) -> torch.Tensor:
@@ -142,19 +142,21 @@ class DraftWindow(DecodingScheduler):
     def window_choice(self, target: Target) -> WindowChoice:
         """Chooses the windows of one run where `window` is "auto", by what runs like it have found out."""
         layout, sampling = target.layout, target.sampling
-        settings = frozenset((name, value) for name, value in self.config.items() if not name.startswith("_"))
-        like = (type(self), settings, layout.num_tokens, target.batch_size, target.device, sampling.guided)
+        like = (
+            type(self),
+            self.settings,
+            layout.num_tokens,
+            target.batch_size,
+            target.device,
+            sampling.guided,
+            target.runner is None,
+        )
         seconds = target.memory.recall("pass seconds", like, PassSeconds, RUNS)
         drafts = target.memory.recall("accepted drafts", (*like, sampling), AcceptedDrafts, RUNS)
         return self.choice_type(layout.num_tokens, seconds, drafts)
 
-    def plan(self, state: WindowState, noise: PositionNoise) -> Query:
-        """Top up the window and say what the next forward pass computes.
-
-        Returns:
-            A query of Q = 1 + W slots: the last committed token, then the drafts. Near the end some of them stand
-            after the image: Q is the same to the last pass.
-        """
+    def prepare(self, state: WindowState, noise: PositionNoise) -> None:
+        """Choose the window and count the slots that enter it."""
         window = self.window
         if state.choice is not None:
             if state.passes:
@@ -162,20 +164,29 @@ class DraftWindow(DecodingScheduler):
             window = state.choice.choose()
         window = min(window, state.layout.num_tokens)
         # Slots up to the old window's end hold redrafts; the host knows how many enter without asking the device.
-        fresh = max(count + window - reach for count, reach in zip(state.counts, state.reaches))
+        fresh = max(0, *(count + window - reach for count, reach in zip(state.counts, state.reaches)))
+        state.fresh = fresh if state.clock is None else window  # a row's surplus is guessed anew before it is fed
         if self.shares_noise:
             after = 1 + self.noise_ahead  # the slot after the last draft samples as well
             state.share_noise(noise, window + after, min(self.window, state.layout.num_tokens) + after)
-        if fresh > 0 and window > 0:
-            self._initialise(state, noise, fresh)
         state.window = window
         state.windows.append(window)
         state.reaches = [max(reach, count + window + 1) for count, reach in zip(state.counts, state.reaches)]
+        state.reads = state.extent(max(state.counts) + window + self.scratch)
 
+    def ask(self, state: WindowState, noise: PositionNoise) -> Query:
+        """Top up the window and say what the next forward pass computes.
+
+        Returns:
+            A query of Q = 1 + W slots: the last committed token, then the drafts. Near the end some of them stand
+            after the image: Q is the same to the last pass.
+        """
+        window = state.window
+        if state.fresh and window:
+            self._initialise(state, noise, state.fresh)
         predicts = state.committed[:, None] + torch.arange(window + 1, device=state.committed.device)  # [B, 1 + W]
         positions = (predicts - 1).clamp(min=0)
-        extent = state.extent(max(state.counts) + window + self.scratch)
-        visible = torch.arange(extent, device=predicts.device) < predicts[..., None]  # [B, 1 + W, S]
+        visible = torch.arange(state.reads, device=predicts.device) < predicts[..., None]  # [B, 1 + W, S]
         return Query(state.canvas.gather(1, positions), positions, predicts, visible, prompt_end=state.passes == 0)
 
     @property
@@ -190,7 +201,7 @@ class DraftWindow(DecodingScheduler):
         if self.shares_noise:
             exponential = state.shared_noise.read(positions)
         else:
-            exponential = noise.exponential(positions, Purpose.INITIALISE, state.layout.vocabulary_size, state.passes)
+            exponential = noise.exponential(positions, Purpose.INITIALISE, state.layout.vocabulary_size, state.draw)
         fresh_slots = FreshSlots(positions, state, exponential, frontier=state.drafted[:, None] - 1)
         tokens, laws = INITIALISERS[self._initial](fresh_slots)
         if state.forced is not None:

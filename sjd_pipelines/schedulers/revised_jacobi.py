@@ -91,8 +91,8 @@ class RevisedJacobiScheduler(SeededJacobiScheduler):
     ):
         pass
 
-    def plan(self, state: RevisedState, noise: PositionNoise) -> Query:
-        query = super().plan(state, noise)
+    def ask(self, state: RevisedState, noise: PositionNoise) -> Query:
+        query = super().ask(state, noise)
         count = min(self.config.reach, state.window)
         if state.predicted is not None and count:
             query.token_ids[:, 1 : count + 1] = self._revise(query.predicts[:, :count], state)

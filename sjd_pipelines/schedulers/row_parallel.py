@@ -203,6 +203,7 @@ class RowParallelScheduler(DecodingScheduler):
     """
 
     raster_only = True
+    recordable = False  # the host lays out rows anew for every pass
     state_type = RowDecodingState
 
     @abstractmethod
@@ -252,7 +253,7 @@ class RowParallelScheduler(DecodingScheduler):
         # Padding slots stand after the image, because no two slots of a pass may share a position.
         return self.sizes(layout)[-1] + 1
 
-    def plan(self, state: RowDecodingState, noise: PositionNoise) -> Query:
+    def ask(self, state: RowDecodingState, noise: PositionNoise) -> Query:
         """Returns a query of as many slots as the image with the most of them needs, or some more."""
         layout = state.layout
         fresh, slots = zip(*(self._lay_out(rows, first, layout) for rows, first in zip(state.images, state.first)))

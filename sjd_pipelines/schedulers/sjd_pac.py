@@ -151,9 +151,9 @@ class SJDPACScheduler(DraftWindow):
         state.trees = draft_trees(nodes_of_full_tree(depth, branches), depth, branches, state.canvas.device)
         return state
 
-    def plan(self, state: SiblingState, noise: PositionNoise) -> Query:
+    def ask(self, state: SiblingState, noise: PositionNoise) -> Query:
         """Returns a query of the window's slots and, after them, the nodes of the tree beside it."""
-        main = super().plan(state, noise)
+        main = super().ask(state, noise)
         window, front = state.window, state.committed[:, None]
         tree = state.tree = state.trees[min(window, len(state.trees) - 1)]
         state.siblings = self.draft(main, state, noise)
@@ -176,7 +176,7 @@ class SJDPACScheduler(DraftWindow):
         if branches == 1:
             return first
         # Given the first sibling, the others have its law without it; fresh noise keeps them independent of it.
-        exponential = noise.exponential(near, Purpose.SAMPLE, state.layout.vocabulary_size, state.passes)
+        exponential = noise.exponential(near, Purpose.SAMPLE, state.layout.vocabulary_size, state.draw)
         others = state.laws.read(near).scatter(-1, first, 0.0)
         return torch.cat([first, sample_siblings(others, exponential, branches - 1)], -1)
 
@@ -220,7 +220,7 @@ class SJDPACScheduler(DraftWindow):
         near = torch.arange(depth, device=rows.device).expand(batch, -1)
         redrawn = torch.cat([near, redrawn], 1)  # [B, D + R + 1]
         positions = slots.positions.gather(1, redrawn)
-        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, law.shape[-1], slots.state.passes)
+        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, law.shape[-1], slots.state.draw)
         tokens = guesses.scatter(1, redrawn, race(torch.cat([slots.left, law], 1), exponential))
         return torch.where(pad(slots.keep, (0, 1)), guesses, tokens)
 
@@ -233,7 +233,7 @@ class SJDPACScheduler(DraftWindow):
         rows = torch.arange(len(siblings), device=siblings.device)[:, None]
         positions = query.predicts[:, : window + 1]  # [B, 1 + W]
         # A number per position and sibling: of all the nodes that use it only one is on the path that is taken.
-        uniforms = noise.uniforms(positions[:, :-1], Purpose.ACCEPT, state.passes * branches, branches)  # [B, W, K]
+        uniforms = noise.uniforms(positions[:, :-1], Purpose.ACCEPT, state.draw * branches, branches)  # [B, W, K]
 
         slot = torch.where(tree.side_number < 0, tree.depth, window + 1 + tree.side_number)  # [1 + N]: of the query
         node = torch.zeros_like(rows)

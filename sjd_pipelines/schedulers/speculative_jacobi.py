@@ -60,7 +60,7 @@ class SJDScheduler(RasterWindowScheduler):
         if look_is_free(slots.accepted):
             first = int(slots.accepted.min())
         # Draw 0 is the noise that stays with the position; passes count from 1 here.
-        positions, passes = slots.positions[:, first:], slots.state.passes + 1
+        positions, passes = slots.positions[:, first:], slots.state.draw + 1
         exponential = slots.noise.exponential(positions, Purpose.SAMPLE, slots.target.shape[-1], passes)
         tokens = torch.cat([slots.drafts[:, :first], race(slots.target[:, first:], exponential)], 1)
         front = slots.accepted[:, None]
@@ -115,12 +115,12 @@ class CoupledSJDScheduler(SJDScheduler):
         drafts = pad(slots.drafts, (0, 1))
         draft_law = slots.state.laws.read(positions[:, :-1])  # [B, R, V]
         law = slots.state.acceptance.residual(slots.target[rows, redrawn], draft_law, drafts.gather(1, rejected))
-        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, law.shape[-1], slots.state.passes)
+        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, law.shape[-1], slots.state.draw)
         return torch.where(pad(slots.keep, (0, 1)), drafts, drafts.scatter(1, redrawn, race(law, exponential)))
 
     def _seeded(self, slots: Slots) -> torch.Tensor:
         # What replaces a draft must be independent of it, so the noise that stays with the position will not do.
         positions = slots.at_front(slots.positions)
-        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, slots.target.shape[-1], slots.state.passes)
+        exponential = slots.noise.exponential(positions, Purpose.RESIDUAL, slots.target.shape[-1], slots.state.draw)
         token = race(self.front_remainder(slots), exponential)
         return slots.seeded_choice.scatter(1, slots.accepted[:, None], token)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from torch.nn.functional import embedding, pad
+from torch.nn.functional import embedding
 
 from ..declaration import Card, Setting
 from ..decoding.noise import PositionNoise
@@ -135,8 +135,8 @@ class TreeJacobiScheduler(DraftWindow):
         state.doubt = torch.full_like(state.canvas, FRESH_DOUBT, dtype=torch.float32)
         return state
 
-    def plan(self, state: TreeState, noise: PositionNoise) -> Query:
-        main = super().plan(state, noise)
+    def ask(self, state: TreeState, noise: PositionNoise) -> Query:
+        main = super().ask(state, noise)
         branches = state.branches = self.draft(main, state)
         positions = branches.positions[..., None] + torch.arange(
             branches.tokens.shape[-1], device=main.positions.device
@@ -151,10 +151,10 @@ class TreeJacobiScheduler(DraftWindow):
         reach = (1 - doubt).cumprod(1) / (1 - doubt)  # chance that all drafts before a slot hold
         value = (reach * doubt).masked_fill(state.runner_up.gather(1, positions) == NO_TOKEN, 0.0)
         # Branches that no place of the image is left for stand after it, where nothing comes of them.
-        useful = min(state.window, state.layout.num_tokens - min(state.counts))
-        count = min(self.config.branches, state.window)
-        index = value[:, :useful].topk(min(count, useful), 1).indices
-        index = pad(index, (0, count - index.shape[1]), value=useful)  # [B, K]
+        useful = (state.layout.num_tokens - state.committed.min()).clamp(max=state.window)
+        value = value.masked_fill(torch.arange(state.window, device=value.device) >= useful, -1.0)
+        worth, index = value.topk(min(self.config.branches, state.window), 1)  # [B, K]
+        index = torch.where(worth >= 0, index, useful)
         at = positions.gather(1, index)
         first = state.runner_up.gather(1, at).clamp(min=0)[..., None]  # [B, K, 1]
 

@@ -46,7 +46,7 @@ class RandomTarget:
 
     def __init__(self, layout, batch_size, length):
         self.layout, self.batch_size, self.device = layout, batch_size, torch.device("cpu")
-        self.length, self.sampling, self.memory = length, Sampling(), Memory()
+        self.length, self.sampling, self.memory, self.runner = length, Sampling(), Memory(), None
         self.forced, self.generator = layout.forced_tokens(length=length), torch.Generator().manual_seed(0)
         self.queries = []
 

@@ -1,0 +1,398 @@
+"""How the passes of a run are executed: as they are written, or recorded, compiled and replayed.
+
+A pass is recorded the second time that a run comes to its shape: ATen operations of all of it, from what is asked to
+what is committed, in one graph, which `torch.compile` takes whole. It works on tensors at fixed addresses and leaves
+what it computes in the very places that it was read from, so that a replay takes nothing and returns nothing, and a
+CUDA graph can hold it. A later run of the same shape copies what it has begun with to these places, and goes on there.
+
+A pass whose shape comes once in a run is not worth a graph: it is executed as it is written.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
+from typing import Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .held import held, put_back
+from .look import looks, recording
+from .noise import PositionNoise
+from .query import Query
+from .state import DecodingState
+from .target import Companion, Scheduler, Target
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Run:
+    """What a pass works with: all of these may hold tensors that it reads or changes.
+
+    Attributes:
+        target: the model.
+        scheduler: holds settings alone.
+        state: of the batch.
+        noise: of the batch.
+        companions: by name.
+    """
+
+    target: Target
+    scheduler: Scheduler
+    state: DecodingState
+    noise: PositionNoise
+    companions: Mapping[str, Companion]
+
+    def execute(self) -> bool:
+        """One pass, as it is written; returns True: its time tells of others."""
+        self._answer(self.scheduler.plan(self.state, self.noise))
+        return True
+
+    def compute(self) -> None:
+        """What of a pass is the device's, once it is prepared."""
+        self._answer(self.scheduler.ask(self.state, self.noise))
+
+    def _answer(self, query: Query) -> None:
+        seen = self.target.run(query)
+        self.state.watch(seen)
+        for companion in self.companions.values():
+            companion.observe(seen)
+        self.scheduler.step(self.target.law(seen.logits, query.predicts), query, self.state, self.noise)
+
+    @property
+    def roots(self) -> list[Any]:
+        """Who holds its tensors, see `held`."""
+        return [self.state, self.target, self.noise, self.companions]
+
+
+@dataclass(eq=False)
+class Arena:
+    """Tensors at fixed addresses that passes of several shapes work on, lent to one run at a time.
+
+    Attributes:
+        tensors: by `id`.
+        lent: whether a run is at work on them.
+    """
+
+    tensors: dict[int, torch.Tensor] = field(default_factory=dict)
+    lent: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+@dataclass(eq=False)
+class Graph:
+    """A recorded pass.
+
+    Attributes:
+        arena: whose tensors it reads and changes.
+        tensors: those of them, each once.
+        places: for each place of a run that holds a tensor, in order, which of `tensors` belongs there.
+        replay: computes one pass.
+        nbytes: of device memory that a CUDA graph keeps for what it computes on the way.
+    """
+
+    arena: Arena
+    tensors: list[torch.Tensor]
+    places: tuple[int, ...]
+    replay: Callable[..., Any]
+    nbytes: int = 0
+
+    def bind(self, run: Run) -> None:
+        """Let a run go on at the addresses of this graph."""
+        live = held(run.roots)
+        _write([(self.tensors[place], tensor) for place, (_, tensor) in zip(self.places, live)])
+        put_back(run.roots, [self.tensors[place] for place in self.places])
+
+
+@dataclass
+class Execution:
+    """How the passes of a run were executed, where they are recorded.
+
+    Attributes:
+        replayed: passes that a graph computed.
+        graphs: graphs that were recorded meanwhile.
+        seconds: that these took to record, compile and capture.
+        nbytes: memory that the graphs of this run hold, with the tensors that they work on.
+    """
+
+    replayed: int = 0
+    graphs: int = 0
+    seconds: float = 0.0
+    nbytes: int = 0
+
+
+class Runner:
+    """Records the passes of one model, and lends the graphs to its runs.
+
+    A copy begins with no graphs, in this process or in another.
+
+    Args:
+        backend: of `torch.compile`; "eager" compiles nothing.
+        capture: whether passes on CUDA are captured as CUDA graphs.
+    """
+
+    outlives_runs = True
+
+    def __init__(self, backend: str = "inductor", capture: bool = True):
+        self.backend, self.capture = backend, capture
+        self._graphs: dict[Hashable, Graph | None] = {}  # None: no pass of this kind can be recorded
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type["Runner"], tuple[str, bool]]:
+        return Runner, (self.backend, self.capture)
+
+    def __len__(self) -> int:
+        """How many graphs there are."""
+        return sum(graph is not None for graph in list(self._graphs.values()))
+
+    def drop(self) -> None:
+        """Forget all graphs; a run that is at work on some goes on to its end."""
+        with self._lock:
+            self._graphs = {}
+
+    def known(self, key: Hashable) -> bool:
+        """Whether this kind of pass has been recorded, or found to be impossible to record."""
+        return key in self._graphs
+
+    def borrow(self, key: Hashable, arenas: list[Arena]) -> Graph | None:
+        """The graph of a known kind of pass; None where there is none or another run is at work on its tensors.
+
+        Args:
+            key: the kind of pass.
+            arenas: that the run has borrowed; one more, if that is needed.
+        """
+        with self._lock:
+            graph = self._graphs.get(key)
+            if graph is None or (graph.arena.lent and graph.arena not in arenas):
+                return None
+            if graph.arena not in arenas:
+                graph.arena.lent = True
+                arenas.append(graph.arena)
+            return graph
+
+    def keep(self, key: Hashable, graph: Graph | None) -> None:
+        """Keep what came of recording a kind of pass, unless another run was quicker."""
+        with self._lock:
+            self._graphs.setdefault(key, graph)
+
+    def give_back(self, arenas: list[Arena]) -> None:
+        """A run has ended."""
+        with self._lock:
+            for arena in arenas:
+                arena.lent = False
+
+    def compiled(self, module: torch.fx.GraphModule, tensors: list[torch.Tensor]) -> tuple[Callable[..., Any], int]:
+        """Make a graph callable without arguments, and say how much device memory it keeps.
+
+        Every backend is called once, so that nothing is left to be made in a pass; the tensors are as before then.
+        """
+        call: Callable[..., Any] = module
+        if self.backend != "eager":
+            call = torch.compile(module, backend=self.backend, fullgraph=True, dynamic=False)
+        before = [tensor.clone() for tensor in tensors]
+        device = tensors[0].device
+        if self.capture and device.type == "cuda":
+            made = _captured(call, tensors)
+        else:
+            call(*tensors)
+            made = partial(call, *tensors), 0
+        for tensor, value in zip(tensors, before):
+            tensor.copy_(value)
+        return made
+
+
+class RunAtWork:
+    """A run whose passes are recorded and replayed. Called, it computes one pass.
+
+    Args:
+        runner: keeps the graphs.
+        run: to whom they are lent.
+    """
+
+    def __init__(self, runner: Runner, run: Run):
+        self.runner, self.run, self.execution = runner, run, Execution()
+        self._met: set[Hashable] = set()  # kinds of passes that this run has come to
+        self._told: set[str] = set()
+        self._arenas: list[Arena] = []
+        self._graphs: set[Graph] = set()
+        self._current: tuple[tuple[int, ...], Graph] | None = None  # whose tensors are in place, and of which shape
+
+    def __call__(self) -> bool:
+        """Returns whether the time it took tells of other passes."""
+        run, state = self.run, self.run.state
+        run.scheduler.prepare(state, run.noise)
+        if self._current is None or self._current[0] != state.shape:
+            graph = self._find()
+            if graph is None:
+                return False
+            graph.bind(run)
+            self._current = state.shape, graph
+            self._graphs.add(graph)
+        self._current[1].replay()
+        state.passes += 1
+        self.execution.replayed += 1
+        return True
+
+    def close(self) -> None:
+        """Give back what is lent: the state gets copies, and what else the run has is of no use any more."""
+        owned = {id(tensor) for arena in self._arenas for tensor in arena.tensors.values()}
+        for root in self.run.roots:
+            keeps = root is self.run.state
+            live = [tensor for _, tensor in held(root)]
+            put_back(root, [_parted(tensor, keeps) if id(tensor) in owned else tensor for tensor in live])
+        self.execution.nbytes = sum(arena.nbytes for arena in self._arenas) + sum(g.nbytes for g in self._graphs)
+        self.runner.give_back(self._arenas)
+
+    def _find(self) -> Graph | None:
+        """The graph of this pass; where there is none yet the pass is executed, and perhaps recorded."""
+        self._current = None
+        live = held(self.run.roots)
+        key = self._kind(live)
+        if self.runner.known(key):
+            graph = self.runner.borrow(key, self._arenas)
+            if graph is None:
+                self._tell("another run is at work on the graph of this shape, or it cannot be recorded")
+                self.run.compute()
+            return graph
+        if key in self._met:
+            self._record(key, live)
+        else:
+            self._met.add(key)
+            self.run.compute()
+        return None
+
+    def _kind(self, live: list[tuple[str, torch.Tensor]]) -> Hashable:
+        """All that the operations of a pass depend on, but for the weights."""
+        run, state = self.run, self.run.state
+        tensors = tuple((path, t.shape, t.dtype, t.device, t.is_inference()) for path, t in live)
+        made = type(run.scheduler), run.scheduler.settings, run.target.layout, run.target.sampling
+        return *made, state.passes == 0, state.shape, tensors, _first_places(live)
+
+    def _record(self, key: Hashable, live: list[tuple[str, torch.Tensor]]) -> None:
+        """Execute a pass, and keep what it did."""
+        begin, run, places = time.perf_counter(), self.run, _first_places(live)
+        arena = self._arenas[-1] if self._arenas else Arena(lent=True)
+        tensors = [_owned(tensor, arena) for index, (_, tensor) in enumerate(live) if places[index] == index]
+        number = {index: order for order, index in enumerate(sorted(set(places)))}
+        places = tuple(number[index] for index in places)
+        put_back(run.roots, [tensors[place] for place in places])
+        stays = False
+
+        def one_pass(*_: torch.Tensor) -> None:
+            nonlocal stays
+            run.compute()
+            stays = _leave_in_place(run, tensors, places)
+
+        with recording(), torch.no_grad():
+            module = make_fx(one_pass)(*tensors)
+        graph = None
+        if stays:
+            try:
+                graph = Graph(arena, tensors, places, *self.runner.compiled(module, tensors))
+            except RuntimeError as error:  # of whatever compiler
+                self._tell(f"{self.runner.backend} failed: {str(error).splitlines()[0]}")
+        else:
+            self._tell("what a pass leaves to the next one changes its shape")
+        if graph is not None:
+            if arena not in self._arenas:
+                self._arenas.append(arena)
+            self.execution.graphs += 1
+        self.runner.keep(key, graph)
+        self.execution.seconds += time.perf_counter() - begin
+
+    def _tell(self, reason: str) -> None:
+        if reason not in self._told:
+            self._told.add(reason)
+            logger.warning("Passes with shape %s are not replayed: %s.", self.run.state.shape, reason)
+
+
+def executing(run: Run) -> AbstractContextManager[Callable[[], bool]]:
+    """A block in which `run` is executed, pass by pass, by calls of what it gives.
+
+    These return whether the time a pass took tells of others.
+    """
+    runner = run.target.runner
+    if runner is None:
+        return nullcontext(run.execute)
+    if not run.scheduler.recordable:
+        logger.warning("Passes of %s are not recorded: they are executed as written.", type(run.scheduler).__name__)
+        return nullcontext(run.execute)
+    return _at_work(runner, run)
+
+
+@contextmanager
+def _at_work(runner: Runner, run: Run) -> Iterator[RunAtWork]:
+    work = RunAtWork(runner, run)
+    run.state.execution = work.execution
+    with looks(free=False):  # the way of an accelerator, also where nothing is recorded: what passes leave is alike
+        try:
+            yield work
+        finally:
+            work.close()
+
+
+def _captured(call: Callable[..., Any], tensors: list[torch.Tensor]) -> tuple[Callable[[], None], int]:
+    """`call(*tensors)` as a CUDA graph, and the bytes of device memory that it keeps."""
+    device = tensors[0].device
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()  # libraries get ready at their first calls, which may not be captured
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            call(*tensors)
+        torch.cuda.current_stream().wait_stream(stream)
+        before, graph = torch.cuda.memory_reserved(device), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            call(*tensors)
+    return graph.replay, max(torch.cuda.memory_reserved(device) - before, 0)
+
+
+def _first_places(live: list[tuple[str, torch.Tensor]]) -> tuple[int, ...]:
+    """For each place the first one that holds the same tensor."""
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(id(tensor), index) for index, (_, tensor) in enumerate(live))
+
+
+def _owned(tensor: torch.Tensor, arena: Arena) -> torch.Tensor:
+    """A tensor of the arena, which shares its memory with no other: this one, or a copy."""
+    if id(tensor) not in arena.tensors:
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+        arena.tensors[id(tensor)] = tensor
+    return tensor
+
+
+def _parted(tensor: torch.Tensor, keeps: bool) -> torch.Tensor:
+    return tensor.clone() if keeps else tensor.new_empty(0)
+
+
+def _leave_in_place(run: Run, tensors: list[torch.Tensor], places: tuple[int, ...]) -> bool:
+    """Write what a pass has put in a run's places into the tensors it found there, if they are of the same shapes."""
+    live = held(run.roots)
+    if len(live) != len(places):
+        return False
+    found: dict[int, torch.Tensor] = {}
+    for place, (_, tensor) in zip(places, live):
+        if found.setdefault(place, tensor) is not tensor:
+            return False  # two places held one tensor and do so no more
+    if any((found[n].shape, found[n].dtype) != (old.shape, old.dtype) for n, old in enumerate(tensors)):
+        return False
+    _write([(tensors[number], tensor) for number, tensor in found.items()])
+    put_back(run.roots, [tensors[place] for place in places])
+    return True
+
+
+def _write(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Copy into each first tensor what the second one holds; some of the latter may share memory with the former."""
+    targets = {target.untyped_storage().data_ptr() for target, _ in pairs}
+    pairs = [(target, source) for target, source in pairs if source is not target]
+    shared = [source.untyped_storage().data_ptr() in targets for _, source in pairs]
+    sources = [source.clone() if alias else source for (_, source), alias in zip(pairs, shared)]
+    for (target, _), source in zip(pairs, sources):
+        target.copy_(source)

@@ -1,0 +1,95 @@
+"""Compiled passes: switched on and off for a pipeline, and forgotten where its weights are no longer the same."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import torch
+
+from ..decoding.runner import Runner
+
+BACKENDS = ("inductor", "aot_eager", "eager")
+_OFFLOADED = (
+    "Compiled passes need weights that stay where they are, and these are offloaded: remove the offloading first "
+    "(remove_all_hooks), or leave passes as they are."
+)
+
+
+class Compiling:
+    """What a pipeline has for passes that are recorded, compiled and, on CUDA, captured; see `decoding.runner`."""
+
+    _runner: Runner | None = None
+    _recorded_with: Hashable = None  # the weights that the graphs are of
+
+    def enable_compile(self, backend: str = "inductor", capture: bool = True) -> None:
+        """Execute passes by graphs from now on: recorded in the first picture of each shape, replayed from then on.
+
+        A graph holds a whole pass: embedding, transformer, guidance, sampling, the scheduler's work and that of its
+        companions. There is one for each number of slots and of tokens that are read, so that the first picture with
+        another scheduler, batch size, picture size or sampling setting takes longer; `statistics.execution` says how
+        much. Prompts of up to 64 tokens, 128 and so on share their graphs. A pass without a graph, and every pass of
+        schedulers that work row by row, is executed as it is written. The numbers of a compiled pass differ from
+        those of a written one in their last bits: a token may differ where two were as likely.
+
+        Moving or changing weights forgets the graphs, as `disable_compile` does; copies of the pipeline have none.
+
+        Args:
+            backend: of `torch.compile`: `inductor` (needs a C++ compiler, on CUDA Triton), `aot_eager` (compiles
+                nothing, for tests) or `eager` (the recorded operations as they are).
+            capture: on CUDA, whether graphs are captured as CUDA graphs. They keep the memory they work in.
+
+        Raises:
+            ValueError: an unknown backend, or the weights are offloaded.
+        """
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+        if _offloaded(self.components.values()):
+            raise ValueError(_OFFLOADED)
+        self._runner = Runner(backend, bool(capture))
+
+    def disable_compile(self) -> None:
+        """Execute passes as they are written again, and forget all graphs."""
+        self.drop_graphs()
+        self._runner = None
+
+    def drop_graphs(self) -> None:
+        """Forget all graphs, and free what they hold; the next pictures record them anew."""
+        if self._runner is not None:
+            self._runner.drop()
+
+    @property
+    def runner(self) -> Runner | None:
+        """Who executes passes that are recorded, with graphs of the weights as they are now; None without one."""
+        if self._runner is not None:
+            if _offloaded(self.components.values()):
+                raise ValueError(_OFFLOADED)
+            weights = _weights(self.components.values())
+            if weights != self._recorded_with:
+                self._runner.drop()
+                self._recorded_with = weights
+        return self._runner
+
+    def to(self, *args: Any, **kwargs: Any):
+        """As in diffusers; graphs are forgotten."""
+        self.drop_graphs()
+        return super().to(*args, **kwargs)
+
+
+def _modules(components: Any) -> Iterator[torch.nn.Module]:
+    return (component for component in components if isinstance(component, torch.nn.Module))
+
+
+def _offloaded(components: Any) -> bool:
+    """Whether hooks bring weights to the device when they are needed."""
+    return any(hasattr(part, "_hf_hook") for component in _modules(components) for part in component.modules())
+
+
+def _weights(components: Any) -> Hashable:
+    """Which weights there are and where: other ones where they are moved, replaced or added to, not where set."""
+    return tuple(
+        (name, id(tensor), tensor.data_ptr(), tensor.device, tensor.dtype)
+        for component in _modules(components)
+        for named in (component.named_parameters(), component.named_buffers())
+        for name, tensor in named
+    )
