@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .runner import Execution
 from .state import DecodingState
 
 
@@ -25,6 +26,8 @@ class DecodingStatistics:
             such a pass too.
         windows: drafts verified in each pass of the batch, of a raster window. With `window="auto"` they differ, and
             under a lossless scheduler other windows draw another picture of the same seed.
+        execution: how passes were executed where they are compiled: passes that were replayed, graphs recorded, the
+            seconds that took, and the memory of the graphs; else None.
     """
 
     scheduler: str
@@ -37,6 +40,7 @@ class DecodingStatistics:
     interrupted: bool = False
     prompt_passes: int = 0
     windows: list[int] = field(default_factory=list)
+    execution: Execution | None = None
 
     @classmethod
     def from_state(
@@ -64,4 +68,5 @@ class DecodingStatistics:
             interrupted=not state.finished,
             prompt_passes=prompt_passes,
             windows=list(state.windows),
+            execution=state.execution,
         )

@@ -17,6 +17,8 @@ from ..declaration import settings_of
 from .declaration import AUTO
 
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+# Where each window has to be compiled there are fewer.
+COMPILED_WINDOWS = (4, 8, 16, 32, 64, 128)
 START = 16
 TIMES = 16  # passes whose lower quartile is the cost of a window: what else the machine does only adds to it
 PROBES = 4  # passes that make a cost known
@@ -165,11 +167,14 @@ class WindowChoice:
         num_tokens: of a picture.
         seconds: what passes cost.
         drafts: what they accept.
+        windows: that there are.
     """
 
-    def __init__(self, num_tokens: int, seconds: PassSeconds, drafts: AcceptedDrafts):
+    def __init__(
+        self, num_tokens: int, seconds: PassSeconds, drafts: AcceptedDrafts, windows: Sequence[int] = WINDOWS
+    ):
         # Windows of more than half a picture are cut at its end before their drafts have settled.
-        self._menu = [window for window in WINDOWS if 2 * window <= num_tokens] or [1]
+        self._menu = [window for window in windows if 2 * window <= num_tokens] or [1]
         self._num_tokens, self._seconds, self._drafts = num_tokens, seconds, drafts
         known = self._known()
         rates = self._rates(known) if known else {}

@@ -17,7 +17,7 @@ from ..decoding.noise import PositionNoise, Purpose
 from ..decoding.query import Query
 from ..decoding.sampling import most_likely, race
 from ..decoding.target import Companion, Target
-from .adaptive_window import AUTO, WINDOWS, AcceptedDrafts, PassSeconds, WindowChoice
+from .adaptive_window import AUTO, COMPILED_WINDOWS, WINDOWS, AcceptedDrafts, PassSeconds, WindowChoice
 from .base import DecodingScheduler, RunState
 from .drafting import INITIALISERS, FreshSlots, one_hot
 from .rules.speculative import Drafted
@@ -153,7 +153,8 @@ class DraftWindow(DecodingScheduler):
         )
         seconds = target.memory.recall("pass seconds", like, PassSeconds, RUNS)
         drafts = target.memory.recall("accepted drafts", (*like, sampling), AcceptedDrafts, RUNS)
-        return self.choice_type(layout.num_tokens, seconds, drafts)
+        windows = WINDOWS if target.runner is None else COMPILED_WINDOWS
+        return self.choice_type(layout.num_tokens, seconds, drafts, windows)
 
     def prepare(self, state: WindowState, noise: PositionNoise) -> None:
         """Choose the window and count the slots that enter it."""

@@ -1,0 +1,207 @@
+"""Passes that are recorded, compiled and replayed: the same tokens, one graph of each shape, none made twice."""
+
+import copy
+import pickle
+from threading import Thread
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from sjd_pipelines import RowParallelScheduler
+from sjd_pipelines.benchmark.toy import toy_par_pipeline, toy_pipeline
+from sjd_pipelines.decoding import DecodingState
+from sjd_pipelines.schedulers import SCHEDULERS
+
+SMALL = {"window": 5, "depth": 2, "branches": 2, "reach": 3}
+DRAW = {"guidance_scale": 2.0, "top_k": 12, "seeds": [1, 2], "output_type": "latent"}
+
+
+def small(name):
+    """A scheduler whose passes have few slots."""
+    kind = SCHEDULERS[name]
+    return kind(**{key: value for key, value in SMALL.items() if key in dict(kind().settings)})
+
+
+@pytest.fixture(scope="module")
+def models():
+    """By whether they make several tokens at once: few layers, so that there is little to compile."""
+    found = {False: toy_pipeline(side=4, codebook_size=16, layers=1), True: toy_par_pipeline(4, 16)}
+    for pipe in found.values():
+        pipe.set_progress_bar_config(disable=True)
+    return found
+
+
+@pytest.fixture
+def toy(models):
+    yield models[False]
+    models[False].disable_compile()
+
+
+@pytest.fixture
+def one_extent(monkeypatch):
+    """Every pass reads the whole canvas, so that a picture has one shape."""
+    monkeypatch.setattr(DecodingState, "extents", 1)
+
+
+def compiled():
+    """What dynamo has counted: graphs, and breaks in them."""
+    return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+
+
+@pytest.mark.parametrize("name", [name for name, kind in SCHEDULERS.items() if kind.recordable])
+def test_one_graph_without_breaks_draws_the_same_tokens(models, one_extent, name):
+    pipe, scheduler = models[SCHEDULERS[name].parallel], small(name)
+    prompts = ["0", "1"] if scheduler.parallel else ["a red dog", "car"]
+    expected = pipe(prompts, scheduler=scheduler, **DRAW).tokens
+    graphs, breaks = compiled()
+    pipe.enable_compile("aot_eager")
+    try:
+        first = pipe(prompts, scheduler=scheduler, **DRAW)
+        made = len(pipe.runner)
+        second = pipe(prompts, scheduler=type(scheduler)(**dict(scheduler.settings)), **DRAW)
+    finally:
+        pipe.disable_compile()
+    assert torch.equal(first.tokens, expected)
+    assert torch.equal(second.tokens, expected)
+    assert compiled() == (graphs + made, breaks)
+    assert made == first.statistics.execution.graphs == 1
+    assert (second.statistics.execution.graphs, second.statistics.execution.seconds) == (0, 0.0)
+    assert second.statistics.execution.replayed >= max(second.statistics.forward_passes) - 2
+
+
+def test_as_many_graphs_as_shapes(toy):
+    toy.enable_compile("eager")
+    output = toy("car", scheduler="autoregressive", seeds=1, output_type="latent")
+    layout = toy.image_layout(None, None)
+    state = DecodingState.empty(layout, 1, margin=1)
+    assert len(toy.runner) == len({state.extent(count) for count in range(layout.num_tokens)})
+    assert output.statistics.execution.nbytes > 0
+
+
+def test_prompts_of_another_length_share_graphs(toy, one_extent):
+    toy.enable_compile("eager")
+    toy("car", scheduler="seeded-jacobi", seeds=1, output_type="latent")
+    made = len(toy.runner)
+    longer = toy("two blue cat on a green house", scheduler="seeded-jacobi", seeds=1, output_type="latent")
+    assert len(toy.runner) == made == 1
+    toy.disable_compile()
+    written = toy("two blue cat on a green house", scheduler="seeded-jacobi", seeds=1, output_type="latent")
+    assert torch.equal(longer.tokens, written.tokens)
+
+
+def test_a_second_run_beside_the_first_draws_its_own_picture(toy, one_extent):
+    expected = [toy("car", scheduler="sjd", seeds=seed, output_type="latent").tokens for seed in (1, 2)]
+    toy.enable_compile("eager")
+    toy("car", scheduler="sjd", seeds=3, output_type="latent")
+    drawn = {}
+
+    def draw(seed, **options):
+        drawn[seed] = toy("car", scheduler="sjd", seeds=seed, output_type="latent", **options)
+
+    def beside(pipe, pass_index, committed, tensors):
+        if pass_index == 2:
+            thread = Thread(target=draw, args=(2,))
+            thread.start()
+            thread.join()
+
+    draw(1, callback_on_step_end=beside)
+    assert [torch.equal(drawn[seed].tokens, tokens) for seed, tokens in zip((1, 2), expected)] == [True, True]
+    assert drawn[1].statistics.execution.replayed > 0
+    assert drawn[2].statistics.execution.replayed == 0
+    assert len(toy.runner) == 1
+
+
+def test_a_later_run_leaves_the_tokens_of_an_earlier_one_alone(toy, one_extent):
+    toy.enable_compile("eager")
+    first = toy("car", scheduler="seeded-jacobi", seeds=1, output_type="latent")
+    second = toy("car", scheduler="seeded-jacobi", seeds=1, output_type="latent")
+    kept = second.tokens.clone()
+    toy("a red dog", scheduler="seeded-jacobi", seeds=2, output_type="latent")
+    assert torch.equal(second.tokens, kept)
+    assert torch.equal(first.tokens, kept)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pipe: pipe.to("cpu"),
+        lambda pipe: pipe.drop_graphs(),
+        lambda pipe: pipe.model.to(torch.float64).to(torch.float32),
+        lambda pipe: pipe.model.model.language_model.layers[0].mlp.register_parameter(
+            "added", torch.nn.Parameter(torch.zeros(1))
+        ),
+    ],
+    ids=["to", "drop", "cast", "added"],
+)
+def test_graphs_go_where_weights_change(one_extent, change):
+    pipe = toy_pipeline(side=4, codebook_size=16, layers=1)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.enable_compile("eager")
+    pipe("car", scheduler="autoregressive", seeds=1, output_type="latent")
+    assert len(pipe.runner) == 1
+    change(pipe)
+    assert len(pipe.runner) == 0
+
+
+def test_copies_begin_without_graphs(toy, one_extent):
+    toy.enable_compile("eager", capture=False)
+    toy("car", scheduler="autoregressive", seeds=1, output_type="latent")
+    for duplicate in (copy.deepcopy(toy), pickle.loads(pickle.dumps(toy))):
+        assert (len(duplicate.runner), duplicate.runner.backend, duplicate.runner.capture) == (0, "eager", False)
+    assert len(toy.runner) == 1
+
+
+def test_windows_of_another_size_are_chosen_among_few(toy):
+    toy.enable_compile("eager")
+    output = toy("car", scheduler=SCHEDULERS["seeded-jacobi"](window="auto"), seeds=1, output_type="latent")
+    expected = toy("car", scheduler="autoregressive", seeds=1, output_type="latent")
+    assert torch.equal(output.tokens, expected.tokens)
+    assert set(output.statistics.windows) <= {4, 8}
+
+
+def test_rows_are_executed_as_written(toy, caplog):
+    expected = toy("car", scheduler="zipar", seeds=1, output_type="latent")
+    toy.enable_compile("eager")
+    output = toy("car", scheduler="zipar", seeds=1, output_type="latent")
+    assert torch.equal(output.tokens, expected.tokens)
+    assert output.statistics.execution is None
+    assert len([record for record in caplog.records if "not recorded" in record.message]) == 1
+    assert issubclass(SCHEDULERS["zipar"], RowParallelScheduler)
+
+
+def test_what_cannot_be_compiled_is_refused(toy):
+    with pytest.raises(ValueError, match="backend must be one of inductor, aot_eager, eager, got 'fast'"):
+        toy.enable_compile("fast")
+    toy.model.model._hf_hook = object()
+    try:
+        with pytest.raises(ValueError, match="remove the offloading first"):
+            toy.enable_compile()
+    finally:
+        del toy.model.model._hf_hook
+
+
+def test_a_compiler_that_fails_leaves_passes_as_written(toy, one_extent, caplog):
+    expected = toy("car", scheduler="seeded-jacobi", seeds=1, output_type="latent")
+    toy.enable_compile("eager")
+    toy.runner.backend = "no such compiler"
+    output = toy("car", scheduler="seeded-jacobi", seeds=1, output_type="latent")
+    assert torch.equal(output.tokens, expected.tokens)
+    assert output.statistics.execution.replayed == 0
+    assert any("no such compiler failed" in record.message for record in caplog.records)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["autoregressive", "revised-jacobi", "coupled-sjd"])
+def test_inductor_draws_the_bundled_models_pictures(name):
+    from sjd_pipelines import SJDAutoRegressivePipeline
+
+    pipe = SJDAutoRegressivePipeline.from_pretrained()
+    pipe.set_progress_bar_config(disable=True)
+    draw = {"seeds": [1], "output_type": "latent", "scheduler": name}
+    expected = pipe("a red dog left of a blue car", **draw).tokens
+    pipe.enable_compile()
+    assert torch.equal(pipe("a red dog left of a blue car", **draw).tokens, expected)
+    second = pipe("a red dog left of a blue car", **draw)
+    assert torch.equal(second.tokens, expected)
+    assert second.statistics.execution.graphs == 0
