@@ -72,6 +72,17 @@ def refusal_of_folder(folder: Path) -> str | None:
     return None
 
 
+def refusal_of_output_folder(folder: Path) -> str | None:
+    """Why no file can be made in `folder`, which may be made in one that exists; None if one can."""
+    try:
+        os.stat(folder)
+    except FileNotFoundError:
+        return refusal_of_folder(folder.parent)
+    except (OSError, ValueError) as error:
+        return f"{folder}: {_reason(error)}"
+    return refusal_of_folder(folder)
+
+
 def followed(path: Path) -> Path:
     """Where a link leads; any other path as it is. Raises `OSError` for a loop of links."""
     try:

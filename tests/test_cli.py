@@ -264,6 +264,7 @@ BAD_INPUT = {
     ("benchmark", "--report", "report", "--windows", "4096"): (
         "scheduler eagle: window must be an integer from 1 to 1024, got 4096."
     ),
+    ("benchmark", "--report", "n" * 300): f"--report: {'n' * 300}: File name too long.",
     ("verify", "--samples", "0"): "argument --samples: must be an integer from 1 to 1000000, got 0",
     ("verify", "--json", "pipe"): "--json pipe: is a pipe, not a regular file; name another one.",
     ("verify", "--json", "locked.txt"): "--json locked.txt: is read-only; name another file, or make it writable.",

@@ -153,7 +153,7 @@ ODD = {
     ("-o", "locked.png"): "--output locked.png: is read-only; name another file, or make it writable.",
     ("-o", "around.png"): "--output around.png: Too many levels of symbolic links.",
     ("-o", "n" * 256 + ".png"): f"--output {'n' * 256}.png: File name too long.",
-    ("-o", "n" * 300): f"--output {'n' * 300}/dog-",
+    ("-o", "n" * 300): f"--output: {'n' * 300}: File name too long.",
     ("-o", "~nosuchuser/a.png"): "argument -o/--output: ~nosuchuser/a.png: there is no user of that name.",
     ("-o", "zero\0byte.png"): "--output zero\0byte.png: embedded null byte.",
     ("-o", "-", "--num-images", "2"): "--output -: takes one picture, these are 2; name a folder.",

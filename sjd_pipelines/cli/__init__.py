@@ -56,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 a verdict of `sjd verify` failed, 2 bad input, 130 interrupted, 141 nobody reads what
         is printed.
     """
-    if getattr(sys.stdout, "errors", None) == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: a name need not be text
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a name need not be text
     try:
         try:
             arguments = build_parser().parse_args(argv)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..jobs.driver import Job, folder_status, run_job
+from ..jobs.driver import Job, Workers, folder_status, run_job
 from ..jobs.folder import SHEET, JobError, JobFolder
 from ..jobs.processes import Processes
 from ..jobs.table import Table
@@ -35,6 +35,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         default=1,
         help="processes that draw, each with a model of its own, on the GPUs in turn; the pictures do not depend on "
         "their number; default: %(default)s",
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="have --workers N actors of a Ray cluster draw, a GPU each if it has some: auto, local or "
+        "ray://HOST:PORT; OUT must be a folder that all its nodes share",
     )
     parser.add_argument(
         "--threads", metavar="N", type=threads, default=1, help="CPU threads of each of them; default: %(default)s"
@@ -74,8 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
 def draw(job: Job, arguments: argparse.Namespace) -> int:
     """Exit status: 0 if all pictures are there, 1 if some could not be drawn."""
     progress = show_count_of_pictures if show_progress(arguments.quiet) else None
-    workers = Processes(job.work, arguments.workers)
     try:
+        workers = make_workers(job, arguments)
         status = run_job(job, workers, arguments.retry_failed, progress)
     except (JobError, ValueError) as error:
         raise CommandError(str(error)) from error
@@ -84,6 +90,15 @@ def draw(job: Job, arguments: argparse.Namespace) -> int:
         if status.drawn:
             print(arguments.output / SHEET)
     return 1 if status.failed else 0
+
+
+def make_workers(job: Job, arguments: argparse.Namespace) -> Workers:
+    """Raises `JobError` if there is no such cluster."""
+    if arguments.ray is None:
+        return Processes(job.work, arguments.workers)
+    from ..jobs.ray_data import Actors
+
+    return Actors(job.work, arguments.workers, arguments.ray)
 
 
 def show_status(folder: Path) -> int:

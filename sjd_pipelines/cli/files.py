@@ -35,6 +35,12 @@ def check_folder(option: str, folder: Path) -> None:
         raise CommandError(f"{option}: {refusal}")
 
 
+def check_output_folder(option: str, folder: Path) -> None:
+    """The same for a folder that may be made in one that exists."""
+    if refusal := disk.refusal_of_output_folder(folder):
+        raise CommandError(f"{option}: {refusal}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """As `disk.replacing`. Raises `CommandError` if the file cannot be written."""

@@ -14,7 +14,7 @@ from ..jobs.provenance import png_bytes, save_picture
 from ..jobs.rows import Row
 from ..jobs.table import first_twice
 from .arguments import CommandError
-from .files import check_file, check_folder, check_suffix, check_writable, json_list, replacing
+from .files import check_file, check_folder, check_output_folder, check_suffix, check_writable, json_list, replacing
 from .plan import PICTURE_SUFFIXES, Plan
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ def check_outputs(arguments: argparse.Namespace, plan: Plan) -> None:
 
 def check_pictures(plan: Plan) -> None:
     """Raise `CommandError` unless all picture files can be made or replaced."""
-    # A folder that is named as such is made if need be, inside one that exists.
-    new = not plan.named and not os.path.exists(plan.folder)
-    check_folder("--output", plan.folder.parent if new else plan.folder)
+    if plan.named:
+        check_folder("--output", plan.folder)
+    else:  # a folder that is named as such is made if need be
+        check_output_folder("--output", plan.folder)
     for path in plan.files():
         check_file("--output", path)
 

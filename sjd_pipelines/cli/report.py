@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..disk import read_object
 from ..pipelines.families import AUTOREGRESSIVE, FLOW
 from .arguments import CommandError, positive, sampling_options
-from .files import check_folder, replacing, write_json
+from .files import check_output_folder, replacing, write_json
 from .flow_benchmark import measure as measure_flow
 from .loading import check_device, load_pipeline, model_kind, show_progress
 from .measuring import model_name, open_journal, show_count, torch_threads
@@ -88,10 +88,9 @@ def check_report_folder(folder: Path) -> dict[str, Any] | None:
     Raises:
         CommandError: something else is in it, or it cannot be written in.
     """
+    check_output_folder("--report", folder)
     if not folder.exists():
-        check_folder("--report", folder.parent)
         return None
-    check_folder("--report", folder)
     names = {path.name for path in folder.iterdir()} - {NOTES}
     if not names <= {PAGE, NUMBERS, JOURNAL} or names == {PAGE}:
         raise CommandError(f"--report {folder}: holds other files than a report; name a new or an empty folder.")

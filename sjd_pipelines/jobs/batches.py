@@ -1,12 +1,13 @@
 """Rows to batches: those of one size and one kind of settings, prompts of like length side by side."""
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from .rows import Row
 
-POOL = 4096  # rows that are looked at together
+POOL = 1024  # rows that are looked at together
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Batch:
 
     def only(self, wanted: Iterable[str]) -> "Batch":
         return replace(self, wanted=frozenset(wanted))
+
+    def to_text(self) -> str:
+        """As one line, but for the files that the pictures go to."""
+        return json.dumps({"rows": [row.to_json() for row in self.rows], "wanted": sorted(self.wanted)})
+
+    @classmethod
+    def from_text(cls, text: str) -> "Batch":
+        values = json.loads(text)
+        return cls(tuple(Row.of(row, 1) for row in values["rows"]), frozenset(values["wanted"]))
 
 
 def pack(rows: Iterable[Row], size: int, pool: int = POOL) -> Iterator[Batch]:

@@ -22,8 +22,8 @@ LISTED = 100  # failures that the summary has by id
 class Workers(Protocol):
     """Whoever draws batches: processes of this machine, or actors of a cluster."""
 
-    def draw(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Outcome]]:
-        """Draw and write batches; they come back as they end, in any order."""
+    def draw(self, batches: Iterable[Batch]) -> Iterator[Outcome]:
+        """Draw and write batches; what became of each comes as it ends, in any order."""
 
 
 @dataclass(frozen=True)
@@ -92,22 +92,13 @@ def run_job(
         before = folder.status()
         settled = before.drawn + (0 if retry_failed else before.failed)
         with closing(workers.draw(job.missing(retry_failed))) as outcomes:
-            for batch, outcome in outcomes:
-                if outcome.lost is not None:
-                    _give_up(folder, batch, outcome.lost)
-                settled += len(batch.wanted)
+            for outcome in outcomes:
+                settled += outcome.drawn + outcome.failed
                 if on_progress is not None:
-                    on_progress(min(settled, described["rows"]), described["rows"])
+                    on_progress(settled, described["rows"])
                 if outcome.stopped is not None:
                     raise JobError(outcome.stopped)
         return sum_up(job)
-
-
-def _give_up(folder: JobFolder, batch: Batch, reason: str) -> None:
-    for row in batch.rows:
-        if row.id in batch.wanted:
-            with told():
-                folder.write_failure(row, reason)
 
 
 def sum_up(job: Job) -> Status:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..disk import TEMPORARY, read_object, refusal_of_folder, replacing, write_json
+from ..disk import TEMPORARY, read_object, refusal_of_output_folder, replacing, write_json
 from .provenance import png_bytes
 from .rows import Row
 from .session import Drawn
@@ -67,14 +67,7 @@ class JobFolder:
     @classmethod
     def check(cls, path: Path) -> "JobFolder":
         """Raises `JobError` for a folder that can't be, or isn't, a job's."""
-        try:
-            os.stat(path)
-            checked = path
-        except FileNotFoundError:
-            checked = path.parent
-        except (OSError, ValueError) as error:
-            raise JobError(f"{path}: {getattr(error, 'strerror', None) or error}.") from error
-        if refusal := refusal_of_folder(checked):
+        if refusal := refusal_of_output_folder(path):
             raise JobError(refusal)
         folder = cls(path)
         if os.path.isdir(path) and not folder._is_job() and set(os.listdir(path)) - {LOCK}:
@@ -92,6 +85,7 @@ class JobFolder:
             JobError: another process works on it, or it is the folder of another job.
         """
         with told():
+            new = not self.path.exists()
             self.path.mkdir(exist_ok=True)
             handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -104,6 +98,7 @@ class JobFolder:
             finally:
                 with told():
                     self.sweep()
+                    self._forget_nothing(new)
         finally:
             os.close(handle)
 
@@ -181,6 +176,19 @@ class JobFolder:
                     f"{self.path} is the folder of another job, with {name} {json.dumps(before.get(name))[:200]}, not "
                     f"{json.dumps(now[name])[:200]}; repeat its command, or name another folder."
                 )
+
+    def _forget_nothing(self, new: bool) -> None:
+        """Be no job's folder again where nothing of it has been settled: it may have been a slip of the pen."""
+        for shard in self._shards():
+            with suppress(OSError):
+                shard.rmdir()  # those that are empty
+        with suppress(OSError):
+            (self.path / PICTURES).rmdir()
+        if not (self.path / PICTURES).exists():
+            for name in (JOB, MODEL, LOCK) if new else (JOB, MODEL):
+                (self.path / name).unlink(missing_ok=True)
+            if new:
+                self.path.rmdir()
 
     def _shards(self) -> Iterator[Path]:
         pictures = self.path / PICTURES

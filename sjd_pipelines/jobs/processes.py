@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from .batches import Batch
-from .folder import JobError
-from .work import Outcome, Work, Worker, settle_process
+from .folder import JobError, JobFolder
+from .work import Outcome, Work, Worker, give_up, settle_process
 
 MOST_DEATHS = 3  # of workers, over one batch or before they have loaded the model
 
@@ -63,8 +63,8 @@ class Processes:
         self._loading_deaths = 0
         self._again: deque[Batch] = deque()
 
-    def draw(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Outcome]]:
-        """Draw batches; they come back as they end.
+    def draw(self, batches: Iterable[Batch]) -> Iterator[Outcome]:
+        """Draw and write batches; what became of each comes as it ends.
 
         Raises:
             JobError: workers end before they have loaded the model.
@@ -93,7 +93,7 @@ class Processes:
         """Members without work, and None for those that are not there yet."""
         return [member for member in team if member.batch is None] + [None] * (self.count - len(team))
 
-    def _answer(self, member: _Member, team: list[_Member]) -> Iterator[tuple[Batch, Outcome]]:
+    def _answer(self, member: _Member, team: list[_Member]) -> Iterator[Outcome]:
         batch = member.batch
         try:
             outcome = member.connection.recv()
@@ -105,9 +105,9 @@ class Processes:
             return
         member.batch = None
         self._deaths.pop(batch.rows[0].id, None)
-        yield batch, outcome
+        yield outcome
 
-    def _died(self, member: _Member, team: list[_Member]) -> Iterator[tuple[Batch, Outcome]]:
+    def _died(self, member: _Member, team: list[_Member]) -> Iterator[Outcome]:
         """Put another one in the place of a worker that was killed."""
         batch = member.batch
         member.process.join()
@@ -124,7 +124,7 @@ class Processes:
         if self._deaths[batch.rows[0].id] < MOST_DEATHS:
             self._again.append(batch)
         else:
-            yield batch, Outcome(lost=f"workers died over its batch, {MOST_DEATHS} times ({words}).")
+            yield give_up(JobFolder(self.work.folder), batch, f"workers died over it {MOST_DEATHS} times ({words}).")
 
     def _start(self, number: int) -> _Member:
         context = _context()

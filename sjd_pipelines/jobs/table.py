@@ -1,13 +1,16 @@
 """Tables of prompts: text, JSON lines, CSV or Parquet, read row by row, so that their length costs no memory."""
 
 import csv
+import errno
 import hashlib
 import json
+import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -127,9 +130,13 @@ def _at(place: str) -> Iterator[None]:
 
 def _spooled(stream: BinaryIO) -> BinaryIO:
     """What comes through a pipe, as a nameless file."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the table closes it
-    shutil.copyfileobj(stream, file)
-    file.seek(0)
+    mode = os.fstat(stream.fileno()).st_mode
+    if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not stream.isatty()):
+        raise OSError(errno.EINVAL, "Is a device, not a file")  # such as /dev/zero have no end
+    with ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile())
+        shutil.copyfileobj(stream, file)
+        stack.pop_all()  # the table closes it
     return file
 
 

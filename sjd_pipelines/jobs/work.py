@@ -39,13 +39,11 @@ class Outcome:
         drawn: pictures that are written.
         failed: pictures that could not be drawn.
         stopped: why the job can't go on; None if it can.
-        lost: why nothing of it came back, and none of it will; None if it did.
     """
 
     drawn: int = 0
     failed: int = 0
     stopped: str | None = None
-    lost: str | None = None
 
 
 class Worker:
@@ -63,7 +61,7 @@ class Worker:
         self.folder = JobFolder(work.folder)
         try:
             pipe = load(work.model, work.dtype, _device(work.device, number))
-        except (OSError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise JobError(f"cannot load the model: {' '.join(str(error).split())[:500]}") from error
         pipe.set_progress_bar_config(disable=True)
         self.session = Session(pipe, work.model)
@@ -115,6 +113,17 @@ class Worker:
         return drawn, errors
 
 
+def give_up(folder: JobFolder, batch: Batch, reason: str) -> Outcome:
+    """Write of what is wanted of a batch that it could not be drawn."""
+    rows = [row for row in batch.rows if row.id in batch.wanted]
+    try:
+        for row in rows:
+            folder.write_failure(row, reason)
+    except OSError as error:
+        return Outcome(stopped=cannot_write(error))
+    return Outcome(failed=len(rows))
+
+
 def load(model: str | Path | None, dtype: str, device: str | None = None) -> Any:
     """The pipeline of a model, whatever its kind. Raises `OSError` and `ValueError` as its `from_pretrained`."""
     from ..pipelines.loading import find_pipeline
@@ -127,9 +136,11 @@ def load(model: str | Path | None, dtype: str, device: str | None = None) -> Any
 def _device(name: str | None, number: int) -> str:
     import torch
 
-    if name not in (None, "cuda") or not torch.cuda.is_available():
-        return name or "cpu"
-    return f"cuda:{number % torch.cuda.device_count()}"
+    from ..pipelines.devices import read_device
+
+    if name is not None and (name != "cuda" or not torch.cuda.is_available()):
+        return str(read_device(name))
+    return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
 
 
 def settle_process(work: Work) -> None:

@@ -98,7 +98,18 @@ def inspect_model(
     """
     folder, family = find_pipeline(source, hub_options, CONFIGURATION)
     base = find_base(folder, hub_options, CONFIGURATION)
-    pipe = skeleton(base or folder, family, dtype)
+    with foreign(folder):
+        return _describe(source, folder, base, skeleton(base or folder, family, dtype), dtype)
+
+
+def _describe(
+    source: str | Path | None,
+    folder: Path,
+    base: Path | None,
+    pipe: SJDAutoRegressivePipeline | TarFlowPipeline,
+    dtype: torch.dtype,
+) -> ModelInfo | FlowInfo:
+    """What a pipeline without weights tells of its model."""
     if isinstance(pipe, TarFlowPipeline):
         return flow_info(pipe, DEFAULT if source is None else str(source), dtype)
     if base and (folder / "generation_config.json").is_file():
@@ -139,7 +150,7 @@ def format_info(info: ModelInfo | FlowInfo) -> str:
 
 def skeleton(folder: Path, family: type, dtype: torch.dtype) -> SJDAutoRegressivePipeline | TarFlowPipeline:
     """The pipeline in `folder` on the meta device: right shapes, no weights, no tokenizer."""
-    with torch.device("meta"), foreign(folder):
+    with torch.device("meta"):
         if (folder / "model_index.json").is_file():
             parts = dict(_diffusers_parts(folder, dtype))
         else:
@@ -168,6 +179,8 @@ def _diffusers_parts(folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, An
         component = getattr(import_module(library), class_name, None) if library in LIBRARIES else None
         if not isinstance(component, type) or not issubclass(component, ModelMixin | PreTrainedModel):
             yield name, None
+        elif not (folder / name).is_dir():  # else a library would look for it on the hub
+            raise OSError(f"{folder} has no folder {name}, which its model_index.json names.")
         elif issubclass(component, ModelMixin):
             yield name, component.from_config(component.load_config(folder / name)).to(dtype)
         else:

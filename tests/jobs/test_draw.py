@@ -33,7 +33,7 @@ def undisturbed(model, tmp_path_factory):
     class Here:
         def draw(self, batches):
             worker = Worker(work)
-            return ((batch, worker.draw(batch)) for batch in batches)
+            return (worker.draw(batch) for batch in batches)
 
     with Table(write_table(place / "a.jsonl", ROWS)) as table, torch_threads(work.threads):
         status = run_job(Job(table, work, batch_size=4), Here())
@@ -43,7 +43,8 @@ def undisturbed(model, tmp_path_factory):
 
 def stamps(folder):
     """What tells whether a settled picture has been written again."""
-    return {path.stem: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("pictures/*/*.json")}
+    records = folder.glob("pictures/*/[!.]*.json")  # not those that are still written
+    return {path.stem: (path.stat().st_ino, path.stat().st_mtime_ns) for path in records}
 
 
 def test_a_job_from_the_command_line(sjd, model, undisturbed):
@@ -153,7 +154,10 @@ def test_a_model_that_is_not_there_stops_the_job(sjd):
     status, out, err = sjd("draw", "a.jsonl", "-o", "out", "--model", "./nowhere")
     assert (status, out) == (2, "")
     assert err.startswith("sjd: error: cannot load the model: ")
-    assert not list(Path("out").glob("pictures/*/*"))
+    assert [path.name for path in Path().iterdir()] == ["a.jsonl"]
+    Path("out").mkdir()
+    assert sjd("draw", "a.jsonl", "-o", "out", "--model", "./nowhere")[0] == 2
+    assert [path.name for path in Path("out").iterdir()] == ["lock"]  # it may be another command's by now
 
 
 def test_a_full_disk_stops_the_job_and_it_goes_on(draw, tmp_path, undisturbed):

@@ -1,6 +1,5 @@
 """Tables of prompts: what they may look like, what is refused and where, and batches of their rows."""
 
-import io
 import json
 import os
 import sys
@@ -58,9 +57,11 @@ def test_lines_of_text(tmp_path):
 
 
 def test_what_comes_through_a_pipe_can_be_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a dog\ntwo cats\n")))
-    with Table("-") as table:
-        assert (table.name, table.check(), len(list(table))) == ("standard input", 2, 2)
+    (tmp_path / "given").write_text("a dog\ntwo cats\n")
+    with open(tmp_path / "given") as given:
+        monkeypatch.setattr(sys, "stdin", given)
+        with Table("-") as table:
+            assert (table.name, table.check(), len(list(table))) == ("standard input", 2, 2)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(b'{"prompt": "a dog"}\n',))
@@ -114,7 +115,9 @@ def test_a_bad_row_is_refused_with_its_line(tmp_path, monkeypatch, name, content
     assert len(str(error.value)) < 400
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_file_that_is_not_there_and_one_without_end(tmp_path):
+    with pytest.raises(OSError, match="Is a device, not a file"):
+        Table("/dev/zero")
     with pytest.raises(FileNotFoundError):
         Table(tmp_path / "missing.txt")
 

@@ -5,6 +5,7 @@ import torch
 from transformers import ChameleonConfig
 
 from sjd_pipelines import CanvasCache, SJDAutoRegressivePipeline, SJDLlamaGenPipeline, TarFlowPipeline
+from sjd_pipelines.benchmark.toy import toy_pipeline
 from sjd_pipelines.benchmark.toy_flow import toy_flow_pipeline
 from sjd_pipelines.models import published_llamagen_weights, published_vq_weights, read_published_file
 from sjd_pipelines.models.tarflow import FlowCache
@@ -142,3 +143,20 @@ def test_what_is_told_of_a_flow(flow_pipe, tmp_path, sjd):
     assert status == 0
     assert "picture:    8 x 8 pixels, 16 patches in 2 blocks" in out
     assert out.endswith("\nclasses: cat, dog, red fox\n")
+
+
+def test_a_part_that_is_not_in_its_folder_is_not_sought_elsewhere(tmp_path):
+    toy_pipeline().save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    index.write_text(index.read_text().replace('"model": [', '"moel": ['))
+    with pytest.raises(OSError, match="has no folder moel, which its model_index"):
+        inspect_model(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['"processor": 3, "hue"', '"scheduled"'])
+def test_an_index_that_was_edited_is_one_error(tmp_path, text):
+    toy_pipeline().save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    index.write_text(index.read_text().replace('"scheduler"', text))
+    with pytest.raises(ValueError, match="can't be loaded"):
+        inspect_model(tmp_path)
