@@ -4,6 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from sjd_pipelines import SCHEDULERS, DecodingScheduler, ImageTokenLayout
+from sjd_pipelines.bundled import bundled_folder
+from sjd_pipelines.disk import read_object
 from sjd_pipelines.pipelines.graphs import BY_NUMBERS, MAX_SEED, OPTIONS, OWN, picture_seeds
 from sjd_pipelines.pipelines.inputs import SAMPLING
 
@@ -15,6 +17,18 @@ from .sizes import CHOICES, layout_of
 from .types import Decoder, DecoderType, ModelType, Report, ReportType, Tokens, TokensType
 
 
+def _bundled_words() -> str:
+    """What the bundled model can be asked for."""
+    kinds = read_object(bundled_folder() / "words.json")
+    objects, backgrounds = (
+        ", ".join(word.partition(" (")[0] for word in kinds[kind]) for kind in ("objects", "backgrounds")
+    )
+    return (
+        f"The emoji model counts to three, knows left of, right of, above and below, and these objects: {objects}. "
+        f"Its backgrounds are {backgrounds}."
+    )
+
+
 def _picture_inputs() -> list[io.Input]:
     """What is drawn: model, prompt, seed, size and number."""
     return [
@@ -24,9 +38,8 @@ def _picture_inputs() -> list[io.Input]:
             multiline=True,
             dynamic_prompts=True,
             default="a heart on a blue background",
-            tooltip="What to draw. The emoji model knows 48 objects, 10 backgrounds and counts to three; a "
-            "class-conditional LlamaGen wants the number of an ImageNet class. Words that the model does not "
-            "know are named on the node.",
+            tooltip=f"What to draw. {_bundled_words()} A class-conditional LlamaGen wants the number of an ImageNet "
+            "class. Words that the model does not know are named on the node.",
         ),
         io.Int.Input(
             "seed",

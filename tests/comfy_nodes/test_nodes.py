@@ -141,6 +141,13 @@ def test_without_a_decoder_the_models_own_is_used_and_kept(sample, toy, decoder)
     assert toy.pipe.scheduler is own
 
 
+def test_the_look_alikes_of_a_codebook_are_found_once(sample, toy, decoder):
+    sample(decoder=decoder("lantern"))
+    (table,) = toy.pipe.memory._kept["nearest codes"].values()
+    sample(decoder=decoder("lantern"), seed=1)
+    assert [one is table for one in toy.pipe.memory._kept["nearest codes"].values()] == [True]
+
+
 def test_what_is_learned_of_windows_stays_with_the_model(sample, toy, monkeypatch):
     """A run makes a scheduler of its own; what slots cost is found out in the first one all the same."""
     monkeypatch.setattr(toy.pipe, "scheduler", SCHEDULERS["seeded-jacobi"](window="auto"))
