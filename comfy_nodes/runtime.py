@@ -189,9 +189,13 @@ def check_interrupt() -> None:
 
 
 def show_text(node_id: str | None, text: str) -> None:
-    """Write on the node that runs, in the place of what an earlier run wrote there."""
+    """Write on the node that runs, in the place of what an earlier run wrote there.
+
+    ComfyUI's newer nodes run lines together, so that each gets its full stop.
+    """
     if node_id is not None:
-        PromptServer.instance.send_progress_text(text, node_id)
+        lines = [line if line.endswith(".") else f"{line}." for line in text.splitlines()]
+        PromptServer.instance.send_progress_text("\n".join(lines), node_id)
 
 
 def output_file(prefix: str, ending: str) -> Path:

@@ -213,7 +213,7 @@ def texts(nodes, server, monkeypatch):
 def test_unknown_words_stand_on_the_node_and_in_the_report(run, sample, texts):
     line = "This model does not know 'lemon', 'bluee' (close: blue); `sjd info` of it lists its words."
     _, report = sample(prompt="a red lemon", negative_prompt="bluee")
-    assert texts[-1][1].endswith(f" s\n{line}")
+    assert texts[-1][1].endswith(f" s.\n{line}")
     assert run("SJDReport", report=report)[0].endswith(f"\n{line}")
     _, report = sample(prompt="a red lemon", negative_prompt="bluee", guidance=1.0)
     assert "bluee" not in run("SJDReport", report=report)[0]
@@ -224,16 +224,21 @@ def test_unknown_words_stand_on_the_node_and_in_the_report(run, sample, texts):
 
 def test_progress_is_told_in_words(sample, texts, decoder, clock):
     sample(decoder=decoder("autoregressive"), batch_size=2)
-    assert texts[0] == ("7", "2/128 tokens, 1.0 per pass")
-    assert re.fullmatch(r"64 tokens in 64 passes, 1\.0 per pass, [\d.]+ s", texts[-1][1])
+    assert texts[0] == ("7", "2/128 tokens, 1.0 per pass.")
+    assert re.fullmatch(r"64 tokens in 64 passes, 1\.0 per pass, [\d.]+ s\.", texts[-1][1])
 
 
 def test_reports_and_comparisons_are_written_on_their_nodes(run, sample, texts):
     _, report = sample()
-    text, *_ = run("SJDReport", report=report)
-    assert texts[-1] == ("7", text)
-    text, *_ = run("SJDCompare", report_a=report, report_b=report)
-    assert texts[-1] == ("7", text)
+    for node_id, reports in (
+        ("SJDReport", {"report": report}),
+        ("SJDCompare", {"report_a": report, "report_b": report}),
+    ):
+        text, *_ = run(node_id, **reports)
+        number, shown = texts[-1]
+        assert number == "7"
+        assert [line.rstrip(".") for line in shown.splitlines()] == [line.rstrip(".") for line in text.splitlines()]
+        assert all(line.endswith(".") for line in shown.splitlines())
 
 
 @pytest.fixture
