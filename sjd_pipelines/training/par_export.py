@@ -18,7 +18,8 @@ from ..emoji.scenes import BACKGROUNDS, Scene, place, sample_shading
 from ..learning.runs import write_atomically
 from ..models import vq_model_from_published
 from ..pipelines import SJDLlamaGenPipeline
-from ..pipelines.pictures import contact_sheet, render_tokens, to_pictures
+from ..pipelines.pictures import render_tokens, to_pictures
+from ..pipelines.sheets import contact_sheet
 from ..schedulers import DecodingScheduler
 from .bundle import course_options, kept_results, phases_told, write_bundle
 from .course import training_facts
