@@ -5,6 +5,7 @@ What is trained is a subclass of `Training`: a network, its loss on a batch, and
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import time
@@ -110,6 +111,25 @@ class CourseRecipe:
             replace(phase, pictures=round(phase.pictures * self.scale), batch_size=phase.batch_size * self.batches)
             for phase in self.phases
         )
+
+
+def add_course_options(parser: argparse.ArgumentParser) -> None:
+    """Options of a command that trains: what of a `CourseRecipe` changes from run to run."""
+    parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the pictures of every phase; default: 1")
+    parser.add_argument("--batches", type=int, default=1, help="factor on the batch sizes; default: 1")
+    parser.add_argument("--minutes", type=float, default=0.0, help="0 is to the end of the phases; default")
+    parser.add_argument("--threads", type=int, default=1, help="of a CPU; default: %(default)s")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
+    parser.add_argument("--save-minutes", type=float, default=5.0, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def add_export_options(parser: argparse.ArgumentParser) -> None:
+    """Options of a command that writes the bundled folder of a run."""
+    parser.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--target", type=Path, help="default: the bundled folder")
+    parser.add_argument("--results", type=Path, help="scores written by `evaluate`; default: those already in target")
 
 
 class Training(ABC):

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from ..learning.runs import write_atomically
+from .course import add_course_options, add_export_options
 from .flow_export import evaluate_flow, export_flow
 from .flow_train import FlowRecipe, train_flow
 
@@ -24,14 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train")
-    training.add_argument("--scale", type=float, default=1.0, help="of the pictures of every phase; default: 1")
-    training.add_argument("--batches", type=int, default=1, help="factor on the batch sizes; default: 1")
-    training.add_argument("--minutes", type=float, default=0.0, help="0 is to the end of the phases; default")
-    training.add_argument("--threads", type=int, default=1, help="of a CPU; default: %(default)s")
-    training.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
-    training.add_argument("--save-minutes", type=float, default=5.0, help="default: %(default)s")
-    training.add_argument("--seed", type=int, default=0)
+    add_course_options(training)
     scoring = commands.add_parser("evaluate")
+    scoring.add_argument("--folder", type=Path, required=True, help="the run's folder")
     scoring.add_argument("--count", type=int, default=200, help="pictures; default: %(default)s")
     scoring.add_argument("--guidance-scale", type=float, help="default: that of the exported model")
     scoring.add_argument("--seed", type=int, default=0, help="of the first picture")
@@ -39,11 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     scoring.add_argument("--sequential", action="store_true", help="draw one token after the other")
     scoring.add_argument("--sheet", type=Path, help="write the first picture of every class here")
     scoring.add_argument("--results", type=Path, help="write the scores here, for `export`")
-    writing = commands.add_parser("export")
-    writing.add_argument("--target", type=Path, help="default: the bundled folder")
-    writing.add_argument("--results", type=Path, help="scores written by `evaluate`; default: those already in target")
-    for command in (training, scoring, writing):
-        command.add_argument("--folder", type=Path, required=True, help="the run's folder")
+    add_export_options(commands.add_parser("export"))
     return parser
 
 
