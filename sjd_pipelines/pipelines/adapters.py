@@ -6,6 +6,7 @@ and `adapter_model.safetensors`. `base.json` beside them records which weights t
 
 import copy
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,9 +64,10 @@ class Adapter:
             others.append("init_lora_weights")
         if others:
             raise ValueError(f"{folder} holds an adapter with {', '.join(others)}, not plain LoRA; {_MERGE}.")
-        alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
-        if not all(isinstance(alpha, int | float) for alpha in alphas):
-            raise ValueError(f"{folder / CONFIG}: lora_alpha and alpha_pattern must be numbers.")
+        patterns = config.get("alpha_pattern") or {}
+        alphas = [config.get("lora_alpha"), *(patterns.values() if isinstance(patterns, dict) else [None])]
+        if not all(isinstance(alpha, int | float) and math.isfinite(alpha) for alpha in alphas):
+            raise ValueError(f"{folder / CONFIG}: lora_alpha, and all in alpha_pattern, must be finite numbers.")
         return cls(folder, config)
 
     @property

@@ -98,10 +98,11 @@ def _load_adapter(folder: Path, base: Path, family: type, kwargs: dict[str, Any]
     adapter.check_base(base)
     pipe = _load_folder(base, family, kwargs)
     networks = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    network = adapter.merge_into({name: part for name, part in networks.items() if name not in COMPANIONS})
-    _load_companions(pipe, folder)
-    if (folder / "generation_config.json").is_file():
-        network.generation_config = GenerationConfig.from_pretrained(folder)
+    with foreign(folder):
+        network = adapter.merge_into({name: part for name, part in networks.items() if name not in COMPANIONS})
+        _load_companions(pipe, folder)
+        if (folder / "generation_config.json").is_file():
+            network.generation_config = GenerationConfig.from_pretrained(folder)
     if kwargs.get("scheduler") is None:
         scheduler = _own_scheduler(folder)
         if scheduler is None and not (base / "model_index.json").is_file():
