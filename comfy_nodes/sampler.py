@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from sjd_pipelines import SCHEDULERS, DecodingScheduler, ImageTokenLayout
+from sjd_pipelines import SCHEDULERS, DecodingScheduler, DecodingStatistics, ImageTokenLayout
 from sjd_pipelines.bundled import bundled_folder
 from sjd_pipelines.disk import read_object
 from sjd_pipelines.pipelines.graphs import BY_NUMBERS, MAX_SEED, OPTIONS, OWN, picture_seeds
@@ -138,8 +138,8 @@ def _run_inputs() -> list[io.Input]:
         DecoderType.Input(
             "decoder",
             optional=True,
-            tooltip="How tokens are guessed ahead and checked, from SJD Decoder. Without one the model's own is used, "
-            "which gives the very picture that drawing one token at a time gives, in fewer passes.",
+            tooltip="How tokens are guessed ahead and checked, from SJD Decoder. Without one the model's own is used; "
+            "the emoji model's gives the very picture that drawing one token at a time gives, in fewer passes.",
         ),
         io.String.Input(
             "negative_prompt",
@@ -254,22 +254,9 @@ class SJDSampler(io.ComfyNode):
                 **options,
             )
         tokens = Tokens(output.tokens.cpu(), layout, height, width, model.codebook)
-        name = SCHEDULERS.name_of(type(scheduler))
-        report = Report(
-            output.statistics,
-            name,
-            name if decoder is None or decoder.title is None else decoder.title,
-            {key: value for key, value in scheduler.config.items() if not key.startswith("_")},
-            seeds,
-            layout.num_tokens,
-            layout.columns,
-            height,
-            width,
-            remarks,
-            prompt,
-            negative_prompt,
-            {own: getattr(sampling, theirs) for own, theirs in OPTIONS.items()},
-        )
+        used = {name: getattr(sampling, theirs) for name, theirs in OPTIONS.items()}
+        prompts = prompt, negative_prompt
+        report = report_of(output.statistics, tokens, scheduler, decoder, used, seeds, prompts, remarks)
         picture = picture_of(render_picture(model, tokens.ids[:1], layout)) if watch.shows_pictures else None
         watch.finish(picture, report.passes, report.seconds)
         return io.NodeOutput(tokens, report)
@@ -292,6 +279,34 @@ def check_sampling(**given: float | None) -> dict[str, float]:
         if refusal := SAMPLING[OPTIONS[name]].refusal(value):
             raise ValueError(f"{name} {refusal}; {OWN} is the model's own.")
     return {OPTIONS[name]: value for name, value in given.items()}
+
+
+def report_of(
+    statistics: DecodingStatistics,
+    tokens: Tokens,
+    scheduler: DecodingScheduler,
+    decoder: Decoder | None,
+    sampling: dict[str, float],
+    seeds: list[int],
+    prompts: tuple[str, str],
+    remarks: list[str],
+) -> Report:
+    """What a run did; `prompts` are the prompt and the negative one, as the model got them."""
+    name = SCHEDULERS.name_of(type(scheduler))
+    return Report(
+        statistics,
+        name,
+        name if decoder is None or decoder.title is None else decoder.title,
+        {key: value for key, value in scheduler.config.items() if not key.startswith("_")},
+        seeds,
+        tokens.layout.num_tokens,
+        tokens.layout.columns,
+        tokens.height,
+        tokens.width,
+        remarks,
+        *prompts,
+        sampling,
+    )
 
 
 def memory_required(
