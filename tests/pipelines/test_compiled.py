@@ -10,8 +10,11 @@ from torch._dynamo.utils import counters
 
 from sjd_pipelines import RowParallelScheduler
 from sjd_pipelines.benchmark.toy import toy_par_pipeline, toy_pipeline
-from sjd_pipelines.decoding import DecodingState
+from sjd_pipelines.decoding import DecodingState, Sampling
 from sjd_pipelines.schedulers import SCHEDULERS
+
+from ..meta import watched, without_numbers
+from .tiny import MEMBERS
 
 SMALL = {"window": 5, "depth": 2, "branches": 2, "reach": 3}
 DRAW = {"guidance_scale": 2.0, "top_k": 12, "seeds": [1, 2], "output_type": "latent"}
@@ -21,6 +24,10 @@ def small(name):
     """A scheduler whose passes have few slots."""
     kind = SCHEDULERS[name]
     return kind(**{key: value for key, value in SMALL.items() if key in dict(kind().settings)})
+
+
+def family_scheduler(pipe):
+    return SCHEDULERS["par" if pipe.image_layout(None, None).parallel > 1 else "seeded-jacobi"](window=8)
 
 
 @pytest.fixture(scope="module")
@@ -191,9 +198,31 @@ def test_a_compiler_that_fails_leaves_passes_as_written(toy, one_extent, caplog)
     assert any("no such compiler failed" in record.message for record in caplog.records)
 
 
+@pytest.mark.parametrize("name", MEMBERS)
+def test_every_family(request, one_extent, name):
+    pipe, prompts = request.getfixturevalue(name), list(MEMBERS[name].prompts[:2])
+    draw = {"seeds": [1, 2], "output_type": "latent", "scheduler": family_scheduler(pipe)}
+    expected = pipe(prompts, **draw).tokens
+    pipe.enable_compile("eager")
+    try:
+        output = pipe(prompts, **draw)
+    finally:
+        pipe.disable_compile()
+    assert torch.equal(output.tokens, expected)
+    assert output.statistics.execution.graphs == 1
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_every_family_reads_the_device_once_a_pass(request, name):
+    pipe, model = request.getfixturevalue(name), MEMBERS[name].make().to("meta")
+    prompt = pipe.encode_prompt(list(MEMBERS[name].prompts[:2]), None, True, 1)
+    sampling = Sampling(2.0, 0.7, top_k=8, top_p=0.9)
+    assert set(watched(model, without_numbers(prompt), family_scheduler(pipe), sampling)) == {(1, 0)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["autoregressive", "revised-jacobi", "coupled-sjd"])
-def test_inductor_draws_the_bundled_models_pictures(name):
+def test_inductor_draws_the_bundled_models_pictures(one_extent, name):
     from sjd_pipelines import SJDAutoRegressivePipeline
 
     pipe = SJDAutoRegressivePipeline.from_pretrained()
