@@ -5,7 +5,7 @@ the window. How far passes stay above the floor as the window grows decides what
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import JanusForConditionalGeneration, LlamaConfig
 
+from ..decoding.runner import Execution
 from ..pipelines import SJDJanusPipeline
 from ..schedulers import AutoregressiveScheduler, DecodingScheduler, SeededJacobiScheduler
 from .library import library_tokens
@@ -24,6 +25,8 @@ PROMPT = "a red dog left of a blue car"
 # Janus-Pro's own guidance; two rows per picture.
 SAMPLING = {"guidance_scale": 5.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 WARM_UP_PASSES = 3
+# A pass as it is written, as one compiled graph, and that as a CUDA graph.
+EXECUTIONS = ("written", "compiled", "captured")
 LOGIT_SCALE = 3.0  # gain of either layer of the generation head
 _COPIED_BYTES = 2**28
 _COPIES = 10
@@ -65,16 +68,23 @@ class PassCost:
     Attributes:
         scheduler: class name.
         window: drafts per pass; 0 is sequential decoding.
+        execution: how passes are executed, of `EXECUTIONS`.
         milliseconds: median of a whole pass: planning, transformer, sampling, verification, copy of the counts.
-        transformer: mean milliseconds of its transformer calls, timed in a run of their own.
+        transformer: mean milliseconds of its transformer calls, timed in a run of their own; None where a pass is one
+            graph, which has no calls.
+        warm_up: seconds that recording, compiling and capturing took.
+        graph_bytes: memory that the graphs hold, with keys and values.
         floors: `milliseconds` over the floor.
         samples: milliseconds of every timed pass.
     """
 
     scheduler: str
     window: int
+    execution: str
     milliseconds: float
-    transformer: float
+    transformer: float | None
+    warm_up: float
+    graph_bytes: int
     floors: float
     samples: list[float]
 
@@ -91,8 +101,8 @@ class PassCostReport:
         weight_bytes: what every pass reads of the weights.
         bandwidth: bytes per second that a copy of a large tensor reads and writes.
         floor: milliseconds to read the weights at this bandwidth.
-        library: milliseconds per token of transformers' own `generate`.
-        costs: by window.
+        library: milliseconds per token of transformers' own `generate`, which has a static cache for Janus.
+        costs: by window and execution.
     """
 
     shape: str
@@ -161,6 +171,7 @@ def measure_pass_costs(
     device: torch.device | str = "cpu",
     batch_size: int = 1,
     passes: int = 50,
+    executions: Sequence[str] = ("written",),
     progress: Callable[[int, int], None] | None = None,
 ) -> PassCostReport:
     """Time the first passes of a picture, sequentially and with seeded Jacobi at every window, then the library.
@@ -172,6 +183,7 @@ def measure_pass_costs(
         device: where they are.
         batch_size: pictures.
         passes: timed passes of each, fewer if the picture ends first.
+        executions: of `EXECUTIONS`.
         progress: called as `progress(done, total)`.
     """
     device = torch.device(device)
@@ -180,19 +192,15 @@ def measure_pass_costs(
     floor = 1000 * read / bandwidth
     schedulers = [AutoregressiveScheduler(), *(SeededJacobiScheduler(window=window) for window in windows)]
     costs = []
-    for index, scheduler in enumerate(schedulers):
-        samples = _pass_milliseconds(pipe, scheduler, batch_size, passes)
-        seconds = measure_loop(pipe, scheduler, [PROMPT] * batch_size, 0, SAMPLING, WARM_UP_PASSES + passes)
-        transformer = 1000 * sum(seconds.transformer) / seconds.passes
-        middle = median(samples)
-        costs.append(
-            PassCost(type(scheduler).__name__, scheduler.window, middle, transformer, middle / floor, samples)
-        )
-        if progress is not None:
-            progress(index + 1, len(schedulers) + 1)
+    number = len(schedulers) * len(executions) + 1
+    for scheduler in schedulers:
+        for execution in executions:
+            costs.append(_pass_cost(pipe, scheduler, execution, batch_size, passes, floor))
+            if progress is not None:
+                progress(len(costs), number)
     library = _library_milliseconds(pipe, batch_size)
     if progress is not None:
-        progress(len(schedulers) + 1, len(schedulers) + 1)
+        progress(number, number)
     return PassCostReport(
         shape=shape,
         dtype=str(dtype).removeprefix("torch."),
@@ -206,17 +214,44 @@ def measure_pass_costs(
     )
 
 
+def _pass_cost(
+    pipe: SJDJanusPipeline, scheduler: DecodingScheduler, execution: str, batch_size: int, passes: int, floor: float
+) -> PassCost:
+    """A window's cost. Where passes are compiled, those of a first picture are left out: it records them."""
+    made, transformer = Execution(), None
+    if execution == "written":
+        seconds = measure_loop(pipe, scheduler, [PROMPT] * batch_size, 0, SAMPLING, WARM_UP_PASSES + passes)
+        transformer = 1000 * sum(seconds.transformer) / seconds.passes
+    else:
+        pipe.enable_compile(capture=execution == "captured")
+        _, made = _pass_milliseconds(pipe, scheduler, batch_size, passes)
+    samples, _ = _pass_milliseconds(pipe, scheduler, batch_size, passes)
+    pipe.disable_compile()
+    middle = median(samples)
+    return PassCost(
+        scheduler=type(scheduler).__name__,
+        window=scheduler.window,
+        execution=execution,
+        milliseconds=middle,
+        transformer=transformer,
+        warm_up=made.seconds,
+        graph_bytes=made.nbytes,
+        floors=middle / floor,
+        samples=samples,
+    )
+
+
 def _pass_milliseconds(
     pipe: SJDJanusPipeline, scheduler: DecodingScheduler, batch_size: int, passes: int
-) -> list[float]:
-    """Milliseconds of each pass after those that warm up; a pass ends with the copy of its counts to the host."""
+) -> tuple[list[float], Execution | None]:
+    """Milliseconds of each pass after those that warm up, to the copy of its counts; how they were executed."""
     ends = []
 
     def clock(pipe: SJDJanusPipeline, pass_index: int, committed: int, tensors: dict[str, Any]) -> None:
         ends.append(time.perf_counter())
         pipe.interrupt = pass_index + 1 >= WARM_UP_PASSES + passes
 
-    pipe(
+    output = pipe(
         PROMPT,
         num_images_per_prompt=batch_size,
         generator=torch.Generator().manual_seed(0),
@@ -225,7 +260,8 @@ def _pass_milliseconds(
         scheduler=scheduler,
         **SAMPLING,
     )
-    return [1000 * (end - begin) for begin, end in zip(ends[WARM_UP_PASSES - 1 :], ends[WARM_UP_PASSES:])]
+    taken = [1000 * (end - begin) for begin, end in zip(ends[WARM_UP_PASSES - 1 :], ends[WARM_UP_PASSES:])]
+    return taken, output.statistics.execution
 
 
 def _library_milliseconds(pipe: SJDJanusPipeline, batch_size: int) -> float:

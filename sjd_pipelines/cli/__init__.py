@@ -27,6 +27,7 @@ COMMANDS = (
     "verify",
     "step_cost",
     "pass_cost",
+    "operations",
     "convert",
     "comfy",
 )

@@ -63,6 +63,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     add_model_options(parser)
     parser.set_defaults(dtype=None)  # a picture that is drawn again has its own
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the passes while the first picture is drawn; worth it for many pictures, or on a GPU. --stats "
+        "has the seconds it took",
+    )
     parser.add_argument("--num-images", metavar="N", type=positive, help="pictures of each prompt; default: 1")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", metavar="S", type=seed, help="seed of the first picture; default: random, printed")
@@ -119,6 +125,8 @@ def draw_source(source: Source, remembered: "Remembered | None", arguments: argp
         pipe = load_pipeline(arguments.model, dtype, device, show_progress(arguments.quiet), kind=None)
         from ..jobs.session import Session
 
+        if arguments.compile:
+            pipe.enable_compile()
         try:
             session = Session(pipe, arguments.model)
             if remembered is not None:
@@ -221,6 +229,8 @@ def check_kind(kind: str, defaults: Row, arguments: argparse.Namespace) -> None:
         raise CommandError(f"--{name.replace('_', '-')} {words}") from error
     if kind == FLOW and arguments.gif is not None:
         raise CommandError("--gif does not apply to a flow, which draws no tokens.")
+    if kind == FLOW and arguments.compile:
+        raise CommandError("--compile does not apply to a flow, which draws no tokens.")
 
 
 def check_rows(session: "Session", rows: Iterable[Row]) -> None:

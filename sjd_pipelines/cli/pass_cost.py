@@ -4,13 +4,17 @@ import argparse
 from dataclasses import asdict
 
 from ..tables import table
-from .arguments import add_json_option, at_once, positive, windows
+from .arguments import CommandError, add_json_option, at_once, positive, windows
 from .files import check_writable, write_json
 from .loading import check_device, show_progress
 from .measuring import show_count
 
 SHAPES = ("janus-pro-1b", "janus-pro-7b", "toy")
 WINDOWS = (1, 16, 32, 64)
+EXECUTIONS = ("written", "compiled", "captured")
+
+
+HEAD = ("pass", "execution", "ms", "transformer ms", "x floor", "x library token", "warm-up s", "graph MiB")
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -39,6 +43,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--passes", metavar="N", type=positive, default=50, help="timed passes per window; default: %(default)s"
     )
+    parser.add_argument(
+        "--execution",
+        dest="executions",
+        choices=EXECUTIONS,
+        nargs="+",
+        help="passes as they are written, as one compiled graph, or that captured as a CUDA graph; default: all that "
+        "the device has",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress on screen")
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -48,6 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         check_writable("--json", arguments.json)
     device = check_device(arguments.device)
+    on_cuda = device.startswith("cuda")
+    executions = arguments.executions or (EXECUTIONS if on_cuda else EXECUTIONS[:2])
+    if "captured" in executions and not on_cuda:
+        raise CommandError(f"--execution captured needs a CUDA device, not {device}.")
     import torch
 
     from ..benchmark.pass_cost import measure_pass_costs
@@ -59,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         device,
         arguments.batch_size,
         arguments.passes,
+        executions,
         show_count if show_progress(arguments.quiet) else None,
     )
     if arguments.json:
@@ -71,12 +88,15 @@ def run(arguments: argparse.Namespace) -> int:
     rows = [
         (
             "sequential" if cost.window == 0 else f"window {cost.window}",
+            cost.execution,
             f"{cost.milliseconds:.2f}",
-            f"{cost.transformer:.2f}",
+            "" if cost.transformer is None else f"{cost.transformer:.2f}",
             f"{cost.floors:.2f}",
             f"{cost.milliseconds / report.library:.2f}",
+            f"{cost.warm_up:.1f}",
+            f"{cost.graph_bytes / 2**20:,.1f}",
         )
         for cost in report.costs
     ]
-    print(table(("pass", "ms", "transformer ms", "x floor", "x library token"), rows))
+    print(table(HEAD, rows, left=2))
     return 0

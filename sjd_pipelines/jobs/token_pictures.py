@@ -1,6 +1,7 @@
 """Drawing rows with models that decode tokens: what they take, and what is recorded of a picture."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..pipelines.inputs import SAMPLING
@@ -60,6 +61,7 @@ def records(rows: Sequence[Row], statistics: "DecodingStatistics", scheduler: st
             "committed_per_pass": committed,
             "windows": statistics.windows[:passes],
             "acceptance_map": acceptance_map.tolist(),
+            "execution": statistics.execution and asdict(statistics.execution),
         }
         for row, picture_seed, passes, committed, acceptance_map in zip(
             rows,

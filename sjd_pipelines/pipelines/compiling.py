@@ -19,6 +19,7 @@ _OFFLOADED = (
 class Compiling:
     """What a pipeline has for passes that are recorded, compiled and, on CUDA, captured; see `decoding.runner`."""
 
+    float32_logits = False
     _runner: Runner | None = None
     _recorded_with: Hashable = None  # the weights that the graphs are of
 
@@ -52,6 +53,21 @@ class Compiling:
         """Execute passes as they are written again, and forget all graphs."""
         self.drop_graphs()
         self._runner = None
+
+    def enable_float32_logits(self) -> None:
+        """Compute logits of half-precision weights in float32 from the last hidden states on.
+
+        In bfloat16 logits have three digits, so that near-ties are decided by how a kernel rounds, which depends on
+        how many slots a pass has: a token of an exact scheduler then differs from that of sequential decoding. This
+        takes away the part of it that arises behind the transformer, at the price of reading the head's weights twice.
+        """
+        self.drop_graphs()
+        self.float32_logits = True
+
+    def disable_float32_logits(self) -> None:
+        """Compute logits in the format of the weights again."""
+        self.drop_graphs()
+        self.float32_logits = False
 
     def drop_graphs(self) -> None:
         """Forget all graphs, and free what they hold; the next pictures record them anew."""

@@ -13,6 +13,7 @@ from .autoregressive import SJDAutoRegressivePipeline
 from .companions import with_companions
 from .language_model import final_hidden_states
 from .prompts import EncodedPrompt
+from .vocabulary import in_format_of
 from .weights import load_transformers_model
 
 
@@ -99,7 +100,7 @@ class SJDJanusPipeline(SJDAutoRegressivePipeline):
         return final_hidden_states(self.model.model.language_model, embeds, mask, position_ids, cache)
 
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.model.model.generation_head(hidden)
+        return in_format_of(hidden, self.model.model.generation_head)
 
     def codebook_vectors(self) -> torch.Tensor:
         # The quantiser normalises at every look-up.

@@ -28,6 +28,7 @@ from .captions import clean_caption
 from .classes import class_index, keyed_by_text
 from .companions import with_companions
 from .prompts import EncodedPrompt
+from .vocabulary import in_format_of
 from .words import cleaned_remarks, cut_remarks, unknown_remarks
 
 TEXT_ENCODER = "google/flan-t5-xl"
@@ -239,7 +240,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         return self.transformer(embeds, mask, position_ids, cache)
 
     def image_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.transformer.head(hidden)
+        return in_format_of(hidden, self.transformer.head)
 
     def codebook_vectors(self) -> torch.Tensor:
         return self.vq_model.quantize.embedding.weight.detach().to(self._execution_device)

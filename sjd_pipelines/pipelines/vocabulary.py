@@ -4,6 +4,15 @@ import torch
 from torch import nn
 
 
+def in_format_of(hidden: torch.Tensor, head: nn.Module) -> torch.Tensor:
+    """`head(hidden)`, the weights of the head brought to the number format of `hidden` if theirs is another."""
+    weights = dict(head.named_parameters())
+    if all(weight.dtype == hidden.dtype for weight in weights.values() if weight.is_floating_point()):
+        return head(hidden)
+    cast = {name: weight.to(hidden.dtype) for name, weight in weights.items() if weight.is_floating_point()}
+    return torch.func.functional_call(head, cast, (hidden,))
+
+
 class ImageVocabulary:
     """Translates codebook ids and structural ids to vocabulary ids, on the device, and slices the head accordingly.
 
@@ -33,10 +42,10 @@ class ImageVocabulary:
         """
         if type(head) is nn.Linear and type(head.weight) is nn.Parameter and not hasattr(head, "_hf_hook"):
             block = slice(self.first, self.first + self.size)
-            bias = None if head.bias is None else head.bias[block]
-            logits = nn.functional.linear(hidden, head.weight[block], bias)
+            bias = None if head.bias is None else head.bias[block].to(hidden.dtype)
+            logits = nn.functional.linear(hidden, head.weight[block].to(hidden.dtype), bias)
         else:  # quantised, adapted or offloaded: only the module itself knows its weight
-            logits = head(hidden)[..., self.first : self.first + self.size]
+            logits = in_format_of(hidden, head)[..., self.first : self.first + self.size]
         if self._order is not None:
             self._order = self._order.to(logits.device)
             logits = logits[..., self._order]

@@ -5,15 +5,16 @@ import json
 import pytest
 import torch
 
-from sjd_pipelines.benchmark.pass_cost import SHAPES, measure_pass_costs, shape_pipeline, weight_bytes
+from sjd_pipelines.benchmark.pass_cost import EXECUTIONS, SHAPES, measure_pass_costs, shape_pipeline, weight_bytes
 from sjd_pipelines.cli import main
+from sjd_pipelines.cli.pass_cost import EXECUTIONS as WAYS
 from sjd_pipelines.cli.pass_cost import SHAPES as OFFERED
 
 
 def test_every_window_is_measured(tmp_path, capsys):
     file = tmp_path / "cost.json"
     command = ["pass-cost", "--shape", "toy", "--windows", "1,3", "--dtype", "float32", "--device", "cpu"]
-    assert main([*command, "--passes", "2", "--json", str(file)]) == 0
+    assert main([*command, "--passes", "2", "--execution", "written", "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     assert report["command"].startswith("sjd pass-cost --shape toy")
     assert [cost["window"] for cost in report["costs"]] == [0, 1, 3]
@@ -22,9 +23,37 @@ def test_every_window_is_measured(tmp_path, capsys):
         assert len(cost["samples"]) == 2
         assert cost["floors"] == pytest.approx(cost["milliseconds"] / report["floor"])
         assert cost["transformer"] > 0
+        assert (cost["execution"], cost["warm_up"], cost["graph_bytes"]) == ("written", 0, 0)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("toy, float32, cpu: 0.1 MiB of weights per pass")
     assert [line.split()[0] for line in lines[-3:]] == ["sequential", "window", "window"]
+
+
+@pytest.mark.slow
+def test_compiled_passes_are_measured():
+    report = measure_pass_costs("toy", [2], torch.float32, passes=6, executions=EXECUTIONS[:2])
+    assert [(cost.window, cost.execution) for cost in report.costs] == [
+        (window, execution) for window in (0, 2) for execution in ("written", "compiled")
+    ]
+    for cost in report.costs[1::2]:
+        assert cost.transformer is None
+        assert cost.warm_up > 0
+        assert cost.graph_bytes > 0
+
+
+def test_captured_passes_need_a_gpu(capsys):
+    assert main(["pass-cost", "--shape", "toy", "--device", "cpu", "--execution", "captured"]) == 2
+    assert "--execution captured needs a CUDA device, not cpu." in capsys.readouterr().err
+
+
+def test_operations_are_counted_by_part(tmp_path, capsys, model):
+    file = tmp_path / "operations.json"
+    names = ["seeded-jacobi", "revised-jacobi", "par"]  # PAR does not decode this model
+    assert main(["operations", "--model", model, "--device", "cpu", "--schedulers", *names, "--json", str(file)]) == 0
+    plain, revised = json.loads(file.read_text())["operations"]
+    assert plain["parts"]["companions"] == 0 < revised["parts"]["companions"]
+    assert plain["parts"]["transformer"] == revised["parts"]["transformer"] > plain["parts"]["sampling"] > 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == names[:2]
 
 
 def test_pictures_of_a_batch_share_passes():
@@ -46,6 +75,7 @@ def test_published_shapes(name, billions):
 
 def test_every_shape_is_offered():
     assert tuple(SHAPES) == OFFERED
+    assert EXECUTIONS == WAYS
 
 
 def weights(pipe):

@@ -167,6 +167,37 @@ def test_windows_of_another_size_are_chosen_among_few(toy):
     assert set(output.statistics.windows) <= {4, 8}
 
 
+@pytest.mark.parametrize("name", MEMBERS)
+def test_logits_of_half_precision_weights_in_float32(name):
+    pipe = MEMBERS[name].make().to(torch.bfloat16)
+    count = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+    hidden = torch.randn(2, 3, count, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    rough, fine = pipe.image_logits(hidden), pipe.image_logits(hidden.float())
+    assert (rough.dtype, fine.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(rough.float(), fine, rtol=0.05, atol=0.05)
+    pipe.to(torch.float32)
+    torch.testing.assert_close(pipe.image_logits(hidden.float()), fine)
+
+
+def test_a_run_asks_for_float32_logits(toy):
+    rows = {}
+    half = copy.deepcopy(toy).to(torch.bfloat16)
+
+    class Watching(SCHEDULERS["autoregressive"]):
+        def step(self, probabilities, query, state, noise):
+            rows.setdefault(half.float32_logits, []).append(probabilities)
+            return super().step(probabilities, query, state, noise)
+
+    half("car", scheduler=Watching(), seeds=1, output_type="latent", guidance_scale=1.0)
+    half.enable_float32_logits()
+    half("car", scheduler=Watching(), seeds=1, output_type="latent", guidance_scale=1.0)
+    half.disable_float32_logits()
+    assert not half.float32_logits
+    # Logits of three digits repeat: so do their probabilities.
+    assert len(rows[True][0].unique()) >= len(rows[False][0].unique())
+    assert not torch.equal(rows[True][0], rows[False][0])
+
+
 def test_rows_are_executed_as_written(toy, caplog):
     expected = toy("car", scheduler="zipar", seeds=1, output_type="latent")
     toy.enable_compile("eager")
