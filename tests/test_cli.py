@@ -349,3 +349,19 @@ def test_schedulers(sjd):
     tables = out.split("\n\n")
     for text, registry in zip(tables, (SCHEDULERS, FLOW_SOLVERS), strict=True):
         assert [line.split()[0] for line in text.splitlines()[2:]] == list(registry)
+
+
+@pytest.mark.slow
+def test_compiled_passes(sjd, model):
+    drawn = ["generate", "car", "--model", model, "--seed", 3, "--scheduler", "autoregressive", "--device", "cpu"]
+    assert sjd(*drawn, "-o", "written.png")[0] == 0
+    assert sjd(*drawn, "-o", "compiled.png", "--compile", "--stats", "stats.json")[0] == 0
+    assert pixels("written.png") == pixels("compiled.png")
+    (record,) = json.loads(Path("stats.json").read_text())
+    assert record["execution"]["graphs"] > 0
+    assert record["execution"]["seconds"] > 0
+
+
+def test_a_flow_is_not_compiled(sjd, flow_model):
+    status, _, err = sjd("generate", "0", "--model", flow_model, "--compile")
+    assert (status, err) == (2, "sjd: error: --compile does not apply to a flow, which draws no tokens.\n")

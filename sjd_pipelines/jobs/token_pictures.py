@@ -47,6 +47,7 @@ def records(rows: Sequence[Row], statistics: "DecodingStatistics", scheduler: st
     `seed` is what --seed takes, null where a picture seed was given; `picture_seed` what --picture-seeds takes.
     """
     seconds = {stage: value / len(rows) for stage, value in statistics.seconds.items()}
+    execution = {"execution": asdict(statistics.execution)} if statistics.execution else {}  # of compiled passes
     return [
         {
             "prompt": row.prompt,
@@ -61,7 +62,7 @@ def records(rows: Sequence[Row], statistics: "DecodingStatistics", scheduler: st
             "committed_per_pass": committed,
             "windows": statistics.windows[:passes],
             "acceptance_map": acceptance_map.tolist(),
-            "execution": statistics.execution and asdict(statistics.execution),
+            **execution,
         }
         for row, picture_seed, passes, committed, acceptance_map in zip(
             rows,
