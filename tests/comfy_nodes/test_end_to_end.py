@@ -80,7 +80,14 @@ def test_every_node_is_registered(comfyui):
         order = object_info[node_id]["input_order"]
         assert order.get("required", []) + order.get("optional", []) == names
         assert all(object_info[node_id]["output_tooltips"])
-    assert set(object_info["SJDModelLoader"]["input"]["required"]["model"][1]["options"]) >= {"watched", "quick"}
+    models = object_info["SJDModelLoader"]["input"]["required"]["model"][1]["options"]
+    assert {"watched", "quick"} < set(models)
+    assert any(re.fullmatch(r"broken \(can't be loaded: .*config.json holds .*\)", one) for one in models)
+    assert not any("theirs" in one for one in models)
+    assert object_info["SJDDecoderLantern"]["experimental"]
+    if "search_aliases" in object_info["SJDModelLoader"]:  # a newer ComfyUI
+        assert "autoregressive" in object_info["SJDModelLoader"]["search_aliases"]
+        assert object_info["SJDSampler"]["input"]["required"]["top_k"][1]["advanced"]
 
 
 def test_pages_and_templates_are_served(comfyui):
