@@ -22,12 +22,12 @@ def describe(report: Report) -> str:
     return "\n".join(
         [
             f"{title}{report.decoder} {settings}".strip(),
-            LABELS[statistics.label],
+            f"{report.passes:.1f} steps, {report.tokens / report.passes:.2f} tokens per step, {seconds}",
+            *pictures,
             *(prompts if report.negative_prompt else prompts[:1]),
             ", ".join(f"{name} {value:g}" for name, value in report.sampling.items()),
             f"{report.width} x {report.height} pixels from {report.tokens} tokens",
-            f"{report.passes:.1f} steps, {report.tokens / report.passes:.2f} tokens per step, {seconds}",
-            *pictures,
+            LABELS[statistics.label],
             *report.remarks,
         ]
     )

@@ -54,9 +54,9 @@ def test_the_bundled_model_draws_what_the_library_draws(run, bundled, drawn):
 def test_the_report_in_words_and_numbers(run, drawn):
     _, report = drawn
     text, tokens_per_step, steps, seconds = run("SJDReport", report=report)
-    assert text.startswith("seeded-jacobi window=32 initialise=law-above\nExact: ")
+    assert text.startswith(f"seeded-jacobi window=32 initialise=law-above\n{steps:.1f} steps")
     assert f"\nprompt: {PROMPT}\nguidance 1.5, temperature 1, top_k 0, top_p 0.9\n" in text
-    assert f"128 x 128 pixels from 256 tokens\n{steps:.1f} steps" in text
+    assert "\n128 x 128 pixels from 256 tokens\nExact: " in text
     assert f"picture 1: seed {SEED}, {steps} steps" in text
     assert tokens_per_step == pytest.approx(256 / steps)
     assert steps == report.statistics.forward_passes[0]
