@@ -127,6 +127,11 @@ def test_a_name_is_a_scheduler(pipe, flow_pipe):
             "DDPMScheduler.",
         ),
         (
+            "frontier",
+            "An autoregressive model decodes tokens: scheduler must be one of this package's decoding schedulers, got "
+            "FrontierFlowSolver.",
+        ),
+        (
             3,
             "An autoregressive model decodes tokens: scheduler must be one of this package's decoding schedulers, got",
         ),

@@ -10,10 +10,14 @@ import torch
 from diffusers import DiffusionPipeline
 from packaging.version import Version
 
+from ..flows.registry import FLOW_SOLVERS
 from ..ranges import near, shown
+from ..schedulers.registry import SCHEDULERS
 from .adapters import has_adapters, without_adapters
 from .devices import read_device
 from .runs import runs_of
+
+REGISTRIES = (SCHEDULERS, FLOW_SOLVERS)  # no name is in both
 
 
 class SJDPipeline(DiffusionPipeline):
@@ -104,6 +108,8 @@ class SJDPipeline(DiffusionPipeline):
         Raises:
             ValueError: it is none.
         """
+        if isinstance(scheduler, str):  # what is one of another kind of model is refused as such, not as unknown
+            scheduler = next((known[scheduler]() for known in REGISTRIES if scheduler in known), scheduler)
         scheduler = cls.scheduler_type.made_of(scheduler)
         if not isinstance(scheduler, cls.scheduler_type):
             kind = type(scheduler).__name__

@@ -267,6 +267,8 @@ def test_schedulers_of_the_other_kind_are_refused(flow_pipe, toy):
     with pytest.raises(ValueError, match=flow_message):
         flow_pipe("dog", scheduler=SJDScheduler())
     with pytest.raises(ValueError, match=flow_message):
+        flow_pipe("dog", scheduler="sjd")
+    with pytest.raises(ValueError, match=flow_message):
         flow_pipe.scheduler = SJDScheduler()
     message = r"decodes tokens: scheduler must be one of this package's decoding schedulers, got FrontierFlowSolver\.$"
     with pytest.raises(ValueError, match=message):
