@@ -24,7 +24,7 @@ from .arguments import (
 from .loading import check_device, load_pipeline, model_kind, show_progress
 from .notices import logged_once
 from .outputs import Outputs, check_outputs
-from .plan import STANDARD_OUTPUT, Plan, Source, listed, of_picture, of_table
+from .plan import Plan, Source, listed, of_picture, of_table
 
 if TYPE_CHECKING:
     from ..jobs.again import Remembered
@@ -185,17 +185,13 @@ def check_texts(arguments: argparse.Namespace) -> None:
 
 
 def make_source(arguments: argparse.Namespace, remembered: "Remembered | None") -> Source:
-    """What to draw. Prints the seed that it chose. Raises `CommandError` for a table that can't be drawn."""
+    """What to draw. Raises `CommandError` for a table that can't be drawn."""
     count = arguments.num_images or 1
     if remembered is not None:
         return of_picture(remembered)
     if arguments.table is not None:
         return of_table(arguments.table, count, arguments.seed)
-    start = arguments.seed
-    if start is None and arguments.picture_seeds is None:
-        start = secrets.randbits(32)
-        if not arguments.quiet and arguments.output != STANDARD_OUTPUT:
-            arguments.announced = f"seed {start}"
+    start = secrets.randbits(32) if arguments.seed is None else arguments.seed
     return listed(arguments.prompts, count, start, arguments.picture_seeds)
 
 
@@ -253,8 +249,9 @@ def draw_all(session: "Session", plan: Plan, arguments: argparse.Namespace) -> N
     Raises:
         CommandError: the model gives numbers that are not finite, or a file can't be written.
     """
-    if announced := getattr(arguments, "announced", None):
-        print(announced)
+    chosen = bool(arguments.prompts) and arguments.seed is None and arguments.picture_seeds is None
+    if chosen and not arguments.quiet and not plan.to_standard_output:
+        print(f"seed {next(iter(plan)).seed}")
     size = arguments.batch_size
     with Outputs(arguments, session, plan) as outputs:
         for batch in pack(plan, size, POOL if arguments.table is not None else size):

@@ -38,14 +38,14 @@ class Source:
     close: Callable[[], None] = lambda: None
 
 
-def listed(prompts: Sequence[str], count: int, start: int | None, picture_seeds: Sequence[int] | None) -> Source:
+def listed(prompts: Sequence[str], count: int, start: int, picture_seeds: Sequence[int] | None) -> Source:
     """Prompts of the command line, `count` pictures of each, one after the other.
 
     Args:
         prompts: what to draw.
         count: pictures of each.
-        start: seed of the first picture; None where there are `picture_seeds`.
-        picture_seeds: one for each picture.
+        start: seed of the first picture.
+        picture_seeds: one for each picture, in place of those; None is none.
 
     Raises:
         CommandError: the seeds are too large, or not as many as the pictures.
@@ -53,8 +53,7 @@ def listed(prompts: Sequence[str], count: int, start: int | None, picture_seeds:
     total = len(prompts) * count
     if picture_seeds is not None and len(picture_seeds) != total:
         raise CommandError(f"--picture-seeds: got {len(picture_seeds)} for {total} pictures; give one for each.")
-    if start is not None:
-        check_seeds(start, total)
+    check_seeds(start, total)
 
     def rows() -> Iterator[Row]:
         for index in range(total):
