@@ -3,8 +3,8 @@
 import torch
 from comfy_api.latest import io
 
-from sjd_pipelines import FLOW_SOLVERS
 from sjd_pipelines.flows import MODES, OBJECTIVES
+from sjd_pipelines.flows.planned import text_of
 from sjd_pipelines.pipelines.families import FLOW
 from sjd_pipelines.pipelines.graphs import MAX_SEED, OWN, picture_seeds
 
@@ -208,8 +208,8 @@ class SJDFlowCalibrate(io.ComfyNode):
             display_name="SJD Calibrate Solver",
             category="SJD/solvers",
             description="Tries the solvers on every block of a flow, on this device, and makes the plan that costs "
-            "least under an error that you allow. Takes a minute with the emoji flow; the plan is kept until an input "
-            "changes.",
+            "least under an error that you allow, or fits a solver of all blocks to the flow where that costs less. "
+            "Takes a few minutes with the emoji flow; the outcome is kept until an input changes.",
             inputs=[
                 FlowType.Input("flow", tooltip="The flow, from SJD Load Flow."),
                 io.Combo.Input(
@@ -239,7 +239,8 @@ class SJDFlowCalibrate(io.ComfyNode):
                 io.String.Output(
                     "STRING",
                     display_name="plan",
-                    tooltip="The plan as text, which SJD Solver: Planned takes, so that it need not be made again.",
+                    tooltip="The plan as text, which SJD Solver: Planned takes, so that it need not be made again; or "
+                    "the name and settings of a solver of all blocks, whose fitted numbers are in solver alone.",
                 ),
             ],
         )
@@ -261,9 +262,9 @@ class SJDFlowCalibrate(io.ComfyNode):
                 guidance_scale=None if guidance == OWN else guidance,
                 on_block=on_block,
             )
-        config = found.solver.config
-        name = FLOW_SOLVERS.name_of(type(found.solver))
-        return io.NodeOutput(Solver(name, {"plan": config.plan, "measured": dict(config.measured)}), config.plan)
+        solver = found.solver
+        settings = {name: value for name, value in solver.config.items() if not name.startswith("_")}
+        return io.NodeOutput(Solver(solver.name, settings), text_of(solver))
 
 
 def _guidance() -> io.Input:

@@ -27,6 +27,7 @@ from .flows import (
     FrontierFlowSolver,
     GaussSeidelJacobiFlowSolver,
     JacobiFlowSolver,
+    OverlappingFlowSolver,
     PlannedFlowSolver,
     SequentialFlowSolver,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "LanternScheduler",
     "LlamaGenTransformer",
     "ModelMixin",
+    "OverlappingFlowSolver",
     "ParallelGroupsScheduler",
     "ParallelJacobiScheduler",
     "PlannedFlowSolver",

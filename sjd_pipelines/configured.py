@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar
@@ -52,11 +53,11 @@ class Configured(SchedulerMixin, ConfigMixin, ABC):
                 f"config must be the config of a scheduler or a dict of settings, got {shown(config)}; a folder is "
                 "loaded by from_pretrained."
             )
-        own = settings_of(cls)
+        own = _parameters(cls)
         if not return_unused_kwargs:
             cls._check_names(kwargs, own)
         if any(name not in own for name in config):  # settings of another class of this kind, kept for swapping back
-            cls._check_names(config, {name for other in (cls, *cls.registry.values()) for name in settings_of(other)})
+            cls._check_names(config, {name for other in (cls, *cls.registry.values()) for name in _parameters(other)})
         return super().from_config(dict(config), return_unused_kwargs, **kwargs)
 
     @classmethod
@@ -87,3 +88,8 @@ class Configured(SchedulerMixin, ConfigMixin, ABC):
         if isinstance(value, type) and issubclass(value, cls):
             raise ValueError(f"scheduler must be an object, got a class; pass {value.__name__}().")
         return value
+
+
+def _parameters(cls: type) -> Collection[str]:
+    """What its constructor takes: settings, and records such as what calibration measured, which nobody sets."""
+    return inspect.signature(cls).parameters.keys()

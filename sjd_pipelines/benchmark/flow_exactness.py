@@ -15,8 +15,8 @@ from ..flows import (
     convergence_metrics,
     invert,
 )
-from ..flows.calibration import worst_error
 from ..flows.planned import entry_of
+from ..flows.trials import worst_error
 from ..pipelines import TarFlowPipeline
 from .toy_flow import toy_flow_pipeline
 
@@ -84,7 +84,7 @@ class FlowVerifier:
         """Patches `[B, T, D]` of these pictures, and the passes they took."""
         target = self.pipe.target([self.labels[row] for row in rows], self.guidance)
         run = invert(target, solver, self.pipe.prepare_latents([self.seeds[row] for row in rows]))
-        return run.sample, sum(block.passes for block in run.blocks)
+        return run.sample, run.passes
 
     def verdicts(self, names: list[str]) -> Iterator[FlowVerdict]:
         limit = max(LEAST, ROUNDINGS * self.rounding)

@@ -18,6 +18,7 @@ from ..emoji.flow_judge import read_pictures
 from ..emoji.flow_world import SIDE
 from ..emoji.glyphs import OBJECTS
 from ..flows import (
+    FLOW_SOLVERS,
     MODES,
     OBJECTIVES,
     FlowRun,
@@ -25,13 +26,13 @@ from ..flows import (
     FlowTarget,
     FrontierFlowSolver,
     JacobiFlowSolver,
-    PlannedFlowSolver,
+    OverlappingFlowSolver,
     SequentialFlowSolver,
     invert,
 )
-from ..flows.calibration import Calibrator, worst_error
 from ..flows.clock import seconds_of
-from ..flows.planned import entry_of, solver_of_entry
+from ..flows.planned import solver_of_entry, text_of
+from ..flows.trials import Calibrator, worst_error
 from ..pipelines import TarFlowPipeline
 from .flow_strategies import STRATEGY_BOUNDS, StrategySearch
 from .journal import Journal
@@ -83,7 +84,7 @@ class FlowContender:
     @property
     def entry(self) -> str:
         """Name and settings, as a plan has them."""
-        return self.solver.config.plan if isinstance(self.solver, PlannedFlowSolver) else entry_of(self.solver)
+        return text_of(self.solver)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class FlowResult:
         chosen: what for, where calibration or a search chose it: `safe, seconds`.
         entry: its settings, as a plan has them.
         label: `exact` or `approximate`.
-        passes: serial passes of one block, per batch.
+        passes: serial passes per batch, those of blocks side by side counted once.
+        block_passes: passes over single blocks, per batch.
         token_passes: patches computed per picture, guidance rows not counted twice.
         seconds: per picture, noise to patches.
         speedup: sequential seconds / these, paired.
@@ -111,6 +113,7 @@ class FlowResult:
     entry: str
     label: str
     passes: float
+    block_passes: float
     token_passes: float
     seconds: Spread
     speedup: Spread
@@ -230,21 +233,32 @@ class FlowCell:
                 self.progress(f"{self.name} calibration {mode}, {objective}", 0, 1)
                 chosen = f"{mode}, {objective}"
                 found = self.journal.measure(f"{self.name} {chosen}", self.calibration, mode, objective)
-                calibrations[chosen] = found
-                contenders.append(FlowContender(PlannedFlowSolver(plan=found["plan"]), chosen))
+                calibrations[chosen] = {name: value for name, value in found.items() if name != "settings"}
+                solver = FLOW_SOLVERS[found["solver"]](**found["settings"])
+                contenders.append(FlowContender(solver, chosen))
         by_rule = solver_of_entry(next(iter(calibrations.values()))["published"])
         return [*contenders, FlowContender(by_rule, "CRM and IGM")], calibrations
 
     def calibration(self, mode: str, objective: str) -> dict[str, Any]:
+        fitted = self.journal.measure(f"guidance {self.guidance.scale:g} fit", self.fitted)
         found = self.pipe.calibrate(
             mode=mode,
             objective=objective,
             batch_size=self.batch_size,
             references=REFERENCES,
             guidance_scale=self.guidance.scale,
+            fitted=OverlappingFlowSolver(**fitted),
         )
+        solver = found.solver
+        settings = {name: value for name, value in solver.config.items() if not name.startswith("_")}
+        made = {"bound": found.bound, "solver": solver.name, "settings": settings | {"measured": None}}
         metrics = {"crm": found.metrics.crm, "igm": found.metrics.igm, "published": found.published.entry}
-        return dict(found.solver.config.measured) | {"bound": found.bound} | metrics
+        return dict(solver.config.measured) | made | metrics
+
+    def fitted(self) -> dict[str, Any]:
+        """Settings of the solver that calibrations with this guidance share."""
+        solver = self.pipe.fit(self.guidance.scale)
+        return {name: solver.config[name] for name in ("corrections", "guesses")}
 
     def strategies(self) -> dict[str, str]:
         """The best strategies in the published style that a search finds, by what they were searched for."""
@@ -287,7 +301,7 @@ class FlowCell:
                 for solver in (SequentialFlowSolver(), FrontierFlowSolver())
             ]
             errors.append(worst_error(runs[1].sample, runs[0].sample))
-            passes.append([sum(block.passes for block in run.blocks) for run in runs])
+            passes.append([run.passes for run in runs])
         sequential, frontier = (mean(column) for column in zip(*passes))
         return {"sequential_passes": sequential, "passes": frontier, "error": max(errors)}
 
@@ -306,7 +320,8 @@ class FlowCell:
         read = read_pictures(drawn / 2 + 0.5).glyphs if self.judged else None
         return {
             "seconds": seconds / len(pictures),
-            "passes": sum(block.passes for block in run.blocks),
+            "passes": run.passes,
+            "block_passes": sum(block.passes for block in run.blocks),
             "token_passes": sum(block.token_passes for block in run.blocks) / len(pictures),
             "errors": errors.tolist(),
             "psnr": [None if one == 0 else -10 * float(one.log10()) for one in noise],
@@ -361,6 +376,7 @@ class FlowCell:
             entry=contender.entry,
             label=contender.solver.label,
             passes=mean(run["passes"] for run in whole),
+            block_passes=mean(run["block_passes"] for run in whole),
             token_passes=mean(run["token_passes"] for run in whole),
             seconds=Spread.of(seconds),
             speedup=Spread.of([slow["seconds"] / fast for slow, fast in zip(sequential, seconds)]),

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from ..flows import MODES, FlowRun, GaussSeidelJacobiFlowSolver, JacobiFlowSolver
-from ..flows.calibration import MARGIN, TIGHTEN, Calibrator, Trial, worst_error
+from ..flows.calibration import MARGIN, TIGHTEN
 from ..flows.loop import solve_block
+from ..flows.trials import Calibrator, Trial, worst_error
 
 SEGMENTS = (1, 2, 4, 8, 16, 32)  # of the dominant block
 PASSES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128)  # over a segment
@@ -78,14 +79,12 @@ class StrategySearch:
             return errors[-1] < 1e-6
 
         solver = JacobiFlowSolver(tolerance=0, start=start)
-        run = FlowRun(ordered, block=block, state=solver.begin(block, self.calibrator.num_blocks, ordered))
-        solve_block(target, solver, run, on_pass)
+        solve_block(target, solver, block, ordered, on_pass)
         return errors
 
     def _cuts(self) -> Iterator[_Cut]:
         """The dominant block in segments, with more and more passes over each."""
         target, ordered, reference = self._problem(self.dominant)
-        blocks = self.calibrator.num_blocks
         starts = "/".join(str(start) for start in reversed(self.starts))
         for segments in SEGMENTS:
             if target.num_tokens % segments:
@@ -95,9 +94,7 @@ class StrategySearch:
                     break
                 strategy = f"{self.dominant}-{segments}-{passes}-1"
                 solver = GaussSeidelJacobiFlowSolver(strategy=strategy, starts=starts, tolerance=0)
-                state = solver.begin(self.dominant, blocks, ordered)
-                run = FlowRun(ordered, block=self.dominant, state=state)
-                solve_block(target, solver, run)
+                run = solve_block(target, solver, self.dominant, ordered)
                 yield _Cut(segments, passes, worst_error(run.state.result, reference))
                 if worst_error(run.state.result, reference) < 1e-6:
                     break

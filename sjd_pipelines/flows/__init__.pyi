@@ -32,6 +32,9 @@ from .metrics import (
 from .noise import (
     normal_noise,
 )
+from .overlapping import (
+    OverlappingFlowSolver,
+)
 from .planned import (
     PlannedFlowSolver,
 )
@@ -68,6 +71,7 @@ __all__ = [
     "JacobiFlowSolver",
     "MODES",
     "OBJECTIVES",
+    "OverlappingFlowSolver",
     "PlannedFlowSolver",
     "SequentialFlowSolver",
     "calibrate",

@@ -8,9 +8,10 @@ import torch
 from ..configured import Configured
 from ..declaration import Card, Setting
 from .registry import FLOW_SOLVERS
-from .state import BlockState, FlowOverflowError
+from .state import BlockState, FlowOverflowError, root_mean_square
 
 EXACT_TOLERANCE = 1e-6  # changes up to here are rounding
+LARGEST = 1e15  # tokens beyond are none: what a network makes of their squares is no number in float32
 STARTS = ("latents", "zeros")  # first iterates: x = z, or 0 after the first token
 
 # Settings that several solvers share.
@@ -72,6 +73,10 @@ class FlowSolver(Configured):
         """The solver that takes a block, for one that shares them out."""
         return self
 
+    def goes_on(self, state: BlockState) -> bool:
+        """Whether the block after this one may begin beside it, on what there is of it."""
+        return False
+
     @abstractmethod
     def begin(self, block: int, num_blocks: int, latents: torch.Tensor) -> BlockState:
         """Pose the problem of one block.
@@ -114,7 +119,7 @@ def new_state(latents: torch.Tensor, start: str, stop: int) -> BlockState:
         result=torch.empty_like(latents),
         start=0,
         stop=stop,
-        scale=latents.square().mean((1, 2)).sqrt()[:, None].clamp(min=torch.finfo(latents.dtype).tiny),
+        scale=root_mean_square(latents),
         resting=latents.new_zeros(latents.shape[:2], dtype=torch.int32),
         front=torch.zeros_like(rows),
         fronts=[0] * batch_size,
@@ -124,9 +129,14 @@ def new_state(latents: torch.Tensor, start: str, stop: int) -> BlockState:
     )
 
 
-def replace_non_finite(proposal: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+def is_tame(tokens: torch.Tensor) -> torch.Tensor:
+    """Which numbers a network can read without being poisoned: finite, and so are their squares."""
+    return tokens.abs() < LARGEST  # False for what is no number
+
+
+def replace_wild(proposal: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
     """Where an iterate has overflowed, the one before it: keys and values of infinite tokens would poison the rest."""
-    return torch.where(proposal.isfinite(), proposal, before)
+    return torch.where(is_tame(proposal), proposal, before)
 
 
 def raise_overflow() -> None:

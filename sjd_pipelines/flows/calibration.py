@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from .base import EXACT_TOLERANCE, STARTS, FlowSolver
-from .clock import seconds_of
 from .frontier import FrontierFlowSolver
 from .gauss_seidel import GaussSeidelJacobiFlowSolver
-from .loop import FlowRun, invert, solve_block
 from .metrics import ConvergenceMetrics, convergence_metrics
-from .planned import PlannedFlowSolver, entry_of
+from .overlapping import OverlappingFlowSolver
+from .planned import PlannedFlowSolver, text_of
 from .sequential import SequentialFlowSolver
-from .target import FlowTarget
+from .side_by_side import side_by_side_trials
+from .trials import Calibrator, TargetOf, Trial
 
 MODES = {"exact": EXACT_TOLERANCE, "safe": 1e-3, "fast": 1e-2}  # largest error against sequential sampling
 OBJECTIVES = ("passes", "seconds")
@@ -28,50 +29,27 @@ REPEATS = {"passes": 1, "seconds": 2}  # timings of a candidate, of which the sh
 WINDOW_SHARES = (2, 4, 8)  # of a block's inputs, as windows to try
 LOOSENESS = (30, 10, 3, 1, 0.3, 0.1, 0.03)  # tolerances tried, in units of the bound
 
-TargetOf = Callable[[int], FlowTarget]  # called with the index of a batch
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One solver on one block, or on the whole flow.
-
-    Attributes:
-        entry: the solver, as a plan has it.
-        error: against sequential sampling, the worst picture's, relative (root mean square).
-        passes: serial passes per batch, the mean.
-        token_passes: per picture, the mean.
-        seconds: per batch, the mean.
-    """
-
-    entry: str
-    error: float
-    passes: float
-    token_passes: float
-    seconds: float
-
-    def cost(self, objective: str) -> tuple[float, float]:
-        """What is to be least, and what decides between equals."""
-        return (self.passes, self.token_passes) if objective == "passes" else (self.seconds, self.passes)
-
 
 @dataclass
 class Calibration:
     """What `calibrate` has found.
 
     Attributes:
-        solver: the plan.
+        solver: the cheapest that holds: a plan, or `OverlappingFlowSolver` over the whole flow.
         trials: of every block, in the order of sampling.
-        chosen: the trial behind each entry of the plan.
+        chosen: the trial behind each entry of the best plan.
+        whole: trials of blocks side by side, on the whole flow.
         sequential: the whole flow, sequentially.
-        planned: the whole flow by the plan, on fresh noise.
+        planned: the whole flow by the solver, on fresh noise.
         published: the whole flow by what CRM and IGM choose, on the same noise.
         metrics: CRM and IGM.
         bound: of the error.
     """
 
-    solver: PlannedFlowSolver
+    solver: FlowSolver
     trials: list[list[Trial]]
     chosen: list[Trial]
+    whole: list[Trial]
     sequential: Trial
     planned: Trial
     published: Trial
@@ -91,7 +69,7 @@ class Calibration:
             )
         for name, trial in (
             ("sequential", self.sequential),
-            ("this plan", self.planned),
+            ("this plan" if isinstance(self.solver, PlannedFlowSolver) else self.planned.entry, self.planned),
             (self.published.entry, self.published),
         ):
             lines.append(
@@ -101,116 +79,27 @@ class Calibration:
         return "\n".join(lines)
 
 
-class Calibrator:
-    """References on the device, and what it takes to measure candidates against them.
-
-    Args:
-        target_of: makes the target of a batch, by its index; classes may differ from batch to batch.
-        noise: `[N, T, D]` latents in raster order, N a multiple of `batch_size`.
-        batch_size: B.
-        repeats: timings of a candidate, of which the shortest counts.
-    """
-
-    def __init__(self, target_of: TargetOf, noise: torch.Tensor, batch_size: int, repeats: int):
-        self.repeats = repeats
-        self.batches = [(target_of(index), batch) for index, batch in enumerate(noise.split(batch_size))]
-        self.runs = [invert(target, SequentialFlowSolver(), latents) for target, latents in self.batches]
-        self.num_blocks, self.batch_size = self.batches[0][0].num_blocks, batch_size
-
-    def block_trial(self, block: int, solver: FlowSolver) -> Trial:
-        """Solve one block from what sequential sampling gave it."""
-        measured = []
-        for (target, latents), reference in zip(self.batches, self.runs):
-            ordered, solution = self.entering(block, target, latents, reference)
-
-            def attempt(target: FlowTarget = target, ordered: torch.Tensor = ordered) -> FlowRun:
-                run = FlowRun(ordered, block=block, state=solver.begin(block, self.num_blocks, ordered))
-                solve_block(target, solver, run)
-                return run
-
-            run, seconds = self._timed(attempt, ordered.device)
-            error = worst_error(run.state.result, solution)
-            measured.append((error, run.state.passes, run.state.token_passes, seconds))
-        return self._trial(solver, measured)
-
-    def entering(
-        self, block: int, target: FlowTarget, latents: torch.Tensor, reference: FlowRun
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What sequential sampling gave to a block, and made of it: two `[B, T, D]` in the block's order."""
-        index = self.num_blocks - 1 - block
-        before = latents if index == 0 else target.order(block + 1, reference.outputs[index - 1])
-        return target.order(block, before), reference.outputs[index]
-
-    def flow_trial(self, solver: FlowSolver) -> Trial:
-        """Solve the whole flow."""
-        measured = []
-        for (target, latents), reference in zip(self.batches, self.runs):
-            run, seconds = self._timed(
-                lambda target=target, latents=latents: invert(target, solver, latents), latents.device
-            )
-            passes, tokens = (sum(getattr(b, name) for b in run.blocks) for name in ("passes", "token_passes"))
-            measured.append((worst_error(run.sample, reference.sample), passes, tokens, seconds))
-        return self._trial(solver, measured)
-
-    def flow_error(self, solver: FlowSolver) -> float:
-        """The worst error of the whole flow."""
-        return max(
-            worst_error(invert(target, solver, latents).sample, reference.sample)
-            for (target, latents), reference in zip(self.batches, self.runs)
-        )
-
-    def rounding(self) -> float:
-        """How far sequential sampling moves when pictures are drawn in batches of another size, at most."""
-        return max(self._rounding(*batch, run.sample) for batch, run in zip(self.batches, self.runs))
-
-    def _rounding(self, target: FlowTarget, latents: torch.Tensor, reference: torch.Tensor) -> float:
-        """Of one batch: alone a picture is drawn four times, pictures of a larger batch in quarters of it."""
-        rows = torch.arange(len(latents), device=latents.device)
-        groups = [rows.repeat(4)] if len(rows) == 1 else rows.split(-(-len(rows) // 4))
-        errors = []
-        for group in groups:
-            labels = None if target.labels is None else target.labels[group]
-            other = FlowTarget(target.model, labels, len(group), target.guidance)
-            run = invert(other, SequentialFlowSolver(), latents[group])
-            errors.append(worst_error(run.sample, reference[group]))
-        return max(errors)
-
-    def _timed(self, attempt: Callable[[], FlowRun], device: torch.device) -> tuple[FlowRun, float]:
-        """A run and the seconds of its fastest repetition."""
-        runs: list[FlowRun] = []
-        seconds = [seconds_of(lambda: runs.append(attempt()), device) for _ in range(self.repeats)]
-        return runs[-1], min(seconds)
-
-    def _trial(self, solver: FlowSolver, measured: list[tuple[float, int, int, float]]) -> Trial:
-        errors, passes, tokens, seconds = zip(*measured)
-        count = len(measured)
-        return Trial(
-            entry_of(solver),
-            max(errors),
-            sum(passes) / count,
-            sum(tokens) / (count * self.batch_size),
-            sum(seconds) / count,
-        )
-
-
 @torch.no_grad()
 def calibrate(
     target_of: TargetOf,
     noise_of: Callable[[int, int], torch.Tensor],
+    fitted: OverlappingFlowSolver,
     mode: str = "safe",
     objective: str = "seconds",
     batch_size: int = 1,
     references: int = 8,
     on_block: Callable[[int, list[Trial]], None] | None = None,
 ) -> Calibration:
-    """Measure candidates on every block, take the cheapest under the bound, and verify the whole on fresh noise.
+    """Measure candidates, on every block and over the whole flow, and take the cheapest that holds on fresh noise.
 
-    A plan that fails there is made again with less error allowed and tried on other noise; sequential blocks, which
-    have no error, are always among the candidates.
+    Of every block the cheapest solver under the bound makes a plan; what fails on fresh noise is made again with less
+    error allowed and tried on other noise. Sequential blocks, which have no error, are always among the candidates.
+    Blocks side by side, fitted to the flow, are held against the plan in the same manner.
 
     Args:
         target_of: makes the target of a batch of `batch_size`, by its index.
         noise_of: `(first, count)` to latents `[count, T, D]` that no other numbers give.
+        fitted: blocks side by side for this flow and guidance, see `fitted_solver`.
         mode: `exact`, `safe` or `fast`, the bounds of `MODES`. `exact` takes exact solvers alone, and its bound
             follows from sequential sampling's own rounding where that is larger.
         objective: what a plan saves, `seconds` on this device or serial `passes`.
@@ -237,18 +126,24 @@ def calibrate(
         if on_block is not None:
             on_block(block, trials[-1])
 
+    @cache
     def fresh_of(attempt: int) -> Calibrator:
         noise = noise_of(references * (1 + FRESH * attempt), FRESH * references)
         return Calibrator(target_of, noise, batch_size, REPEATS[objective])
 
     chosen, fresh, planned = _verified_plan(calibrator, trials, fresh_of, allowed, objective)
+    solver: FlowSolver = _solver(chosen)
+    side_by_side = side_by_side_trials(calibrator, fitted, bound, allowed, mode == "exact", objective)
+    found = _verified(side_by_side, fresh_of, allowed, objective)
+    if found is not None and found[1].cost(objective) < planned.cost(objective):
+        solver, planned = found
     sequential = fresh.flow_trial(SequentialFlowSolver())
     if sequential.cost(objective) <= planned.cost(objective):  # a saving of single blocks that the whole does not show
         chosen, planned = [block[0] for block in trials], sequential
+        solver = _solver(chosen)
     metrics = _metrics(calibrator)
-    plan = _solver(chosen).config.plan
     measured = {
-        "plan": plan,
+        "plan": text_of(solver),
         "mode": mode,
         "objective": objective,
         "error": planned.error,
@@ -256,9 +151,10 @@ def calibrate(
         "batch_size": batch_size,
         "guidance_scale": calibrator.batches[0][0].guidance.scale,
     }
-    solver = PlannedFlowSolver(plan=plan, measured=measured)
+    solver = type(solver).from_config(solver.config, measured=measured)
     published = _published_trial(fresh, metrics)
-    return Calibration(solver, trials, chosen, sequential, planned, published, metrics, bound)
+    whole = [trial for _, trial in side_by_side]
+    return Calibration(solver, trials, chosen, whole, sequential, planned, published, metrics, bound)
 
 
 def block_trials(calibrator: Calibrator, block: int, bound: float, mode: str, objective: str) -> list[Trial]:
@@ -289,10 +185,19 @@ def block_trials(calibrator: Calibrator, block: int, bound: float, mode: str, ob
     return trials
 
 
-def worst_error(sample: torch.Tensor, reference: torch.Tensor) -> float:
-    """Root mean square of the difference over that of the reference, of the worst picture: `[B, T, D]` each."""
-    difference = (sample - reference).double().square().mean((1, 2))
-    return float((difference / reference.double().square().mean((1, 2))).sqrt().max())
+def _verified(
+    trials: list[tuple[FlowSolver, Trial]], fresh_of: Callable[[int], Calibrator], allowed: float, objective: str
+) -> tuple[FlowSolver, Trial] | None:
+    """The cheapest solver of the whole flow that holds on noise it has not seen, with its trial there; or None."""
+    for attempt in range(ATTEMPTS):
+        good = [pair for pair in trials if pair[1].error <= allowed * TIGHTEN**attempt]
+        if not good:
+            return None
+        solver, _ = min(good, key=lambda pair: pair[1].cost(objective))
+        fresh = fresh_of(attempt).flow_trial(solver)
+        if fresh.error <= allowed:
+            return solver, fresh
+    return None
 
 
 def _verified_plan(

@@ -6,7 +6,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from ..declaration import LONGEST, Card, Setting
-from .base import EXACT_TOLERANCE, FlowSolver, Start, Tolerance, new_state, raise_overflow, replace_non_finite
+from .base import EXACT_TOLERANCE, FlowSolver, Start, Tolerance, is_tame, new_state, raise_overflow, replace_wild
 from .state import SETTLED, BlockState
 
 Window = Annotated[
@@ -57,9 +57,18 @@ class FrontierFlowSolver(FlowSolver):
     def label(self) -> str:
         return "exact" if self.config.tolerance <= EXACT_TOLERANCE else "approximate"
 
+    @property
+    def window(self) -> int | None:
+        """Inputs of a pass, at most."""
+        return self.config.window
+
+    def corrected(self, proposal: torch.Tensor, before: torch.Tensor, state: BlockState) -> torch.Tensor:
+        """What to go on from, given the tokens of the window as the pass says they are, and as they were."""
+        return proposal
+
     def begin(self, block: int, num_blocks: int, latents: torch.Tensor) -> BlockState:
         last = latents.shape[1] - 1
-        return new_state(latents, self.config.start, stop=min(self.config.window or last, last))
+        return new_state(latents, self.config.start, stop=min(self.window or last, last))
 
     def step(self, log_scale: torch.Tensor, shift: torch.Tensor, state: BlockState) -> BlockState:
         proposal = state.proposal(log_scale, shift)
@@ -73,14 +82,19 @@ class FrontierFlowSolver(FlowSolver):
         moved = state.moves(change, self.config.tolerance).any(1)
         # The first token that moved was computed from settled ones: it is settled, but not yet its key and value.
         arrived = torch.where(unsettled.any(1), unsettled.int().argmax(1), unsettled.shape[1] - 1)  # [A]
-        numbers = [one.to(change.dtype) for one in (arrived, moved, change.amax(1))]
-        arrived, moves, largest = torch.stack(numbers).tolist()  # the one look of a pass
+        power = change.square().sum(1) / (state.num_tokens - 1)
+        numbers = [one.to(change.dtype) for one in (arrived, moved, change.amax(1), power)]
+        arrived, moves, largest, powers = torch.stack(numbers).tolist()  # the one look of a pass
+        state.moving = max(powers) ** 0.5
         if not all(value < float("inf") for value in largest):
             proposal = self._repair(proposal, window, state)
-        state.sample[:, state.start + 1 : state.stop + 1] = proposal
+        state.sample[:, state.start + 1 : state.stop + 1] = self.corrected(proposal, window, state)
         fronts = [state.start + 1 + int(index) for index in arrived]
-        state.fronts = [max(front, before) for front, before in zip(fronts, state.fronts)]
-        self._settle([not move for move in moves], largest, state)
+        held = [number in state.open for number in state.numbers]  # nothing is settled on latents that change
+        state.fronts = [
+            before if hold else max(front, before) for front, before, hold in zip(fronts, state.fronts, held)
+        ]
+        self._settle([not move and not hold for move, hold in zip(moves, held)], largest, state)
         return state
 
     def _settle(self, still: list[bool], largest: list[float], state: BlockState) -> None:
@@ -94,12 +108,13 @@ class FrontierFlowSolver(FlowSolver):
         if not state.done:
             state.front = torch.tensor(state.fronts, device=state.rows.device)
             state.start = min(state.fronts)
-            state.stop = min(state.start + (self.config.window or last), last)
+            state.stop = min(state.start + (self.window or last), last)
 
     def _repair(self, proposal: torch.Tensor, window: torch.Tensor, state: BlockState) -> torch.Tensor:
         """Keep overflowed iterates out of keys and values; raises where the one after a front has overflowed."""
         after = (state.front - state.start).clamp(max=proposal.shape[1] - 1)  # [A] index of token front + 1
         certain = proposal[torch.arange(len(after), device=after.device), after]  # [A, D]
-        if not certain.isfinite().all():
+        certain = certain[[number not in state.open for number in state.numbers]]
+        if not is_tame(certain).all():
             raise_overflow()
-        return replace_non_finite(proposal, window)
+        return replace_wild(proposal, window)

@@ -6,7 +6,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from ..declaration import LONGEST, Card, Setting
-from .base import EXACT_TOLERANCE, FlowSolver, Start, Tolerance, new_state, raise_overflow, replace_non_finite
+from .base import EXACT_TOLERANCE, FlowSolver, Start, Tolerance, is_tame, new_state, raise_overflow, replace_wild
 from .state import BlockState
 
 MaxIterations = Annotated[
@@ -76,9 +76,9 @@ def sweep(log_scale: torch.Tensor, shift: torch.Tensor, state: BlockState, toler
     largest, moved = change.amax(1), state.moves(change, tolerance).any(1)
     changes, moves = torch.stack([largest, moved.to(largest.dtype)]).tolist()  # the one look of a pass
     if not all(change < float("inf") for change in changes):
-        if not proposal[:, : state.iteration].isfinite().all():
+        if not is_tame(proposal[:, : state.iteration]).all():
             raise_overflow()
-        proposal = replace_non_finite(proposal, window)
+        proposal = replace_wild(proposal, window)
     state.sample[:, state.start + 1 : state.stop + 1] = proposal
     for row, change in zip(state.numbers, changes):
         state.residual[row] = change

@@ -52,9 +52,7 @@ class PlannedFlowSolver(FlowSolver):
         return "exact" if exact else "approximate"
 
     def error_at(self, guidance_scale: float) -> float | None:
-        measured = self.config.measured or {}
-        known = (measured.get("plan"), measured.get("guidance_scale")) == (self.config.plan, guidance_scale)
-        return measured["error"] if known else None
+        return measured_error(self, guidance_scale)
 
     def check(self, num_blocks: int, num_tokens: int) -> None:
         if len(self.solvers) != num_blocks:
@@ -105,3 +103,15 @@ def entry_of(solver: FlowSolver) -> str:
         if solver.config[name] != setting.default
     }
     return " ".join([solver.name, *(f"{name}={value}" for name, value in settings.items())])
+
+
+def text_of(solver: FlowSolver) -> str | None:
+    """What a solver is called in records: its plan, or its entry in one."""
+    return solver.config.plan if isinstance(solver, PlannedFlowSolver) else entry_of(solver)
+
+
+def measured_error(solver: FlowSolver, guidance_scale: float) -> float | None:
+    """What calibration measured, if it was of these very settings and this guidance."""
+    measured = solver.config.measured or {}
+    known = (measured.get("plan"), measured.get("guidance_scale")) == (text_of(solver), guidance_scale)
+    return measured["error"] if known else None

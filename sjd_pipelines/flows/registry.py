@@ -8,6 +8,7 @@ _PLACES = {
     "flow-jacobi": "jacobi.JacobiFlowSolver",
     "gauss-seidel-jacobi": "gauss_seidel.GaussSeidelJacobiFlowSolver",
     "frontier": "frontier.FrontierFlowSolver",
+    "overlapping": "overlapping.OverlappingFlowSolver",
     "planned": "planned.PlannedFlowSolver",
 }
 EXPORTS = exports_of(("base.FlowSolver", *_PLACES.values()))  # module -> what the package exports of it

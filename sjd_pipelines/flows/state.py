@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .correction import LinearCorrection
+
 # What a network says of the same tokens differs a little with the shape of the pass. A change of no more than so many
 # times the precision of numbers (3e-5 in float32) may be that: it falls below no tolerance that is smaller. What
 # converges halves from pass to pass and more, so that after some such changes nothing is left but rounding.
@@ -38,6 +40,10 @@ class BlockState:
         limit: at most so many of them, for a solver that counts.
         length: inputs of a segment, for a solver that has segments.
         remaining: `[A']`, which of the rows before the last step are still there; None if all are.
+        open: pictures whose latents may still change, because the block that they come from is not solved (host).
+        moving: root mean square of the last change over all tokens of a picture, the largest of any, in units of
+            `scale` (host); None where a solver does not look.
+        correction: what changes foretell, of a solver that has it.
         done: whether every picture is solved.
         passes: serial passes so far.
         token_passes: tokens computed so far, over all pictures.
@@ -62,6 +68,9 @@ class BlockState:
     limit: int = 0
     length: int = 0
     remaining: torch.Tensor | None = None
+    open: set[int] = field(default_factory=set)
+    moving: float | None = None
+    correction: LinearCorrection | None = None
     done: bool = False
     passes: int = 0
     token_passes: int = 0
@@ -83,6 +92,24 @@ class BlockState:
         sample = self.result.clone()
         sample[self.rows] = self.sample
         return sample
+
+    @property
+    def pending(self) -> set[int]:
+        """Pictures that are not solved."""
+        return set() if self.done else set(self.numbers)
+
+    def receive(self, latents: torch.Tensor) -> None:
+        """Go on with other latents `[B, T, D]` of all pictures, z."""
+        self.latents = latents[self.rows]
+        self.scale = root_mean_square(self.latents)
+        self.sample[:, 0] = self.latents[:, 0]
+
+    def release(self, pending: set[int]) -> None:
+        """Let pictures settle whose latents change no more, all but the `pending` ones."""
+        settled = [number in self.open and number not in pending for number in self.numbers]
+        if any(settled):  # what has rested so far has rested on other latents
+            self.resting[torch.tensor(settled, device=self.rows.device)] = 0
+        self.open = pending
 
     def proposal(self, log_scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Tokens `start + 1` to `stop` as the pass says they are, `[A, Q, D]`; counts the pass."""
@@ -134,6 +161,11 @@ class BlockState:
         self.front, self.fronts = self.front[self.remaining], [self.fronts[index] for index in left]
 
 
+def root_mean_square(latents: torch.Tensor) -> torch.Tensor:
+    """What changes are measured in, of each picture: `[B, T, D]` to `[B, 1]`, above 0."""
+    return latents.square().mean((1, 2)).sqrt()[:, None].clamp(min=torch.finfo(latents.dtype).tiny)
+
+
 @dataclass
 class BlockStatistics:
     """What one block has cost.
@@ -141,7 +173,7 @@ class BlockStatistics:
     Attributes:
         block: index, 0 next to the picture.
         solver: name of its solver.
-        passes: serial passes until the last picture was solved.
+        passes: over this block, until the last picture was solved.
         row_passes: until each was.
         token_passes: tokens computed, guidance rows not counted twice.
         residual: the largest last change of any picture in units of its latents' root mean square; None for a
@@ -167,6 +199,8 @@ class FlowStatistics:
         label: `exact` (as near to sequential sampling as its own rounding) or `approximate`.
         seeds: the seed of each picture; the same seed draws the same picture again. Empty where latents were given.
         blocks: one entry per block, in the order in which they were solved.
+        forward_passes: serial passes, those of blocks that are worked on side by side counted once; sequential
+            sampling takes K (T - 1).
         seconds: wall clock of the stages `solve` and `pixels`, for the whole batch.
         error: largest difference from sequential sampling that calibration measured, relative to the root mean
             square of a picture's tokens; None where it has not been measured.
@@ -177,13 +211,14 @@ class FlowStatistics:
     label: str
     seeds: list[int]
     blocks: list[BlockStatistics]
+    forward_passes: int
     seconds: dict[str, float]
     error: float | None = None
     interrupted: bool = False
 
     @property
-    def forward_passes(self) -> int:
-        """Serial passes of one block each; sequential sampling takes K (T - 1)."""
+    def block_passes(self) -> int:
+        """Passes over single blocks, side by side or not."""
         return sum(block.passes for block in self.blocks)
 
     @property

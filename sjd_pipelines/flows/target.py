@@ -30,6 +30,10 @@ class FlowTarget:
         self.weights = self.guidance.weights(self.num_tokens, model.var.to(model.state_dtype))
         self.block = self.cache = self.condition = self.sharpness = None
 
+    def twin(self) -> "FlowTarget":
+        """The same flow for the same pictures, with a cache of its own for a block beside this one's."""
+        return FlowTarget(self.model, self.labels, self.batch_size, self.guidance)
+
     def begin(self, block: int) -> None:
         """Turn to a block, with all rows."""
         config, rows = self.model.config, self.batch_size * self.branches

@@ -18,10 +18,12 @@ from ..flows import (
     FlowTarget,
     FrontierFlowSolver,
     GaussSeidelJacobiFlowSolver,
+    OverlappingFlowSolver,
     calibrate,
     invert,
     normal_noise,
 )
+from ..flows.side_by_side import FIRST_FITTED, FITTED, fitted_solver
 from ..models import TarFlowTransformer2DModel, read_published_file, write_published_file
 from ..models.tarflow_published import (
     PUBLISHED_TARFLOWS,
@@ -251,6 +253,7 @@ class TarFlowPipeline(SJDPipeline):
             label=solver.label,
             seeds=seeds,
             blocks=solved.blocks,
+            forward_passes=solved.passes,
             seconds={"solve": middle - begin, "pixels": time.perf_counter() - middle},
             error=solver.error_at(guidance.scale),
             interrupted=solved.interrupted,
@@ -295,6 +298,7 @@ class TarFlowPipeline(SJDPipeline):
         references: int = 8,
         guidance_scale: float | None = None,
         on_block: Callable[..., None] | None = None,
+        fitted: OverlappingFlowSolver | None = None,
     ) -> Calibration:
         """Find the cheapest solver of every block on this device; `pipe.scheduler = calibration.solver` takes it.
 
@@ -308,6 +312,7 @@ class TarFlowPipeline(SJDPipeline):
             references: pictures to measure on; three times as many fresh ones verify the plan.
             guidance_scale: None is the model's default.
             on_block: called with the index of each block and its trials.
+            fitted: what `fit` returned for this guidance, so that several calibrations share it; None fits anew.
 
         Raises:
             ValueError: bad input.
@@ -325,7 +330,27 @@ class TarFlowPipeline(SJDPipeline):
         def noise_of(first: int, count: int) -> torch.Tensor:
             return self.prepare_latents(list(range(first, first + count)))
 
-        return calibrate(target_of, noise_of, mode, objective, batch_size, references, on_block)
+        if fitted is None:
+            fitted = self.fit(guidance_scale)
+        return calibrate(target_of, noise_of, fitted, mode, objective, batch_size, references, on_block)
+
+    def fit(self, guidance_scale: float | None = None) -> OverlappingFlowSolver:
+        """An overlapping solver whose guesses and corrections are fitted to this model, exact by its settings.
+
+        Args:
+            guidance_scale: None is the model's default.
+
+        Raises:
+            ValueError: bad input.
+            FlowOverflowError: the flow leaves the range of numbers.
+        """
+        guidance, classes = (
+            self.prepare_guidance(guidance_scale, None, None, None),
+            self.transformer.config.num_classes,
+        )
+        labels = [index % classes if classes else -1 for index in range(FITTED)]
+        seeds = list(range(FIRST_FITTED, FIRST_FITTED + FITTED))
+        return fitted_solver(self.target(labels, guidance), self.prepare_latents(seeds))
 
     def check_size(self, height: int | None, width: int | None) -> None:
         """Raise `ValueError` unless it is the size of the model's pictures."""

@@ -17,7 +17,8 @@ from sjd_pipelines.flows import (
     invert,
     normal_noise,
 )
-from sjd_pipelines.flows.calibration import worst_error
+from sjd_pipelines.flows.side_by_side import fitted_solver
+from sjd_pipelines.flows.trials import worst_error
 
 from .conftest import build_flow
 
@@ -31,7 +32,9 @@ def plan_for(model, mode, objective, batch_size, **options):
     def noise_of(first, count):
         return normal_noise(list(range(first, first + count)), 16, 12).to(model.dtype)
 
-    return calibrate(target_of, noise_of, mode, objective, batch_size, references=2, **options)
+    with torch.no_grad():
+        fitted = fitted_solver(FlowTarget(model, torch.arange(12) % 3, 12, FlowGuidance(0.5)), noise_of(1000, 12))
+    return calibrate(target_of, noise_of, fitted, mode, objective, batch_size, references=2, **options)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from sjd_pipelines.declaration import Card, check_settings, settings_of
 from sjd_pipelines.flows import registry
 
 ROOM = Path(registry.__file__).parent
-RECORDS = {"measured"}  # what calibration wrote down, which nobody sets
+RECORDS = {"measured", "corrections", "guesses"}  # what calibration wrote down, which nobody sets
 SETTINGS = [(name, key) for name, cls in FLOW_SOLVERS.items() for key in settings_of(cls)]
 ABSURD = [10**30, -(10**30), 10**5000, math.inf, -math.inf, math.nan, "9" * 1000, [0] * 1000, {}, object(), True]
 

@@ -17,9 +17,9 @@ from sjd_pipelines.flows import (
     invert,
     normal_noise,
 )
-from sjd_pipelines.flows.calibration import worst_error
 from sjd_pipelines.flows.planned import entry_of
 from sjd_pipelines.flows.state import SETTLED
+from sjd_pipelines.flows.trials import worst_error
 
 from .conftest import build_flow, pictures
 
