@@ -9,7 +9,6 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 
 from ..flows import (
-    Calibration,
     FlowGuidance,
     FlowOverflowError,
     FlowRun,
@@ -18,12 +17,9 @@ from ..flows import (
     FlowTarget,
     FrontierFlowSolver,
     GaussSeidelJacobiFlowSolver,
-    OverlappingFlowSolver,
-    calibrate,
     invert,
     normal_noise,
 )
-from ..flows.side_by_side import FIRST_FITTED, FITTED, fitted_solver
 from ..models import TarFlowTransformer2DModel, read_published_file, write_published_file
 from ..models.tarflow_published import (
     PUBLISHED_TARFLOWS,
@@ -35,6 +31,7 @@ from ..models.tarflow_published import (
 from . import inputs
 from .base import SJDPipeline
 from .classes import class_index
+from .flow_calibration import FlowCalibration
 from .loading import load_pipeline, load_single_file
 from .output import TarFlowPipelineOutput
 from .room import check_room
@@ -49,7 +46,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-class TarFlowPipeline(SJDPipeline):
+class TarFlowPipeline(FlowCalibration, SJDPipeline):
     """Class name to picture with a normalizing flow.
 
     Args:
@@ -288,69 +285,6 @@ class TarFlowPipeline(SJDPipeline):
                 return run.interrupted
 
             return invert(target, solver, self.prepare_latents(seeds), on_pass)
-
-    def calibrate(
-        self,
-        prompt: str | int | list[str] | list[int] | None = None,
-        mode: str = "safe",
-        objective: str = "seconds",
-        batch_size: int = 1,
-        references: int = 8,
-        guidance_scale: float | None = None,
-        on_block: Callable[..., None] | None = None,
-        fitted: OverlappingFlowSolver | None = None,
-    ) -> Calibration:
-        """Find the cheapest solver of every block on this device; `pipe.scheduler = calibration.solver` takes it.
-
-        A plan depends on weights, guidance, device and batch size.
-
-        Args:
-            prompt: classes to measure with, in turn; None is all the model knows.
-            mode: `exact` (error against sequential sampling up to 1e-6), `safe` (1e-3) or `fast` (1e-2).
-            objective: what to save, `seconds` or serial `passes`.
-            batch_size: pictures that will be drawn at once.
-            references: pictures to measure on; three times as many fresh ones verify the plan.
-            guidance_scale: None is the model's default.
-            on_block: called with the index of each block and its trials.
-            fitted: what `fit` returned for this guidance, so that several calibrations share it; None fits anew.
-
-        Raises:
-            ValueError: bad input.
-            FlowOverflowError: the flow leaves the range of numbers.
-        """
-        batch_size = inputs.AT_ONCE.check("batch_size", batch_size)
-        references = inputs.COUNT.check("references", references)
-        guidance = self.prepare_guidance(guidance_scale, None, None, None)
-        classes = self.transformer.config.num_classes
-        known = list(range(classes)) if prompt is None and classes else self.prepare_labels(prompt, 1)
-
-        def target_of(index: int) -> FlowTarget:
-            return self.target([known[(index * batch_size + row) % len(known)] for row in range(batch_size)], guidance)
-
-        def noise_of(first: int, count: int) -> torch.Tensor:
-            return self.prepare_latents(list(range(first, first + count)))
-
-        if fitted is None:
-            fitted = self.fit(guidance_scale)
-        return calibrate(target_of, noise_of, fitted, mode, objective, batch_size, references, on_block)
-
-    def fit(self, guidance_scale: float | None = None) -> OverlappingFlowSolver:
-        """An overlapping solver whose guesses and corrections are fitted to this model, exact by its settings.
-
-        Args:
-            guidance_scale: None is the model's default.
-
-        Raises:
-            ValueError: bad input.
-            FlowOverflowError: the flow leaves the range of numbers.
-        """
-        guidance, classes = (
-            self.prepare_guidance(guidance_scale, None, None, None),
-            self.transformer.config.num_classes,
-        )
-        labels = [index % classes if classes else -1 for index in range(FITTED)]
-        seeds = list(range(FIRST_FITTED, FIRST_FITTED + FITTED))
-        return fitted_solver(self.target(labels, guidance), self.prepare_latents(seeds))
 
     def check_size(self, height: int | None, width: int | None) -> None:
         """Raise `ValueError` unless it is the size of the model's pictures."""

@@ -1,11 +1,15 @@
 """The nodes of flows: the bundled flow where a picture matters, a random toy elsewhere."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
 from sjd_pipelines import FLOW_SOLVERS, TarFlowPipeline
 from sjd_pipelines.declaration import settings_of
 from sjd_pipelines.emoji.flow_judge import score_pictures
+from sjd_pipelines.flows.planned import text_of
 from sjd_pipelines.pipelines.graphs import picture_seeds
 
 
@@ -71,9 +75,12 @@ def test_a_calibrated_plan_draws_and_is_told_as_text(run, toy_flow, sample, solv
     assert [value for value, _, _ in server.updates] == [1, 2]
     patches, words, steps = sample(solver=plan, batch_size=2)
     assert "measured error" in words
-    again, words, same = sample(solver=solver("planned", plan=text), batch_size=2)
+    assert text == text_of(plan.make())
+    again, _, same = sample(solver=replace(plan, settings=json.loads(json.dumps(plan.settings))), batch_size=2)
     assert torch.equal(again.values, patches.values)
-    assert (same, "measured error" in words) == (steps, False)
+    assert same == steps
+    entries = "; ".join(["frontier tolerance=0.01"] * 2)
+    assert "measured error" not in sample(solver=solver("planned", plan=entries), batch_size=2)[1]
 
 
 def test_a_bad_setting_is_told_on_the_solver(solver):

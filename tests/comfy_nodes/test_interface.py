@@ -50,6 +50,7 @@ FROZEN = {
     "SJDSolverJacobi": (["tolerance", "max_iterations", "start"], ["SOLVER"]),
     "SJDSolverGaussSeidelJacobi": (["strategy", "starts", "tolerance"], ["SOLVER"]),
     "SJDSolverFrontier": (["tolerance", "window", "start"], ["SOLVER"]),
+    "SJDSolverOverlapping": (["tolerance", "overlap", "start"], ["SOLVER"]),
     "SJDSolverPlanned": (["plan"], ["SOLVER"]),
     "SJDDecoderParallelGroups": (["window"], ["DECODER"]),
     "SJDDecoder": (["preset", "window"], ["DECODER"]),

@@ -341,6 +341,18 @@ def test_calibration(flow_pipe):
     assert output.statistics.label == "approximate"
 
 
+def test_a_fitted_solver(flow_pipe):
+    reference = pixels(flow_pipe, ["dog", "cat"], seeds=[900, 901])
+    flow_pipe.scheduler = flow_pipe.fit(guidance_scale=0.5)
+    output = flow_pipe(["dog", "cat"], seeds=[900, 901], output_type="pt")
+    assert (output.images - reference).abs().max() < 1e-4
+    statistics = output.statistics
+    assert (statistics.label, statistics.error) == ("exact", None)
+    assert statistics.forward_passes < statistics.block_passes
+    with pytest.raises(ValueError, match="guidance_scale must be"):
+        flow_pipe.fit(guidance_scale=-1)
+
+
 def test_numbers_and_sequences_of_any_kind(flow_pipe):
     def latents(prompts, number, generator):
         options = {"guidance_scale": number(0.5), "attention_temperature": number(2.0), "output_type": "latent"}
