@@ -18,9 +18,12 @@ def inputs_of(cls: type) -> list[io.Input]:
 def refuse(cls: type, settings: dict[str, Any]) -> None:
     """Raise `ValueError` for values that the inputs must not have. Linked ones arrive as None and are passed over."""
     given = values_of(cls, {name: value for name, value in settings.items() if value is not None})
-    check_settings(cls, given)
-    if len(given) == len(settings_of(cls)):
-        cls(**given)  # settings that do not go together
+    try:
+        check_settings(cls, given)
+        if len(given) == len(settings_of(cls)):
+            cls(**given)  # settings that do not go together
+    except ValueError as error:  # in the words of the fields
+        raise ValueError(str(error).replace(" or None", f" or {NOT_SET} (not set)")) from None
 
 
 def _input(name: str, setting: Setting) -> io.Input:

@@ -17,7 +17,7 @@ def check_weight_files(folder: Path) -> None:
         ValueError: an index is none.
     """
     for index in folder.rglob(f"*.safetensors{INDEX}"):
-        if index.with_name(index.name.removesuffix(INDEX)).is_file():
+        if not index.is_file() or index.with_name(index.name.removesuffix(INDEX)).is_file():
             continue  # what is whole is loaded first
         parts = read_object(index).get("weight_map")
         if not isinstance(parts, dict) or not all(isinstance(part, str) for part in parts.values()):

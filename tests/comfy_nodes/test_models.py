@@ -1,6 +1,7 @@
 """Which models the loaders list and how they refuse: nothing that lies in a model folder takes a node away."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -146,6 +147,20 @@ def test_odd_folders_take_no_node_away(nodes, place, files):
     assert listed.startswith("odd (can't be loaded: ")
     assert loader.validate_inputs(listed) == loader.validate_inputs("odd") != True  # noqa: E712
     assert options_of(nodes["SJDFlowLoader"]) == ["emoji-flow", "toy-flow"]
+
+
+def test_what_is_no_file_takes_no_node_away(nodes, place, toy_folder):
+    folder = place("sjd", "odd", {})
+    shutil.copytree(toy_folder, folder, dirs_exist_ok=True)
+    os.mkfifo(folder / "pipe.safetensors")
+    os.mkfifo(folder / "pipe.safetensors.index.json")
+    (folder / "folder.safetensors").mkdir()
+    (folder / "loop.safetensors").symlink_to("loop.safetensors")
+    assert "odd" in options_of(nodes["SJDModelLoader"])
+    piped = place("sjd", "piped\n\udcff", {})
+    os.mkfifo(piped / "config.json")
+    (place("sjd", "folder", {}) / "config.json").mkdir()
+    assert not {"folder", "piped\n\udcff"} & set(options_of(nodes["SJDModelLoader"]))
 
 
 def test_foreign_folders_of_all_packs_are_not_listed(nodes, place):

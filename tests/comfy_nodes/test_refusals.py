@@ -32,7 +32,11 @@ LANTERN = {"window": 16, "initialise": "law-above", "neighbours": 10, "decay": 0
             {"window": 16, "initialise": "crystal-ball"},
             "initialise must be one of .*; got 'crystal-ball'.",
         ),
-        ("SJDDecoderGrouped", {"distance": -0.5}, "distance must be a number from 0 to 100 or None, got -0.5."),
+        (
+            "SJDDecoderGrouped",
+            {"distance": -0.5},
+            r"distance must be a number from 0 to 100 or -1 \(not set\), got -0.5.",
+        ),
         (
             "SJDDecoderLantern",
             LANTERN | {"rule": "additive", "relaxation": 2.0, "spread": -1},
