@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .graphs import Arena, captured, owned, told_by, write
 from .held import held, put_back
 from .look import looks, recording
 from .noise import PositionNoise
@@ -71,23 +72,6 @@ class Run:
 
 
 @dataclass(eq=False)
-class Arena:
-    """Tensors at fixed addresses that passes of several shapes work on, lent to one run at a time.
-
-    Attributes:
-        tensors: by `id`.
-        lent: whether a run is at work on them.
-    """
-
-    tensors: dict[int, torch.Tensor] = field(default_factory=dict)
-    lent: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors.values())
-
-
-@dataclass(eq=False)
 class Graph:
     """A recorded pass.
 
@@ -108,7 +92,7 @@ class Graph:
     def bind(self, run: Run) -> None:
         """Let a run go on at the addresses of this graph."""
         live = held(run.roots)
-        _write([(self.tensors[place], tensor) for place, (_, tensor) in zip(self.places, live)])
+        write([(self.tensors[place], tensor) for place, (_, tensor) in zip(self.places, live)])
         put_back(run.roots, [self.tensors[place] for place in self.places])
 
 
@@ -200,7 +184,7 @@ class Runner:
         before = [tensor.clone() for tensor in tensors]
         device = tensors[0].device
         if self.capture and device.type == "cuda":
-            made = _captured(call, tensors)
+            made = captured(call, tensors)
         else:
             call(*tensors)
             made = partial(call, *tensors), 0
@@ -280,7 +264,7 @@ class RunAtWork:
         """Execute a pass, and keep what it did."""
         begin, run, places = time.perf_counter(), self.run, _first_places(live)
         arena = self._arenas[-1] if self._arenas else Arena(lent=True)
-        tensors = [_owned(tensor, arena) for index, (_, tensor) in enumerate(live) if places[index] == index]
+        tensors = [owned(tensor, arena) for index, (_, tensor) in enumerate(live) if places[index] == index]
         number = {index: order for order, index in enumerate(sorted(set(places)))}
         places = tuple(number[index] for index in places)
         put_back(run.roots, [tensors[place] for place in places])
@@ -298,7 +282,7 @@ class RunAtWork:
             try:
                 graph = Graph(arena, tensors, places, *self.runner.compiled(module, tensors))
             except RuntimeError as error:  # of whatever compiler
-                self._tell(f"{self.runner.backend} failed: {str(error).splitlines()[0]}")
+                self._tell(f"{self.runner.backend} failed: {told_by(error)}")
         else:
             self._tell("what a pass leaves to the next one changes its shape")
         if graph is not None:
@@ -339,33 +323,10 @@ def _at_work(runner: Runner, run: Run) -> Iterator[RunAtWork]:
             work.close()
 
 
-def _captured(call: Callable[..., Any], tensors: list[torch.Tensor]) -> tuple[Callable[[], None], int]:
-    """`call(*tensors)` as a CUDA graph, and the bytes of device memory that it keeps."""
-    device = tensors[0].device
-    with torch.cuda.device(device):
-        stream = torch.cuda.Stream()  # libraries get ready at their first calls, which may not be captured
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            call(*tensors)
-        torch.cuda.current_stream().wait_stream(stream)
-        before, graph = torch.cuda.memory_reserved(device), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            call(*tensors)
-    return graph.replay, max(torch.cuda.memory_reserved(device) - before, 0)
-
-
 def _first_places(live: list[tuple[str, torch.Tensor]]) -> tuple[int, ...]:
     """For each place the first one that holds the same tensor."""
     first: dict[int, int] = {}
     return tuple(first.setdefault(id(tensor), index) for index, (_, tensor) in enumerate(live))
-
-
-def _owned(tensor: torch.Tensor, arena: Arena) -> torch.Tensor:
-    """A tensor of the arena, which shares its memory with no other: this one, or a copy."""
-    if id(tensor) not in arena.tensors:
-        tensor = tensor.clone(memory_format=torch.contiguous_format)
-        arena.tensors[id(tensor)] = tensor
-    return tensor
 
 
 def _parted(tensor: torch.Tensor, keeps: bool) -> torch.Tensor:
@@ -383,16 +344,6 @@ def _leave_in_place(run: Run, tensors: list[torch.Tensor], places: tuple[int, ..
             return False  # two places held one tensor and do so no more
     if any((found[n].shape, found[n].dtype) != (old.shape, old.dtype) for n, old in enumerate(tensors)):
         return False
-    _write([(tensors[number], tensor) for number, tensor in found.items()])
+    write([(tensors[number], tensor) for number, tensor in found.items()])
     put_back(run.roots, [tensors[place] for place in places])
     return True
-
-
-def _write(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Copy into each first tensor what the second one holds; some of the latter may share memory with the former."""
-    targets = {target.untyped_storage().data_ptr() for target, _ in pairs}
-    pairs = [(target, source) for target, source in pairs if source is not target]
-    shared = [source.untyped_storage().data_ptr() in targets for _, source in pairs]
-    sources = [source.clone() if alias else source for (_, source), alias in zip(pairs, shared)]
-    for (target, _), source in zip(pairs, sources):
-        target.copy_(source)

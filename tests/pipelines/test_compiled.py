@@ -159,6 +159,30 @@ def test_copies_begin_without_graphs(toy, one_extent):
     assert len(toy.runner) == 1
 
 
+def test_a_run_goes_on_at_the_addresses_of_its_graph(toy, one_extent):
+    seen = []
+
+    class Watching(SCHEDULERS["seeded-jacobi"]):
+        def prepare(self, state, noise):
+            super().prepare(state, noise)
+            held = (
+                state.canvas,
+                state.committed,
+                state.accepted_at,
+                state.laws.values,
+                state.shared_noise.ring.values,
+            )
+            seen.append((state.passes, [tensor.data_ptr() for tensor in held]))
+
+    toy.enable_compile("eager")
+    for seed in (1, 2):
+        toy("car", scheduler=Watching(window=4), seeds=seed, output_type="latent")
+    # The first two passes of the first run are written and recorded, the first of the second is written.
+    starts = [index for index, (passes, _) in enumerate(seen) if passes == 0]
+    first, second = seen[starts[0] + 2 : starts[1]], seen[starts[1] + 2 :]
+    assert len({tuple(addresses) for _, addresses in first[1:] + second}) == 1
+
+
 def test_windows_of_another_size_are_chosen_among_few(toy):
     toy.enable_compile("eager")
     output = toy("car", scheduler=SCHEDULERS["seeded-jacobi"](window="auto"), seeds=1, output_type="latent")

@@ -1,0 +1,63 @@
+"""What a recorded pass works on, and how it is made to run: tensors at fixed addresses, CUDA graphs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass(eq=False)
+class Arena:
+    """Tensors at fixed addresses that passes of several shapes work on, lent to one run at a time.
+
+    Attributes:
+        tensors: by `id`.
+        lent: whether a run is at work on them.
+    """
+
+    tensors: dict[int, torch.Tensor] = field(default_factory=dict)
+    lent: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def owned(tensor: torch.Tensor, arena: Arena) -> torch.Tensor:
+    """A tensor of the arena, which shares its memory with no other: this one, or a copy."""
+    if id(tensor) not in arena.tensors:
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+        arena.tensors[id(tensor)] = tensor
+    return tensor
+
+
+def captured(call: Callable[..., Any], tensors: list[torch.Tensor]) -> tuple[Callable[[], None], int]:
+    """`call(*tensors)` as a CUDA graph, and the bytes of device memory that it keeps."""
+    device = tensors[0].device
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()  # libraries get ready at their first calls, which may not be captured
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            call(*tensors)
+        torch.cuda.current_stream().wait_stream(stream)
+        before, graph = torch.cuda.memory_reserved(device), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            call(*tensors)
+    return graph.replay, max(torch.cuda.memory_reserved(device) - before, 0)
+
+
+def told_by(error: Exception) -> str:
+    """What a compiler says of itself, without the lines around it."""
+    lines = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]
+    return lines[0] if lines else type(error).__name__
+
+
+def write(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Copy into each first tensor what the second one holds; some of the latter may share memory with the former."""
+    targets = {target.untyped_storage().data_ptr() for target, _ in pairs}
+    pairs = [(target, source) for target, source in pairs if source is not target]
+    shared = [source.untyped_storage().data_ptr() in targets for _, source in pairs]
+    sources = [source.clone() if alias else source for (_, source), alias in zip(pairs, shared)]
+    for (target, _), source in zip(pairs, sources):
+        target.copy_(source)
