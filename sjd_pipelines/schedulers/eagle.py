@@ -201,7 +201,7 @@ class EagleScheduler(DecodingScheduler):
         span = len(tree.levels)
 
         def useful() -> torch.Tensor:
-            return (slots.state.layout.num_tokens - slots.positions.min()).clamp(max=span)
+            return (slots.state.layout.num_tokens - slots.positions.amin(1, keepdim=True)).clamp(1, span)
 
         accepted, left = slots.state.acceptance.choose(
             target, slots.state.draft_laws, slots.siblings, uniforms, span, tree.inner_depth, useful

@@ -69,7 +69,7 @@ class Slots:
         span = self.drafts.shape[1]
 
         def useful() -> torch.Tensor:
-            return (self.state.layout.num_tokens - self.positions.min()).clamp(max=span)
+            return (self.state.layout.num_tokens - self.positions[:, :1]).clamp(1, max(span, 1))
 
         return Drafted(self.target[:, :-1], self.drafts, law_at, span, useful=useful)
 

@@ -183,6 +183,16 @@ def test_annealed_factors_fall_and_keep_their_mean():
     assert annealed_factors(6, 2.0, 0.2, "cpu", torch.tensor(4))[:4].tolist() == factors.tolist()
 
 
+def test_annealed_pictures_do_not_depend_on_their_neighbours(toy):
+    """What a picture can still use of the window near its end is its own affair."""
+    options = {"output_type": "latent", "scheduler": LanternScheduler(rule="annealed")}
+    both = toy(["a red dog", "car"], seeds=[9, 109], **options).tokens  # here it mattered
+    assert torch.equal(both[1:], toy("car", seeds=109, **options).tokens)
+    factors = annealed_factors(6, 2.0, 0.2, "cpu", torch.tensor([[4], [6]]))
+    for row, spread in zip(factors, (4, 6)):
+        assert torch.equal(row, annealed_factors(6, 2.0, 0.2, "cpu", spread))
+
+
 def test_annealed_factors_may_be_bound_to_a_depth():
     assert annealed_factors(16, 1.0, 0.7, "cpu")[0].item() == pytest.approx(8.06, abs=0.01)
     bound = annealed_factors(16, 1.0, 0.7, "cpu", spread=5)

@@ -29,7 +29,7 @@ class Drafted:
         law_at: tokens, `[B, D]` or `[B, D, K]` int64, to their probability under q, the law of the draft.
         span: how many drafts a path of this pass has at most.
         depth: how many drafts stand in front of each, as an index of `[span]` that gives `[D]` or `[B, D]`.
-        useful: says how many drafts of `span` the slowest picture can still use, a number on the device; None: all.
+        useful: says how many drafts of `span` each picture can still use, at least 1: `[B, 1]`; None: all.
     """
 
     target: torch.Tensor
