@@ -83,7 +83,9 @@ class Configured(SchedulerMixin, ConfigMixin, ABC):
         """
         if isinstance(value, str):
             if value not in cls.registry:
-                raise ValueError(f"there is no scheduler {shown(value)}{near(value, cls.registry)}.")
+                raise ValueError(
+                    f"there is no scheduler {shown(value)}{near(cls.registry.named(value), cls.registry)}."
+                )
             return cls.registry[value]()
         if isinstance(value, type) and issubclass(value, cls):
             raise ValueError(f"scheduler must be an object, got a class; pass {value.__name__}().")

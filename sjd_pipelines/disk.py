@@ -147,6 +147,21 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def as_new_files(folder: Path, pattern: str) -> None:
+    """Give files in a folder, and in those within, the permissions that a new file has there.
+
+    Libraries write what only its owner may read.
+    """
+    probe = folder / f"{TEMPORARY}{secrets.token_hex(4)}"
+    probe.touch()
+    try:
+        allowed = stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink()
+    for path in folder.rglob(pattern):
+        path.chmod(allowed)
+
+
 def check_new_folder(target: Path) -> None:
     """Raise `OSError` if `target` exists, or cannot be made."""
     try:

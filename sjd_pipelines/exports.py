@@ -71,6 +71,13 @@ class Registry(MutableMapping[str, type]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def named(self, class_name: str) -> str:
+        """The name that the class called `class_name` is registered under; where there is none, `class_name`."""
+        for name, entry in self._entries.items():
+            if class_name == (entry.rpartition(".")[2] if isinstance(entry, str) else entry.__name__):
+                return name
+        return class_name
+
     def name_of(self, cls: type) -> str:
         """The name `cls` is registered under, or its class name."""
         return next((name for name, registered in self.items() if registered is cls), cls.__name__)

@@ -98,10 +98,13 @@ def shown(value: Any) -> str:
 def near(name: Any, known: Iterable[str]) -> str:
     """How a message goes on that there is no such name: `; did you mean ...`, or all there are."""
     known = sorted(known)
-    found = get_close_matches(name, known, 1) if isinstance(name, str) else []
-    if found:
-        return f"; did you mean {found[0]}"
-    return f"; known are {', '.join(known)}" if known else "; there is none"
+    return meant(name, known) or (f"; known are {', '.join(known)}" if known else "; there is none")
+
+
+def meant(name: Any, known: Iterable[str]) -> str:
+    """The same, or nothing where no name is near."""
+    found = get_close_matches(name, list(known), 1) if isinstance(name, str) else []
+    return f"; did you mean {found[0]}" if found else ""
 
 
 def _plainly(bound: float) -> str:

@@ -211,6 +211,8 @@ BAD_INPUT = {
     ("generate", "car", "--scheduler", "magic"): (
         f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}; of flows {', '.join(FLOW_SOLVERS)}."
     ),
+    ("generate", "car", "--scheduler", "sdj"): "unknown scheduler 'sdj'; did you mean sjd.",
+    ("verify", "--schedulers", "FrontierFlowSolver"): "unknown scheduler 'FrontierFlowSolver'; did you mean frontier.",
     ("generate", "car", "--scheduler", "autoregressive", "--window", "4"): (
         "scheduler autoregressive has no setting 'window'; it has none."
     ),

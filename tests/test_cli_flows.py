@@ -132,11 +132,11 @@ def test_verify_holds_solvers_to_their_labels(sjd, monkeypatch):
     verdicts = json.loads(Path("verdicts.json").read_text())
     rows = [(verdict["scheduler"], verdict["settings"].split("=")[0], verdict["label"]) for verdict in verdicts]
     assert rows == [
-        ("SequentialFlowSolver", "", "exact"),
-        ("GaussSeidelJacobiFlowSolver", "strategy", "approximate"),
-        ("FrontierFlowSolver", "", "exact"),
-        ("FrontierFlowSolver", "tolerance", "approximate"),
-        ("FrontierFlowSolver", "window", "exact"),
+        ("sequential", "", "exact"),
+        ("gauss-seidel-jacobi", "strategy", "approximate"),
+        ("frontier", "", "exact"),
+        ("frontier", "tolerance", "approximate"),
+        ("frontier", "window", "exact"),
     ]
     assert verdicts[0]["error"] == 0 < verdicts[2]["error"] < verdicts[2]["limit"] < verdicts[1]["error"]
     assert len(out.splitlines()) == 2 + len(verdicts)

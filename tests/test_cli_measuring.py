@@ -199,18 +199,23 @@ def test_fidelity_of_the_bundled_model(sjd):
     assert list(result["scores"]) == ["single", "count", "relation", "all"]
     assert result["scores"]["single"]["background"] == 1
     assert len(out.splitlines()) == 2 + 2 + 4
+    told = [line.split()[1:3] for line in out.splitlines()[-4:]]
+    assert told == [[kind, f"{result['passes_by_kind'][kind]:.1f}"] for kind in result["scores"]]
 
 
 def test_verify(sjd, monkeypatch):
     status, out, _ = sjd("verify", "--schedulers", "seeded-jacobi", "sjd", "--samples", 500, "--json", "verdicts.json")
     assert status == 0
     verdicts = json.loads(Path("verdicts.json").read_text())
-    assert {verdict["scheduler"] for verdict in verdicts} == {"SeededJacobiScheduler", "SJDScheduler"}
+    assert {verdict["scheduler"] for verdict in verdicts} == {"seeded-jacobi", "sjd"}
     assert len(out.splitlines()) == 2 + len(verdicts)
     monkeypatch.setitem(SCHEDULERS, "broken", BrokenScheduler)
     status, out, _ = sjd("verify", "--schedulers", "broken", "--samples", 500)
     assert status == 1
     assert "BROKEN" in out
+    status, out, _ = sjd("verify", "--schedulers", "lantern", "--windows", 2, "--samples", 2000)
+    assert status == 0
+    assert out.splitlines()[-1].endswith("beyond the limit, as labelled")
 
 
 def test_step_cost(sjd):

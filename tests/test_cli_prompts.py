@@ -190,7 +190,7 @@ def test_tables_that_are_refused(sjd):
         (".",): "--prompts .: Is a directory.",
         ("twice.jsonl",): "twice.jsonl: the id 'b' is there twice; give each row its own.",
         ("ends.txt",): "ends.txt, line 2: is not valid UTF-8 at byte 1.",
-        ("long.txt",): "prompt: 'dog dog dog dog dog dog dog dog dog dog …' takes 65 tokens",
+        ("long.txt",): "long.txt, row 000002: prompt: 'dog dog dog dog dog dog dog dog dog dog …' takes 65 tokens",
         ("long.txt", "--picture-seeds", "1"): "--picture-seeds is for prompts on the command line; a table has",
     }
     for options, words in refused.items():

@@ -115,10 +115,24 @@ def test_a_name_is_a_scheduler(pipe, flow_pipe):
     assert isinstance(flow_pipe.scheduler, FlowSolver)
 
 
+def test_a_pipeline_without_a_scheduler_says_so_when_it_is_called(pipe):
+    bare = Pipeline.from_pipe(pipe, scheduler=None)
+    with pytest.raises(ValueError, match=r"^pipe.scheduler is None, so that nothing can be drawn: set it to one of "):
+        bare("car", seeds=1)
+    bare.scheduler = "sjd"
+    assert bare.config["scheduler"] == ("sjd_pipelines", "SJDScheduler")  # what save_pretrained goes by
+
+
+def test_adapters_are_not_loaded_the_diffusers_way(pipe):
+    with pytest.raises(NotImplementedError, match=r"^LoRA adapters load like models: .*from_pretrained\(FOLDER\)"):
+        pipe.load_lora_weights("folder")
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ("sdj", "there is no scheduler 'sdj'; did you mean sjd."),
+        ("SJDScheduler", "there is no scheduler 'SJDScheduler'; did you mean sjd."),
         ("dpm++", "there is no scheduler 'dpm++'; "),
         (SJDScheduler, "scheduler must be an object, got a class; pass SJDScheduler()."),
         (

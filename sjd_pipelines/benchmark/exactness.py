@@ -24,7 +24,7 @@ class Verdict:
     """Measured total variation of one scheduler at one window.
 
     Attributes:
-        scheduler: class name.
+        scheduler: its registered name.
         label: `exact`, `lossless` or `approximate`.
         temperature: of the call.
         window: drafts per pass (0: sequential), or "auto".
@@ -102,7 +102,7 @@ def judge(
     identical = (images == reference).float().mean().item()
     passed = {"exact": identical == 1 and distance <= limit, "lossless": distance <= limit, "approximate": True}
     return Verdict(
-        scheduler=type(scheduler).__name__,
+        scheduler=SCHEDULERS.name_of(type(scheduler)),
         label=label,
         temperature=temperature,
         window=scheduler.config.get("window", scheduler.window),

@@ -32,7 +32,7 @@ class FlowVerdict:
     """How far one solver ends from sequential sampling.
 
     Attributes:
-        scheduler: class name.
+        scheduler: its registered name.
         settings: those that differ from the defaults, as a plan has them.
         label: `exact` or `approximate`.
         error: of the worst picture, relative (root mean square).
@@ -93,7 +93,7 @@ class FlowVerifier:
             error, measured = worst_error(sample, self.reference), solver.error_at(self.guidance.scale)
             held = limit if solver.label == "exact" else measured and 2 * measured
             yield FlowVerdict(
-                scheduler=type(solver).__name__,
+                scheduler=FLOW_SOLVERS.name_of(type(solver)),
                 settings=entry_of(solver).partition(" ")[2],
                 label=solver.label,
                 error=error,

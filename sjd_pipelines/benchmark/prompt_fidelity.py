@@ -40,9 +40,9 @@ def measure_fidelity(
         progress: called as `progress(done, total)` after each batch.
 
     Returns:
-        Per contender `name`, `label`, `settings`, `passes` (mean per picture), `tokens_per_pass`, `committed` (at
-        index n, how many passes committed n tokens), `scores`: by kind and over `all`, see `rates`; empty
-        for a model that cannot be judged.
+        Per contender `name`, `label`, `settings`, `passes` (mean per picture), `passes_by_kind` (the same by kind
+        and over `all`), `tokens_per_pass`, `committed` (at index n, how many passes committed n tokens), `scores`: by
+        kind and over `all`, see `rates`; empty for a model that cannot be judged.
     """
     sampling = pipe.sampling_defaults() | (sampling or {})
     batches = [
@@ -95,7 +95,11 @@ def _summary(
 ) -> dict[str, Any]:
     scores = {kind: [score for of, record in records if of == kind for score in record["scores"]] for kind in KINDS}
     scores["all"] = [score for kind in KINDS for score in scores[kind]]
-    passes = mean(count for _, record in records for count in record["passes"])
+    counts: dict[str, list[int]] = {"all": []}
+    for kind, record in records:
+        counts.setdefault(kind, []).extend(record["passes"])
+        counts["all"] += record["passes"]
+    passes = {kind: mean(given) for kind, given in counts.items()}
     histogram = np.zeros(max(len(record["committed"]) for _, record in records), dtype=int)
     for _, record in records:
         histogram[: len(record["committed"])] += record["committed"]
@@ -103,8 +107,9 @@ def _summary(
         "name": contender.name,
         "label": contender.label_at(sampling["temperature"]),
         "settings": contender.settings,
-        "passes": passes,
-        "tokens_per_pass": records[0][1]["tokens"] / passes,
+        "passes": passes["all"],
+        "passes_by_kind": passes,
+        "tokens_per_pass": records[0][1]["tokens"] / passes["all"],
         "committed": histogram.tolist(),
         "scores": {kind: rates(given) for kind, given in scores.items() if given},
     }

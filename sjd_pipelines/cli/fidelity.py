@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = [_row(name, "", "", scores) for name, scores in report["ceilings"].items()]
     for result in report["schedulers"]:
         for kind, scores in result["scores"].items():
-            rows.append(_row(result["name"], kind, f"{result['passes']:.1f}", scores))
+            rows.append(_row(result["name"], kind, f"{result['passes_by_kind'][kind]:.1f}", scores))
     print(table(("pictures", "kind", "passes", "n", *SCORES), rows, left=2))
     for name, reason in report["skipped"].items():
         print(f"left out: {name}, {reason}")

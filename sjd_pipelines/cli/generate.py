@@ -131,7 +131,7 @@ def draw_source(source: Source, remembered: "Remembered | None", arguments: argp
             session = Session(pipe, arguments.model)
             if remembered is not None:
                 remembered.check(pipe)
-            check_rows(session, plan)  # the last, before the first is drawn
+            check_rows(session, plan, arguments.table)  # the last, before the first is drawn
         except ValueError as error:
             raise CommandError(error) from error
         draw_all(session, plan, arguments)
@@ -229,8 +229,8 @@ def check_kind(kind: str, defaults: Row, arguments: argparse.Namespace) -> None:
         raise CommandError("--compile does not apply to a flow, which draws no tokens.")
 
 
-def check_rows(session: "Session", rows: Iterable[Row]) -> None:
-    """Raise `CommandError` for the first row that the model can't draw."""
+def check_rows(session: "Session", rows: Iterable[Row], table: str | None) -> None:
+    """Raise `CommandError` for the first row that the model can't draw, which is named if it is one of a table."""
     last = None
     for row in rows:
         asked = (row.prompt, row.negative_prompt, *row.drawn_together)
@@ -240,7 +240,7 @@ def check_rows(session: "Session", rows: Iterable[Row]) -> None:
         try:
             session.check(row)
         except ValueError as error:
-            raise CommandError(error) from error
+            raise CommandError(error if table is None else f"{table}, row {row.id}: {error}") from error
 
 
 def draw_all(session: "Session", plan: Plan, arguments: argparse.Namespace) -> None:

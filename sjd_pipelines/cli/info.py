@@ -11,7 +11,7 @@ from .files import check_writable, write_json
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "info",
-        help="parameters, memory of the canvas, passes to expect and picture sizes of a model",
+        help="parameters, memory of the canvas, picture sizes of a model and the passes that published SJD would take",
         description="Describe a model from its configuration alone; no weights are loaded or downloaded. A model that "
         "knows whole words only, as the bundled one, lists them.",
     )

@@ -8,6 +8,7 @@ from ..exports import Registry
 from ..flows.registry import FLOW_SOLVERS
 from ..jobs import schedulers as jobs
 from ..pipelines.families import AUTOREGRESSIVE, FLOW
+from ..ranges import meant
 from ..schedulers import SCHEDULERS
 from ..schedulers.declaration import AUTO
 from .arguments import CommandError
@@ -36,12 +37,12 @@ def kind_of(name: str, kind: str | None = AUTOREGRESSIVE) -> str:
     found = next((one for one, (registry, _) in REGISTRIES.items() if name in registry), None)
     if found is not None and kind in (None, found):
         return found
-    if kind is None:
-        known = "; of flows ".join(", ".join(registry) for registry, _ in REGISTRIES.values())
-        raise CommandError(f"unknown scheduler {shown(name)}; known are {known}.")
-    registry, words = REGISTRIES[kind]
     if found is None:
-        raise CommandError(f"unknown {words} {shown(name)}; known are {', '.join(registry)}.")
+        asked = [REGISTRIES[kind]] if kind else [*REGISTRIES.values()]
+        near = next(filter(None, (meant(registry.named(name), registry) for registry, _ in asked)), "")
+        known = "; of flows ".join(", ".join(registry) for registry, _ in asked)
+        raise CommandError(f"unknown {asked[0][1]} {shown(name)}{near or f'; known are {known}'}.")
+    registry, _ = REGISTRIES[kind]
     what = "solves flows" if found == FLOW else "decodes tokens"
     raise CommandError(f"{name} {what}, and this takes one of {', '.join(registry)}.")
 

@@ -64,7 +64,7 @@ def verdict_table(verdicts: list[dict[str, Any]]) -> str:
             f"{verdict['total_variation']:.4f}",
             f"{verdict['noise_floor']:.4f}",
             f"{verdict['limit']:.4f}",
-            _words(verdict),
+            _words(verdict, "total_variation"),
         )
         for verdict in verdicts
     ]
@@ -81,12 +81,17 @@ def flow_table(verdicts: list[dict[str, Any]]) -> str:
             f"{verdict['rounding']:.1e}",
             f"{verdict['limit']:.1e}",
             f"{verdict['passes']} of {verdict['sequential_passes']}",
-            _words(verdict),
+            _words(verdict, "error"),
         )
         for verdict in verdicts
     ]
     return table(("flow solver", "label", "error", "rounding", "limit", "passes", "verdict"), rows, left=2)
 
 
-def _words(verdict: dict[str, Any]) -> str:
-    return "holds" if verdict["passed"] else "BROKEN"
+def _words(verdict: dict[str, Any], measured: str) -> str:
+    """The verdict; of what claims nothing, on which side of the limit of what does it is."""
+    if not verdict["passed"]:
+        return "BROKEN"
+    if verdict["label"] != "approximate":
+        return "holds"
+    return "beyond the limit, as labelled" if verdict[measured] > verdict["limit"] else "within the limit"

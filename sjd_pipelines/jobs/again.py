@@ -54,7 +54,8 @@ def read_picture(path: str | Path) -> Remembered:
     """What a PNG says of how it was drawn.
 
     Raises:
-        OSError: there is no such file.
+        FileNotFoundError: there is no such file.
+        OSError: it is of a user that there is not.
         ValueError: it is no PNG, is damaged, or says nothing that can be drawn.
     """
     path = expanded(path)
@@ -84,7 +85,8 @@ def draw_again(picture: str | Path, pipe: Any = None, model: str | Path | None =
         The picture; where ComfyUI drew a batch, all of it.
 
     Raises:
-        OSError: the file or the model is not there.
+        FileNotFoundError: there is no such picture.
+        OSError: the model is not there.
         ValueError: the file does not say how it was drawn, or these are not the weights that drew it.
     """
     remembered = read_picture(picture)

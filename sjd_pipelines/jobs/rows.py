@@ -5,19 +5,17 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..exports import Registry
-from ..flows.registry import FLOW_SOLVERS
 from ..pipelines.inputs import SAMPLING, SEED, SIDE, check_flow, check_prompt, check_sampling, check_text
-from ..ranges import shown
-from ..schedulers import SCHEDULERS
+from ..ranges import meant, shown
+from .schedulers import REGISTRIES, make_scheduler
 
 COLUMNS = ("id", "prompt", "negative_prompt", "seed", "picture_seed", "height", "width", "settings")
 LONGEST_ID = 200  # characters
 SCHEDULER = "scheduler"  # the setting that is no number
-REGISTRIES: tuple[Registry, ...] = (SCHEDULERS, FLOW_SOLVERS)  # no name is in both
 # What a flow may be told besides guidance_scale.
 FLOW_OPTIONS = ("annealed_guidance", "guide_what", "attention_temperature", "denoise_strength")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -138,8 +136,18 @@ def _check_scheduler(value: Any) -> dict[str, Any]:
     name = value.get("name")
     known = [known for registry in REGISTRIES for known in registry]
     if name is not None and (not isinstance(name, str) or name not in known):
-        raise ValueError(f"unknown scheduler {shown(name)}; known are {', '.join(known)}.")
-    return {key: _scalar(f"scheduler: {key}", one) for key, one in value.items()}
+        near = next(filter(None, (meant(registry.named(name), registry) for registry in REGISTRIES)), "")
+        raise ValueError(f"unknown scheduler {shown(name)}{near or '; known are ' + ', '.join(known)}.")
+    described = {key: _scalar(f"scheduler: {key}", one) for key, one in value.items()}
+    if name is not None:  # else it is the model's own, which only the model tells
+        _make_once(json.dumps(described))
+    return described
+
+
+@lru_cache(1024)
+def _make_once(described: str) -> None:
+    """Raise `ValueError` unless there is such a scheduler; rows of a table have few."""
+    make_scheduler(None, json.loads(described))
 
 
 def _scalar(name: str, value: Any) -> Any:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..declaration import settings_of
+from ..exports import Registry
 from ..flows.registry import FLOW_SOLVERS
 from ..ranges import shown
 from ..schedulers import SCHEDULERS
-from .rows import REGISTRIES
+
+REGISTRIES: tuple[Registry, ...] = (SCHEDULERS, FLOW_SOLVERS)  # no name is in both
 
 
 def name_of(cls: type) -> str:

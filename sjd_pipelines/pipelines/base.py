@@ -3,13 +3,14 @@
 import secrets
 from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from packaging.version import Version
 
+from ..disk import as_new_files
 from ..flows.registry import FLOW_SOLVERS
 from ..ranges import near, shown
 from ..schedulers.registry import SCHEDULERS
@@ -52,6 +53,14 @@ class SJDPipeline(DiffusionPipeline):
         merged = {name: without_adapters(part) for name, part in self.components.items() if has_adapters(part)}
         super(SJDPipeline, self.from_pipe(self, **merged) if merged else self).save_pretrained(
             save_directory, **kwargs
+        )
+        as_new_files(Path(save_directory), "*.safetensors")
+
+    def load_lora_weights(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Adapters load like models instead. Raises `NotImplementedError`, which says how."""
+        raise NotImplementedError(
+            "LoRA adapters load like models: SJDAutoRegressivePipeline.from_pretrained(FOLDER), of a folder (or a hub "
+            "id) with adapter_config.json and adapter_model.safetensors, as PEFT writes them."
         )
 
     @classmethod
@@ -99,7 +108,14 @@ class SJDPipeline(DiffusionPipeline):
         super().register_modules(**modules)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, self.read_scheduler(value) if name == "scheduler" and value is not None else value)
+        if name != "scheduler" or value is None:
+            super().__setattr__(name, value)
+            return
+        value = self.read_scheduler(value)
+        instead_of_none = self.__dict__.get(name, value) is None
+        super().__setattr__(name, value)
+        if instead_of_none:  # which diffusers would go on saving
+            super().register_modules(scheduler=value)
 
     @classmethod
     def read_scheduler(cls, scheduler: Any) -> Any:
@@ -108,6 +124,9 @@ class SJDPipeline(DiffusionPipeline):
         Raises:
             ValueError: it is none.
         """
+        if scheduler is None:
+            known = ", ".join(cls.scheduler_type.registry)
+            raise ValueError(f"pipe.scheduler is None, so that nothing can be drawn: set it to one of {known}.")
         if isinstance(scheduler, str):  # what is one of another kind of model is refused as such, not as unknown
             scheduler = next((known[scheduler]() for known in REGISTRIES if scheduler in known), scheduler)
         scheduler = cls.scheduler_type.made_of(scheduler)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from ..bundled import DEFAULT
+from ..companions import COMPANIONS
 from ..decoding import ImageTokenLayout
 from ..disk import read_object
 from .adapters import Adapter
@@ -112,8 +113,10 @@ def _describe(
     """What a pipeline without weights tells of its model."""
     if isinstance(pipe, TarFlowPipeline):
         return flow_info(pipe, DEFAULT if source is None else str(source), dtype)
-    if base and (folder / "generation_config.json").is_file():
-        pipe.model.generation_config = GenerationConfig.from_pretrained(folder)
+    if base:  # what there is beside an adapter takes the place of what the base has
+        pipe.register_modules(**companions(folder, dtype))
+        if (folder / "generation_config.json").is_file():
+            pipe.model.generation_config = GenerationConfig.from_pretrained(folder)
     slot_bytes = 2 * pipe.canvas_numbers() * dtype.itemsize  # a guided picture has two rows
     return ModelInfo(
         source=DEFAULT if source is None else str(source),
@@ -137,12 +140,12 @@ def format_info(info: ModelInfo | FlowInfo) -> str:
         f"canvas:     {info.dtype}, two rows per guided picture, plus {mebibytes(info.prompt_token_bytes)} "
         "per prompt token",
         "",
-        "  height   width  tokens (rows x columns)  passes expected    canvas",
+        f"  height   width  tokens (rows x columns)  {_passes_of(info.sizes):>24}    canvas",
     ]
     for size in info.sizes:
         grid = f"{size.tokens} ({size.rows} x {size.columns})"
         passes = f"{'' if size.parallel > 1 else 'about '}{size.expected_passes}"
-        lines.append(f"{size.height:>8}{size.width:>8}  {grid:<24} {passes:>15}{mebibytes(size.canvas_bytes):>14}")
+        lines.append(f"{size.height:>8}{size.width:>8}  {grid:<24} {passes:>24}{mebibytes(size.canvas_bytes):>14}")
     for kind, words in info.words.items():
         lines += ["", *wrapped(kind, words)]
     return "\n".join(lines)
@@ -159,12 +162,27 @@ def skeleton(folder: Path, family: type, dtype: torch.dtype) -> SJDAutoRegressiv
             parts = {"model": model._from_config(config, dtype=dtype)} | family.settings_of_folder(folder)
             if (folder / "generation_config.json").is_file():  # holds the checkpoint's sampling defaults
                 parts["model"].generation_config = GenerationConfig.from_pretrained(folder)
+            parts |= companions(folder, dtype)
     required = [
         name
         for name, parameter in inspect.signature(family).parameters.items()
         if parameter.default is inspect.Parameter.empty
     ]
     return family(**dict.fromkeys(required) | parts | {"scheduler": None})
+
+
+def companions(folder: Path, dtype: torch.dtype) -> dict[str, torch.nn.Module]:
+    """The companions that a folder without model_index.json has, on the meta device."""
+    with torch.device("meta"):
+        return {
+            name: _network(kind, folder / name, dtype) for name, kind in COMPANIONS.items() if (folder / name).is_dir()
+        }
+
+
+def _network(cls: type[ModelMixin], folder: Path, dtype: torch.dtype) -> ModelMixin:
+    """A network of diffusers' kind, as its configuration describes it, on the device that is set."""
+    # Past diffusers' own `to`, which warns of float32 modules that there are none of.
+    return torch.nn.Module.to(cls.from_config(cls.load_config(folder)), dtype)
 
 
 def _diffusers_parts(folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
@@ -182,7 +200,7 @@ def _diffusers_parts(folder: Path, dtype: torch.dtype) -> Iterator[tuple[str, An
         elif not (folder / name).is_dir():  # else a library would look for it on the hub
             raise OSError(f"{folder} has no folder {name}, which its model_index.json names.")
         elif issubclass(component, ModelMixin):
-            yield name, component.from_config(component.load_config(folder / name)).to(dtype)
+            yield name, _network(component, folder / name, dtype)
         else:
             network = component._from_config(AutoConfig.from_pretrained(folder / name), dtype=dtype)
             if (folder / name / "generation_config.json").is_file():  # holds the checkpoint's sampling defaults
@@ -204,6 +222,11 @@ def _size_info(pipe: SJDAutoRegressivePipeline, height: int, width: int, slot_by
         parallel=layout.parallel,
         canvas_bytes=layout.num_tokens * slot_bytes,
     )
+
+
+def _passes_of(sizes: list[SizeInfo]) -> str:
+    """What `expected_passes` are the passes of."""
+    return "passes" if any(size.parallel > 1 for size in sizes) else "passes of published SJD"
 
 
 def _classes(pipe: SJDAutoRegressivePipeline) -> dict[str, list[str]]:

@@ -29,6 +29,9 @@ def test_every_kind_is_judged_and_passes_are_counted(random_painter, pipe):
     assert calls == [(done, 3) for done in range(1, 4)]
     assert {kind: scores["n"] for kind, scores in result["scores"].items()} == {**dict.fromkeys(KINDS, 2), "all": 6}
     assert result["scores"]["all"]["all"] == 0  # noise shows nothing
+    by_kind = dict(result["passes_by_kind"])
+    assert by_kind.pop("all") == result["passes"] == pytest.approx(sum(by_kind[kind] for kind in KINDS) / 3)
+    assert len(set(by_kind.values())) > 1
     committed = result["committed"]
     assert sum(committed) == pytest.approx(6 * result["passes"])
     assert sum(tokens * passes for tokens, passes in enumerate(committed)) == 6 * 256

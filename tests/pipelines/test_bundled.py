@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 import sjd_pipelines
@@ -29,6 +30,12 @@ def test_every_entry_is_true_of_its_folder(name):
     assert "/" not in name
     assert find_family(bundled_folder(name)).__name__ == BUNDLED[name].pipeline
     assert inspect_model(name).pipeline == BUNDLED[name].pipeline
+
+
+def test_companions_are_counted_and_nothing_is_logged(capfd):
+    assert {"model", "drafter", "reviser"} <= inspect_model("emoji-janus").parameters.keys()
+    inspect_model("emoji-flow", torch.bfloat16)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_every_folder_has_an_entry():

@@ -19,6 +19,8 @@ from .tiny import MEMBERS
 def test_told_canvas_is_the_canvas(name, request, tmp_path):
     pipe = request.getfixturevalue(name)
     pipe.save_pretrained(tmp_path)
+    weights = [*tmp_path.rglob("*.safetensors")]
+    assert {file.stat().st_mode for file in weights} == {(tmp_path / "model_index.json").stat().st_mode}
     info = inspect_model(tmp_path)
     assert info.pipeline == type(pipe).__name__
     networks = {key: part for key, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
