@@ -184,12 +184,19 @@ def test_odd_outputs_are_refused_before_any_work(sjd, options):
 def test_tables_that_are_refused(sjd):
     Path("twice.jsonl").write_text('{"prompt": "a", "id": "b"}\n' * 2)
     Path("ends.txt").write_text("dog\n\xff\n", encoding="latin-1")
+    scheduler = {"name": "sjd", "windw": 8}
+    Path("misspelt.jsonl").write_text(
+        '{"prompt": "a"}\n' + json.dumps({"prompt": "a", "settings": {"scheduler": scheduler}})
+    )
     Path("long.txt").write_text("dog\n" + "dog " * 61)
     refused = {
         ("missing.txt",): "--prompts missing.txt: No such file or directory.",
         (".",): "--prompts .: Is a directory.",
         ("twice.jsonl",): "twice.jsonl: the id 'b' is there twice; give each row its own.",
         ("ends.txt",): "ends.txt, line 2: is not valid UTF-8 at byte 1.",
+        (
+            "misspelt.jsonl",
+        ): "misspelt.jsonl, line 2: scheduler sjd has no setting 'windw'; it has window, initialise.",
         ("long.txt",): "long.txt, row 000002: prompt: 'dog dog dog dog dog dog dog dog dog dog …' takes 65 tokens",
         ("long.txt", "--picture-seeds", "1"): "--picture-seeds is for prompts on the command line; a table has",
     }
@@ -197,4 +204,4 @@ def test_tables_that_are_refused(sjd):
         status, out, err = sjd("generate", "--prompts", *options)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert err.startswith(f"sjd: error: {words}")
-    assert files() == ["ends.txt", "long.txt", "twice.jsonl"]
+    assert files() == ["ends.txt", "long.txt", "misspelt.jsonl", "twice.jsonl"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..disk import expanded
-from ..jobs.rows import Row, slug
+from ..jobs.rows import Row, check_scheduler, slug
 from ..jobs.table import Table
 from ..pipelines.inputs import SEED
 from .arguments import CommandError
@@ -79,7 +79,7 @@ def of_table(name: str, count: int, start: int | None) -> Source:
     with ExitStack() as stack:
         stack.enter_context(table)
         try:
-            total = table.check() * count
+            total = table.check(check_scheduler) * count
         except ValueError as error:
             raise CommandError(error) from error
         if start is not None:

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +124,13 @@ def check_row_settings(settings: Any) -> dict[str, Any]:
     return checked
 
 
+def check_scheduler(row: Row) -> None:
+    """Raise `ValueError` if the scheduler that a row names has not the settings that the row gives it."""
+    described = row.settings.get(SCHEDULER, {})
+    if described.get("name") is not None:  # else it is the model's own, which only the model tells
+        make_scheduler(None, described)
+
+
 def slug(text: str, length: int = 50) -> str:
     """A file name of a text: its words in small letters, joined by hyphens; `length` characters at most."""
     return "-".join(re.findall(r"\w+", text.lower()))[:length].strip("-") or "picture"
@@ -138,16 +144,7 @@ def _check_scheduler(value: Any) -> dict[str, Any]:
     if name is not None and (not isinstance(name, str) or name not in known):
         near = next(filter(None, (meant(registry.named(name), registry) for registry in REGISTRIES)), "")
         raise ValueError(f"unknown scheduler {shown(name)}{near or '; known are ' + ', '.join(known)}.")
-    described = {key: _scalar(f"scheduler: {key}", one) for key, one in value.items()}
-    if name is not None:  # else it is the model's own, which only the model tells
-        _make_once(json.dumps(described))
-    return described
-
-
-@lru_cache(1024)
-def _make_once(described: str) -> None:
-    """Raise `ValueError` unless there is such a scheduler; rows of a table have few."""
-    make_scheduler(None, json.loads(described))
+    return {key: _scalar(f"scheduler: {key}", one) for key, one in value.items()}
 
 
 def _scalar(name: str, value: Any) -> Any:

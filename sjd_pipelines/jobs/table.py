@@ -67,6 +67,9 @@ class Table:
 
     def __iter__(self) -> Iterator[Row]:
         """Raises `ValueError`, which names the line, for the first row that is none."""
+        return self._rows(lambda row: None)
+
+    def _rows(self, look: Callable[[Row], None]) -> Iterator[Row]:
         number = 0
         try:
             with self._opened() as file:
@@ -74,13 +77,21 @@ class Table:
                     number += 1
                     with _at(place):
                         row = Row.of(values, number)
+                        look(row)
                     yield row
         except _BadLineError as error:
             raise ValueError(f"{self.name}, {error}") from error.__cause__
 
-    def check(self) -> int:
-        """The number of rows. Raises `ValueError` unless all can be drawn, or if two have the same id."""
-        rows = sum(1 for _ in self)
+    def check(self, look: Callable[[Row], None] = lambda row: None) -> int:
+        """The number of rows.
+
+        Args:
+            look: called with each; what it raises as `ValueError` gets the line as well.
+
+        Raises:
+            ValueError: one is no row, or two have the same id.
+        """
+        rows = sum(1 for _ in self._rows(look))
         if not rows:
             raise ValueError(f"{self.name} has no rows.")
         # Whether letters are small or capital tells files apart on some systems only.

@@ -97,9 +97,6 @@ BAD = {
     ("a.jsonl", '{"prompt": "a", "settings": {"scheduler": "SJDScheduler"}}'): (
         "a.jsonl, line 1: unknown scheduler 'SJDScheduler'; did you mean sjd."
     ),
-    ("a.jsonl", '{"prompt": "a"}\n{"prompt": "a", "settings": {"scheduler": {"name": "sjd", "windw": 8}}}'): (
-        "a.jsonl, line 2: scheduler sjd has no setting 'windw'; it has window, initialise."
-    ),
     ("a.jsonl", '{"prompt": "a", "id": "b"}\n{"prompt": "a", "id": "B"}'): "a.jsonl: the id 'B' is there twice;",
     ("a.csv", "id,prompt\n1,a,b"): "a.csv, line 2: has 3 cells, the first line 2.",
     ("a.csv", 'id,prompt\n1,"a'): "a.csv, line 2: unexpected end of data.",
