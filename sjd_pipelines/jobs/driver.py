@@ -108,13 +108,12 @@ def sum_up(job: Job) -> Status:
     step = max(1, -(-status.drawn // ON_SHEET))
     passes, seconds, drawn, failures = 0, 0.0, 0, []
     for row in job.rows():
-        if not row.path.with_suffix(RECORD).exists():
+        if not folder.is_drawn(row.path):
             if len(failures) < LISTED:
                 failures.append(row.id)
             continue
-        record = read_object(row.path.with_suffix(RECORD))
-        passes += record["forward_passes"]
-        seconds += sum(record["seconds"].values())
+        cost = _cost(row.path.with_suffix(RECORD))
+        passes, seconds = passes + cost[0], seconds + cost[1]
         if drawn % step == 0:
             shown.append(row.path)
         drawn += 1
@@ -133,6 +132,15 @@ def sum_up(job: Job) -> Status:
                 sheet_of_files(shown, math.isqrt(len(shown) - 1) + 1).save(temporary)
         write_json(folder.path / SUMMARY, summary)
     return status
+
+
+def _cost(record: Path) -> tuple[int, float]:
+    """The forward passes and the seconds of a picture."""
+    try:
+        values = read_object(record)
+        return int(values["forward_passes"]), float(sum(values["seconds"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise JobError(f"{record} is not as it was written; delete it and repeat the command.") from error
 
 
 def folder_status(path: Path) -> Status:

@@ -1,5 +1,5 @@
 """The folder of a job. What is in it is all that there is to know of its progress: a picture is done when its record
-is there, which is written after it, and both appear whole or not at all.
+is there, which is written after it, and both appear whole or not at all. One that is removed or cut short is missing.
 
     job.json           what the job is; the same command goes on with it
     model.json         the weights that draw it
@@ -26,6 +26,7 @@ from .session import Drawn
 
 JOB, MODEL, LOCK, PICTURES, SHEET, SUMMARY = "job.json", "model.json", "lock", "pictures", "sheet.png", "summary.json"
 RECORD, ERROR = ".json", ".error"  # beside a picture
+_ENDS = {".png": b"IEND\xaeB`\x82", RECORD: b"}\n"}  # of files that nobody has cut short
 
 
 class JobError(Exception):
@@ -70,7 +71,7 @@ class JobFolder:
         if refusal := refusal_of_output_folder(path):
             raise JobError(refusal)
         folder = cls(path)
-        if os.path.isdir(path) and not folder._is_job() and set(os.listdir(path)) - {LOCK}:
+        if os.path.isdir(path) and not folder._is_job() and folder._foreign():
             raise JobError(f"{path} holds other files than a job; name a new or an empty folder.")
         return folder
 
@@ -109,9 +110,14 @@ class JobFolder:
 
     def is_done(self, row: Row, retry_failed: bool = False) -> bool:
         """Whether nothing is left to do for a row that has its path."""
-        if os.path.exists(row.path.with_suffix(RECORD)):
+        if self.is_drawn(row.path):
             return True
         return not retry_failed and os.path.exists(row.path.with_suffix(ERROR))
+
+    @staticmethod
+    def is_drawn(picture: Path) -> bool:
+        """Whether a picture and its record are there, both to their ends."""
+        return _is_whole(picture.with_suffix(RECORD)) and _is_whole(picture)
 
     def write(self, drawn: Drawn) -> None:
         """Write a picture and its record. Raises `OSError`."""
@@ -147,12 +153,15 @@ class JobFolder:
             raise JobError(f"{self.path} is not the folder of a job: it has no {JOB} of one.") from error
         for shard in self._shards():
             for entry in os.scandir(shard):
-                if entry.name.endswith(RECORD) and not entry.name.startswith(TEMPORARY):
-                    status.drawn += 1
-                elif entry.name.endswith(ERROR) and not os.path.exists(f"{entry.path.removesuffix(ERROR)}{RECORD}"):
+                path = Path(entry.path)
+                if path.name.startswith(TEMPORARY) or path.suffix not in (RECORD, ERROR):
+                    continue
+                if self.is_drawn(path.with_suffix(".png")):
+                    status.drawn += path.suffix == RECORD
+                elif path.suffix == ERROR:
                     status.failed += 1
                     with suppress(OSError):
-                        status.errors[str(read_object(Path(entry.path)).get("error"))] += 1
+                        status.errors[str(read_object(path).get("error"))] += 1
         return status
 
     def sweep(self) -> None:
@@ -164,6 +173,10 @@ class JobFolder:
 
     def _is_job(self) -> bool:
         return (self.path / JOB).is_file()
+
+    def _foreign(self) -> bool:
+        """Whether anything is there but what is left of a command that was killed before it had begun."""
+        return any(name != LOCK and not name.startswith(TEMPORARY) for name in os.listdir(self.path))
 
     def _claim(self, job: Mapping[str, Any]) -> None:
         if not self._is_job():
@@ -193,6 +206,16 @@ class JobFolder:
     def _shards(self) -> Iterator[Path]:
         pictures = self.path / PICTURES
         return (shard for shard in sorted(pictures.iterdir()) if shard.is_dir()) if pictures.is_dir() else iter(())
+
+
+def _is_whole(path: Path) -> bool:
+    end = _ENDS[path.suffix]
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(end), os.SEEK_END)
+            return file.read() == end
+    except OSError:  # not there, or too short to have an end
+        return False
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from PIL import Image
 from sjd_pipelines.benchmark.toy import toy_pipeline
 from sjd_pipelines.cli.measuring import torch_threads
 from sjd_pipelines.jobs.driver import Job, run_job
-from sjd_pipelines.jobs.folder import JobFolder
+from sjd_pipelines.jobs.folder import JobError, JobFolder
 from sjd_pipelines.jobs.table import Table
 from sjd_pipelines.jobs.work import Work, Worker
 
@@ -180,6 +181,26 @@ def test_a_full_disk_stops_the_job_and_it_goes_on(draw, tmp_path, undisturbed):
     status = draw(table, tmp_path / "out", workers=2)
     assert (status.drawn, status.missing) == (ROWS, 0)
     assert pictures(tmp_path / "out") == undisturbed
+
+
+def test_what_is_removed_or_cut_short_is_drawn_again(draw, tmp_path, undisturbed):
+    table, out = write_table(tmp_path / "a.jsonl", ROWS), tmp_path / "out"
+    out.mkdir()
+    for left in ("lock", ".sjd-1234.json"):  # by a command that was killed as it began
+        (out / left).touch()
+    draw(table, JobFolder.check(out).path)
+    files = {path.name: path for path in out.glob("pictures/*/*")}
+    files["p0.png"].unlink()
+    files["p1.png"].write_bytes(files["p1.png"].read_bytes()[:100])
+    files["p2.png"].write_bytes(b"")
+    files["p3.json"].write_text("")
+    shutil.rmtree(files["p4.png"].parent)
+    assert JobFolder(out).status().missing == 5
+    assert draw(table, out).drawn == ROWS
+    assert pictures(out) == undisturbed
+    files["p5.json"].write_text("{}\n")
+    with pytest.raises(JobError, match=r"p5.json is not as it was written; delete it and repeat"):
+        draw(table, out)
 
 
 def test_killed_workers_are_replaced(draw, tmp_path, undisturbed):
