@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..disk import expanded
+from ..ranges import shown
 from .rows import Row
 
 STANDARD_INPUT = "-"
@@ -192,6 +193,8 @@ def _read_csv(file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
         place = f"line {lines.line_num}"
         if columns is None:
             columns = [cell.strip() for cell in cells]
+            if twice := next((name for name in columns if name and columns.count(name) > 1), None):
+                raise _BadLineError(f"{place}: the column {shown(twice)} is there twice.")
         elif cells:
             if len(cells) > len(columns):
                 raise _BadLineError(f"{place}: has {len(cells)} cells, the first line {len(columns)}.")
@@ -245,6 +248,7 @@ _READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[str, dict[str, Any]]]]] 
     ".txt": _read_text,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
+    ".json": _read_json_lines,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }

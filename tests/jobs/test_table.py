@@ -102,6 +102,8 @@ BAD = {
     ("a.csv", 'id,prompt\n1,"a'): "a.csv, line 2: unexpected end of data.",
     ("a.csv", "id,prompt,seed\n1,a,x"): "a.csv, line 2: seed must be an integer, got 'x'.",
     ("a.csv", "id,prompt,settings\n1,a,x"): "a.csv, line 2: settings: is not valid JSON: Expecting value",
+    ("a.json", '[{"prompt": "a"}]'): "a.json, line 1: must be a JSON object.",
+    ("a.csv", "prompt,seed,prompt\na,1,b"): "a.csv, line 1: the column 'prompt' is there twice.",
     ("a.csv", "prompt,hue\na,red"): "a.csv, line 2: 'hue' is no column; known are",
 }  # fmt: skip
 
