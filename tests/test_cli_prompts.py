@@ -189,6 +189,8 @@ def test_tables_that_are_refused(sjd):
         '{"prompt": "a"}\n' + json.dumps({"prompt": "a", "settings": {"scheduler": scheduler}})
     )
     Path("long.txt").write_text("dog\n" + "dog " * 61)
+    last = {"prompt": "a", "picture_seed": 2**63 - 1}
+    Path("last.jsonl").write_text('{"prompt": "a"}\n' + json.dumps(last))
     refused = {
         ("missing.txt",): "--prompts missing.txt: No such file or directory.",
         (".",): "--prompts .: Is a directory.",
@@ -197,6 +199,7 @@ def test_tables_that_are_refused(sjd):
         (
             "misspelt.jsonl",
         ): "misspelt.jsonl, line 2: scheduler sjd has no setting 'windw'; it has window, initialise.",
+        ("last.jsonl", "--num-images", "2"): "last.jsonl, line 2: picture_seed of picture 2 must be an integer from 0",
         ("long.txt",): "long.txt, row 000002: prompt: 'dog dog dog dog dog dog dog dog dog dog …' takes 65 tokens",
         ("long.txt", "--picture-seeds", "1"): "--picture-seeds is for prompts on the command line; a table has",
     }
@@ -204,4 +207,4 @@ def test_tables_that_are_refused(sjd):
         status, out, err = sjd("generate", "--prompts", *options)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert err.startswith(f"sjd: error: {words}")
-    assert files() == ["ends.txt", "long.txt", "misspelt.jsonl", "twice.jsonl"]
+    assert files() == ["ends.txt", "last.jsonl", "long.txt", "misspelt.jsonl", "twice.jsonl"]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def of_table(name: str, count: int, start: int | None) -> Source:
     with ExitStack() as stack:
         stack.enter_context(table)
         try:
-            total = table.check(check_scheduler) * count
+            total = table.check(partial(_check_row, count)) * count
         except ValueError as error:
             raise CommandError(error) from error
         if start is not None:
@@ -149,6 +150,14 @@ class Plan:
         if self.total == 1:
             return self.path
         return self.path.with_stem(f"{self.path.stem}-{index:0{len(str(self.total - 1))}}")
+
+
+def _check_row(count: int, row: Row) -> None:
+    """Raise `ValueError` if not all pictures of a row have a seed, or it names a scheduler that is none."""
+    check_scheduler(row)
+    for name in ("seed", "picture_seed"):
+        if (seed := getattr(row, name)) is not None:
+            SEED.check(f"{name} of picture {count}" if count > 1 else name, seed + count - 1)
 
 
 def _by_prompt(row: Row) -> str:
