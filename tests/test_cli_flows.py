@@ -55,6 +55,17 @@ def test_pictures_depend_on_their_seed_alone_and_are_drawn_again(sjd, flow_model
             assert max(abs(a - b) for a, b in pairs) <= 2
 
 
+def test_a_job_of_classes(sjd, flow_model):
+    Path("a.txt").write_text("cat\nred fox\nno class\n")
+    status, out, err = sjd("draw", "a.txt", "-o", "out", "--model", flow_model)
+    assert (status, err) == (1, "")
+    assert out.startswith("2 of 3 drawn, 1 failed, 0 to be drawn\n  1 x prompt: This model draws classes")
+    Path("a.txt").write_text("cat\nred fox\n")
+    assert sjd("generate", "--prompts", "a.txt", "-o", "same/", "--model", flow_model, "--quiet")[0] == 0
+    for path in Path("out").glob("pictures/*/*.png"):
+        assert path.read_bytes() == Path("same", path.name).read_bytes()
+
+
 def test_the_window_alone_changes_the_models_solver(sjd, flow_model):
     run = ("generate", "cat", "--model", flow_model, "--quiet", "--stats", "stats.json")
     sjd(*run)

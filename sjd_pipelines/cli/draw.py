@@ -49,7 +49,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     add_model_options(parser)
     add_drawing_options(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary on screen")
-    parser.set_defaults(run=run, gif=None)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     kind = model_kind(arguments.model)
     defaults = read_defaults(arguments, kind)
-    check_kind(kind or AUTOREGRESSIVE, defaults, arguments)
+    check_kind(kind or AUTOREGRESSIVE, defaults)
     try:
         table = Table(arguments.job)
     except OSError as error:

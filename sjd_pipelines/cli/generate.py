@@ -118,7 +118,8 @@ def draw_source(source: Source, remembered: "Remembered | None", arguments: argp
     check_outputs(arguments, plan)
     kind = model_kind(arguments.model)
     plan.defaults = read_defaults(arguments, kind)
-    check_kind(kind or AUTOREGRESSIVE, plan.defaults, arguments)
+    check_kind(kind or AUTOREGRESSIVE, plan.defaults)
+    check_of_tokens(kind, arguments)
     device = check_device(arguments.device)
     with logged_once():
         dtype = arguments.dtype or "float32"
@@ -216,13 +217,17 @@ def read_defaults(arguments: argparse.Namespace, kind: str | None) -> Row:
     )
 
 
-def check_kind(kind: str, defaults: Row, arguments: argparse.Namespace) -> None:
+def check_kind(kind: str, defaults: Row) -> None:
     """Raise `CommandError` for an option that is for models of another kind."""
     try:
         KINDS[kind].check_kind(defaults)
     except ValueError as error:
         name, words = str(error).split(" ", 1)
         raise CommandError(f"--{name.replace('_', '-')} {words}") from error
+
+
+def check_of_tokens(kind: str | None, arguments: argparse.Namespace) -> None:
+    """The same for the options that `sjd generate` alone has."""
     if kind == FLOW and arguments.gif is not None:
         raise CommandError("--gif does not apply to a flow, which draws no tokens.")
     if kind == FLOW and arguments.compile:
