@@ -225,6 +225,21 @@ def kill_all(command, folder, pictures_first):
         os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_an_interrupt_while_workers_start_is_one_line(model, tmp_path):
+    command = [sys.executable, "-m", "sjd_pipelines.cli", "draw", str(write_table(tmp_path / "a.jsonl", 2))]
+    command += ["-o", str(tmp_path / "out"), "--model", model]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while len(children.read_text().split()) < 2:  # what cleans up, and the server that forks, which imports now
+            time.sleep(0.01)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate()[1] == "sjd: interrupted\n"
+    assert process.returncode == 130
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_job_of_which_everything_is_killed_goes_on(draw, model, tmp_path, undisturbed):
     table = write_table(tmp_path / "a.jsonl", ROWS)
     command = [sys.executable, "-m", "sjd_pipelines.cli", "draw", str(table), "-o", str(tmp_path / "out")]
