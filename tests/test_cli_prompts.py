@@ -12,6 +12,7 @@ from PIL import Image
 
 from sjd_pipelines import SCHEDULERS, SeededJacobiScheduler
 from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.cli import main
 from sjd_pipelines.jobs.provenance import KEY
 
 
@@ -144,6 +145,14 @@ def test_a_closed_pipe_is_quiet(model, tmp_path):
     assert process.returncode == 141
     names = sorted(path.name for path in tmp_path.iterdir())
     assert [name.split("-")[0] for name in names] in ([], ["car", "stats.json"])  # the seed is printed first
+
+
+@pytest.mark.parametrize("argv", [["schedulers"], ["draw", "--status", "nowhere"]])
+def test_no_standard_output_at_all(monkeypatch, capsys, argv):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)  # as Python has it after `>&-`
+        assert main(argv) == (2 if "nowhere" in argv else 0)
+    assert capsys.readouterr().out == ""
 
 
 ODD = {

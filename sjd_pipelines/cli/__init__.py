@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"sjd: error: {_one_line(error)}", file=sys.stderr)
             return 2
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it was closed before Python began
+                sys.stdout.flush()
     except KeyboardInterrupt:
         print("sjd: interrupted", file=sys.stderr)
         return INTERRUPTED
