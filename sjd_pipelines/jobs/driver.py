@@ -98,6 +98,7 @@ def run_job(
                     on_progress(settled, described["rows"])
                 if outcome.stopped is not None:
                     raise JobError(outcome.stopped)
+        _check_unchanged(job.table, described["table"])
         return sum_up(job)
 
 
@@ -132,6 +133,17 @@ def sum_up(job: Job) -> Status:
                 sheet_of_files(shown, math.isqrt(len(shown) - 1) + 1).save(temporary)
         write_json(folder.path / SUMMARY, summary)
     return status
+
+
+def _check_unchanged(table: Table, digest: str) -> None:
+    try:
+        unchanged = table.digest() == digest
+    except OSError:
+        unchanged = False
+    if not unchanged:
+        raise JobError(
+            f"{table.name} was changed while it was drawn, and what was drawn since may be wrong; name a new folder."
+        )
 
 
 def _cost(record: Path) -> tuple[int, float]:

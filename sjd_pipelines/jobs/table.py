@@ -67,7 +67,7 @@ class Table:
             yield self._spool
 
     def __iter__(self) -> Iterator[Row]:
-        """Raises `ValueError`, which names the line, for the first row that is none."""
+        """Raises `ValueError`, which names the line, for the first row that is none, and where there is no file."""
         return self._rows(lambda row: None)
 
     def _rows(self, look: Callable[[Row], None]) -> Iterator[Row]:
@@ -82,6 +82,8 @@ class Table:
                     yield row
         except _BadLineError as error:
             raise ValueError(f"{self.name}, {error}") from error.__cause__
+        except OSError as error:
+            raise ValueError(f"{self.name}: {error.strerror or error}.") from error
 
     def check(self, look: Callable[[Row], None] = lambda row: None) -> int:
         """The number of rows.

@@ -225,6 +225,18 @@ def kill_all(command, folder, pictures_first):
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def test_a_table_that_changes_while_it_is_drawn_is_noticed(draw, tmp_path):
+    table = write_table(tmp_path / "a.jsonl", 2)
+    for name, change in (("deleted", table.unlink), ("longer", lambda: write_table(table, 3))):
+        write_table(table, 2)
+        with pytest.raises(JobError, match=r"a.jsonl was changed while it was drawn.* name a new folder"):
+            draw(table, tmp_path / name, batch_size=2, on_progress=lambda done, total, change=change: change())
+    with Table(write_table(table, 2)) as rows:
+        table.unlink()
+        with pytest.raises(ValueError, match=r"a.jsonl: No such file or directory."):
+            rows.check()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_an_interrupt_while_workers_start_is_one_line(model, tmp_path):
     command = [sys.executable, "-m", "sjd_pipelines.cli", "draw", str(write_table(tmp_path / "a.jsonl", 2))]
