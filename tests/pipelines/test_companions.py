@@ -27,11 +27,12 @@ PROMPTS = ["a red dog", "two blue cat on a green house", "car"]
 FRESH = """
 import sys, torch
 from sjd_pipelines import SCHEDULERS, SJDAutoRegressivePipeline
-folder, name, scheduler = sys.argv[1:]
-pipe = SJDAutoRegressivePipeline.from_pretrained(folder, scheduler=SCHEDULERS[scheduler](window=5))
-pipe.set_progress_bar_config(disable=True)
-output = pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent")
-print(type(getattr(pipe, name)).__name__, output.statistics.forward_passes[0], output.tokens[0].tolist())
+name, scheduler, *folders = sys.argv[1:]
+for folder in folders:
+    pipe = SJDAutoRegressivePipeline.from_pretrained(folder, scheduler=SCHEDULERS[scheduler](window=5))
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe("a red dog", generator=torch.Generator().manual_seed(7), output_type="latent")
+    print(type(getattr(pipe, name)).__name__, output.statistics.forward_passes[0], output.tokens[0].tolist())
 """
 # Companion -> the first scheduler that needs it.
 SCHEDULER_OF = {companion: name for name in reversed([*SCHEDULERS]) for companion in SCHEDULERS[name].companions}
@@ -55,9 +56,11 @@ def scheduler_of(name):
     return SCHEDULER_OF.get(name, "seeded-jacobi")
 
 
-def in_a_fresh_process(folder, name):
-    command = [sys.executable, "-c", FRESH, str(folder), name, scheduler_of(name)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1]
+def in_a_fresh_process(name, *folders):
+    """What each folder draws: companion, passes and tokens in a line."""
+    command = [sys.executable, "-c", FRESH, name, scheduler_of(name), *map(str, folders)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()
+    return lines[-len(folders) :]
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f.kind == AUTOREGRESSIVE], ids=lambda f: f.module)
@@ -122,12 +125,11 @@ def test_a_companion_is_saved_and_loaded_beside_its_target(pipe, tmp_path, name)
     pipe.save_pretrained(tmp_path / "diffusers")
     index = json.loads((tmp_path / "diffusers" / "model_index.json").read_text())
     assert index[name] == ["sjd_pipelines", kind]
-    assert in_a_fresh_process(tmp_path / "diffusers", name) == expected
 
     folder = transformers_folder(pipe, tmp_path / "transformers")
     assert getattr(SJDAutoRegressivePipeline.from_pretrained(folder), name) is None
     companion.save_pretrained(folder / name)
-    assert in_a_fresh_process(folder, name) == expected
+    assert in_a_fresh_process(name, tmp_path / "diffusers", folder) == [expected] * 2
     half = SJDAutoRegressivePipeline.from_pretrained(folder, dtype=torch.bfloat16)
     assert getattr(half, name).dtype == torch.bfloat16
     assert type(half.scheduler) is (RevisedJacobiScheduler if name == "reviser" else SeededJacobiScheduler)

@@ -95,12 +95,17 @@ def test_swapped_scheduler_survives_saving(pipe, tmp_path):
     assert loaded.scheduler.window == 32
 
 
+def lasting(config):
+    """What a pipeline is made of, without what saving it notes beside."""
+    return {name: value for name, value in config.items() if name not in ("_class_name", "_diffusers_version")}
+
+
 @pytest.mark.parametrize("member", MEMBERS)
 def test_from_pipe_shares_components(request, member):
     pipe = request.getfixturevalue(member)
     other = SJDAutoRegressivePipeline.from_pipe(pipe)
     assert type(other) is type(pipe)
-    assert other.config == pipe.config
+    assert lasting(other.config) == lasting(pipe.config)
     assert all(part is pipe.components[name] for name, part in other.components.items())
 
 

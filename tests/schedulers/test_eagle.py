@@ -22,7 +22,7 @@ TREES = [
     {"window": 3, "branches": 1},
     {"window": 3, "depth": 1},
     {"window": 8, "depth": 3, "branches": 2},
-    {"window": 50},
+    {"window": 16},
 ]
 
 
