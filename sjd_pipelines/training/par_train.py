@@ -18,6 +18,7 @@ from ..decoding import ImageTokenLayout, ParallelSequence
 from ..emoji.codes import CODEBOOK
 from ..emoji.glyphs import GRID, OBJECTS
 from ..emoji.scenes import sample_scene
+from ..learning.compilation import compiled_for
 from ..models.llamagen import CONDITION, LlamaGenTransformer
 from .attention import PrefixAttention
 from .batches import picture
@@ -161,10 +162,11 @@ class ParTraining(Training):
         roles = {name.replace("head", "embed_head"): p for name, p in model.named_parameters()}
         super().__init__(recipe, model, roles)
         self.taught = TaughtSequence(model)
+        self.losses = compiled_for(self.device, self.taught.losses, dynamic=False)
         self.probed = self.on_device(class_batch(PROBE_PICTURES, PROBE_SEED, 0.0, held_out=True))
 
     def loss(self, batch_size: int, seed: int) -> torch.Tensor:
-        return self.taught.losses(self.on_device(class_batch(batch_size, seed, CLASS_DROPOUT)))[0]
+        return self.losses(self.on_device(class_batch(batch_size, seed, CLASS_DROPOUT)))[0]
 
     @torch.no_grad()
     def probe(self) -> float:

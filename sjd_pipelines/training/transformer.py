@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import JanusForConditionalGeneration
 
+from ..learning.compilation import compiled_for
 from ..learning.optimization import Optimizer, update_average
 from ..learning.runs import append_log, averaged_weights, machine_name, save_run, stop_signals
 from . import attention
@@ -40,7 +41,6 @@ TRAINED = (
     "model.generation_aligner.",
     "model.generation_head.",
 )
-_BROKEN_OPTIONS = {"triton.mix_order_reduction"}
 AVERAGE_FILE, STATE_FILE, LOG_FILE = "transformer.safetensors", "transformer_state.pt", "transformer.jsonl"
 
 
@@ -133,15 +133,6 @@ class Gradients:
         self.buffer.zero_()
 
 
-def compiled(losses: Callable) -> Callable:
-    """`losses` compiled for a GPU, where launches would take most of the time.
-
-    One reduction of torch 2.11's inductor computes a wrong size when caption lengths vary; it is left out.
-    """
-    options = dict.fromkeys(_BROKEN_OPTIONS.intersection(torch._inductor.list_options()), False)
-    return torch.compile(losses, options=options)
-
-
 class Run:
     """A run of the transformer in one process: what is trained, its averages, its optimizer and how far it is.
 
@@ -163,7 +154,7 @@ class Run:
         self.average = [p.detach().clone() for p in self.averaged]
         self.optimizer = Optimizer(self.named, recipe.muon_rate, recipe.adam_rate)
         self.gradients = Gradients(list(self.named.values()), len(LOSSES) + 1, self.world)
-        self.losses = training_losses if self.device.type == "cpu" else compiled(training_losses)
+        self.losses = compiled_for(self.device, training_losses)
         self.progress = {"step": 0, "images": 0, "seconds": 0.0, "started": 0}
         self._resume()
 
