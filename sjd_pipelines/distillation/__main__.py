@@ -2,7 +2,7 @@
 
     trajectories  record what the model's own Jacobi decoding of some prompts passes through
     train         distil it on them
-    export        write the student as a whole model
+    export        write the student as a whole model, or as an adapter on its teacher
 
 CEED-VLA (Song et al. 2025, arXiv 2506.13725), with sampling: the noise of a seed is fixed, so its picture is a fixed
 point at any temperature.
@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..pipelines import SJDAutoRegressivePipeline
-from .student import student_pipeline
+from .export import export_student
 from .train import StudentRecipe, train_student
 from .trajectories import Judge, Settings, read_prompts, record
 
@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     exporting = commands.add_parser("export")
     exporting.add_argument("--folder", type=Path, required=True, help="the run's folder")
     exporting.add_argument("--target", type=Path, required=True, help="the new model's folder")
+    exporting.add_argument("--adapter", action="store_true", help="write what low-rank training has added, alone")
     return parser
 
 
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif command == "train":
             train_student(StudentRecipe(**options))
         else:
-            student_pipeline(options["folder"]).save_pretrained(options["target"])
+            print(export_student(**options))
     except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ..pipelines import SJDAutoRegressivePipeline
+from .objective import Batch, Objective, Weights, kl
 from .trajectories import Trajectory, draw_trajectory
 
 EXITS = (1, 2, 4, 8, 16)  # iterations
@@ -58,3 +59,32 @@ def measure(pipe: SJDAutoRegressivePipeline, teachers: Sequence[Trajectory], pic
         values[f"passes_{number}"] = float(drawn.passes.float().mean())
         values |= {f"exit{k}_{number}": share for k, share in exit_agreement(drawn).items()}
     return values
+
+
+@torch.no_grad()
+def compare_laws(
+    teacher: SJDAutoRegressivePipeline, student: SJDAutoRegressivePipeline, drawn: Trajectory
+) -> dict[str, float]:
+    """How far a student's laws are from its teacher's at every free token of some pictures, not truncated.
+
+    Args:
+        teacher: what drew them.
+        student: on the same prompts and tokens.
+        drawn: the pictures; how they came about is not looked at.
+
+    Returns:
+        Means per token in nats: `kl` from the teacher's law to the student's, `entropy` and `teacher_entropy`.
+    """
+    windows = drawn.fronts[:0].T, drawn.drafts[:0].movedim(0, 1)  # none of them
+    wrong = torch.zeros_like(windows[1], dtype=torch.bool)
+    batch = Batch(drawn.prompts, drawn.sampling, drawn.seeds, drawn.final, drawn.labels, *windows, wrong)
+    laws = []
+    for pipe in (teacher, student):
+        objective, own = Objective(pipe, Weights()), batch.to(pipe.device)
+        laws.append(objective.teacher(own, objective.encode(own))[:, objective.free].cpu())  # [B, free, V]
+    before, after = laws
+    return {
+        "kl": float(kl(before, after).mean()),
+        "entropy": float(-(after.exp() * after).sum(-1).mean()),
+        "teacher_entropy": float(-(before.exp() * before).sum(-1).mean()),
+    }

@@ -21,7 +21,7 @@ from ..companions import COMPANIONS
 from ..disk import read_object, write_json
 
 CONFIG, WEIGHTS, RECORD = "adapter_config.json", "adapter_model.safetensors", "base.json"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."  # of the names of all weights
 _MERGE = "merge it with the peft package (merge_and_unload), save the result and load that"
 # Settings of training and of files. Whatever else is set changes what an adapter does in ways that only PEFT knows.
 _KNOWN = {
@@ -88,7 +88,7 @@ class Adapter:
             raise OSError(f"{record} has no weights, a map from file names to SHA-256 digests.")
         for name, digest in recorded.items():
             file = base / name
-            found = _digest(file) if file.is_file() else "no such file"
+            found = file_digest(file) if file.is_file() else "no such file"
             if found != digest:
                 raise ValueError(
                     f"{self.folder} is an adapter for other weights than {base} has: {name} must have SHA-256 "
@@ -101,7 +101,7 @@ class Adapter:
         file = self.folder / WEIGHTS
         if not file.is_file():
             raise OSError(f"{self.folder} has no {WEIGHTS}.")
-        return {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(file).items()}
+        return {name.removeprefix(PREFIX): tensor for name, tensor in load_file(file).items()}
 
     @torch.no_grad()
     def merge_into(self, networks: Mapping[str, torch.nn.Module]) -> torch.nn.Module:
@@ -197,7 +197,7 @@ def without_adapters(network: torch.nn.Module) -> torch.nn.Module:
 
 def record_base(folder: Path, base: Path) -> None:
     """Write into an adapter's folder which weights its base, the model in the folder `base`, must have."""
-    weights = {file.relative_to(base).as_posix(): _digest(file) for file in base_weights(base)}
+    weights = {file.relative_to(base).as_posix(): file_digest(file) for file in base_weights(base)}
     if not weights:
         raise OSError(f"{base} has no .safetensors weights.")
     write_json(folder / RECORD, {"weights": weights})
@@ -209,7 +209,7 @@ def base_weights(base: Path) -> list[Path]:
     return [file for file in files if file.relative_to(base).parts[0] not in COMPANIONS]
 
 
-def _digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:

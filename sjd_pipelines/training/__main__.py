@@ -10,6 +10,9 @@
     add-drafter, add-reviser
                  write the trained network into a pipeline's folder
     fast-prompts write captions that `emoji-fast` is distilled on, see emoji_fast.py
+    fast-evaluate
+                 measure students beside their teacher, part by part; the same command goes on
+    fast-export  write a student as the bundled folder
     restore      make a run's folder of an exported checkpoint, to train on
     all          transformer, pixels, evaluate and export, in this order
 
@@ -33,6 +36,8 @@ from .drafter import DrafterRecipe, export_drafter, train_drafter
 from .emoji_fast import write_prompts
 from .evaluation import evaluate
 from .export import BUNDLED, SAMPLING, export, restore
+from .fast_evaluation import PARTS, Evaluation
+from .fast_export import export_fast
 from .pixels import PixelRecipe, train_pixels
 from .reviser import ReviserRecipe, export_reviser, train_reviser
 from .transformer import TransformerRecipe, train_transformer
@@ -48,6 +53,27 @@ def add_recipe(parser: argparse.ArgumentParser, recipe: type) -> None:
             parser.add_argument(
                 option, type=type(field.default), default=argparse.SUPPRESS, help=f"default: {field.default!r}"
             )
+
+
+def add_fast_commands(commands: argparse._SubParsersAction) -> None:
+    """The commands of `emoji-fast`."""
+    captions = commands.add_parser("fast-prompts")
+    captions.add_argument("--file", type=Path, required=True)
+    captions.add_argument("--count", type=int, default=6000, help="default: %(default)s")
+    captions.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    measuring = commands.add_parser("fast-evaluate")
+    measuring.add_argument("--folder", type=Path, required=True, help="for the figures")
+    measuring.add_argument("--models", nargs="+", default=[], help="students: names, or folders")
+    measuring.add_argument("--pictures", type=int, default=Evaluation.pictures, help="default: %(default)s")
+    measuring.add_argument("--per-kind", type=int, default=Evaluation.per_kind, help="judged; default: %(default)s")
+    measuring.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
+    measuring.add_argument("--threads", type=int, default=1)
+    writing = commands.add_parser("fast-export")
+    writing.add_argument("--adapter", type=Path, required=True, help="the student's folder")
+    writing.add_argument("--run", type=Path, required=True, help="the folder it was distilled in")
+    writing.add_argument("--figures", type=Path, required=True, help="what fast-evaluate has written")
+    writing.add_argument("--target", type=Path, help="default: the bundled folder")
+    writing.add_argument("--options", default="", help="that it was distilled with, for the card")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,10 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         adding = commands.add_parser(name)
         adding.add_argument("--folder", type=Path, required=True, help="the run's folder")
         adding.add_argument("--target", type=Path, default=BUNDLED, help="default: the bundled checkpoint")
-    captions = commands.add_parser("fast-prompts")
-    captions.add_argument("--file", type=Path, required=True)
-    captions.add_argument("--count", type=int, default=6000, help="default: %(default)s")
-    captions.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_fast_commands(commands)
     restoring = commands.add_parser("restore")
     restoring.add_argument("--folder", type=Path, required=True, help="the new run's folder")
     restoring.add_argument("--source", type=Path, default=BUNDLED, help="default: the bundled checkpoint")
@@ -149,6 +172,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(export_reviser(**options))
     elif command == "fast-prompts":
         print(write_prompts(**options))
+    elif command == "fast-evaluate":
+        Evaluation(**options).run()
+    elif command == "fast-export":
+        print(export_fast(**options))
     elif command == "restore":
         print(restore(**options))
     else:

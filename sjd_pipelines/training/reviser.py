@@ -20,7 +20,7 @@ NAME = "reviser"
 NEARER = 0.9  # how much less a place counts than the one before it: the first ones decide how far a pass gets
 PROBED = {"weak": 1.5, "strong": 3.0}  # strengths of guidance
 
-_CARD = """# Draft reviser of Emoji Janus
+_CARD = """# Draft reviser
 
 {parameters:.2f} million parameters that say how the logits of the model in the folder above change with the tokens
 around them. It decides how many forward passes `revised-jacobi` saves, never what is drawn.

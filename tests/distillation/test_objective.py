@@ -1,9 +1,13 @@
 """Packed passes and losses: the laws are those of decoding, what is masked, and what gradients reach."""
 
+import copy
+import math
+
 import pytest
 import torch
 
 from sjd_pipelines.decoding import PositionNoise, Purpose, Sampling
+from sjd_pipelines.distillation.measures import compare_laws
 from sjd_pipelines.distillation.packed import packed_pass
 from sjd_pipelines.distillation.trajectories import draw_trajectory
 
@@ -48,3 +52,17 @@ def test_a_packed_pass_gives_the_laws_of_decoding(name):
                     assert choices[row, index, slot] == drawn.drafts[index + 1, row, place - following]
                     compared += 1
     assert compared > count / 2
+
+
+def test_laws_are_compared_on_the_teachers_pictures(teacher):
+    drawn = draw_trajectory(teacher, ["a red dog", "car"], [3, 4], GUIDED, WINDOW)
+    same = compare_laws(teacher, teacher, drawn)
+    assert same["kl"] == 0
+    assert 0 < same["entropy"] == same["teacher_entropy"] < math.log(16)
+    sharper = copy.deepcopy(teacher.model)
+    student = type(teacher)(sharper, teacher.processor, teacher.scheduler)
+    with torch.no_grad():
+        sharper.model.generation_head.vision_head.weight.mul_(1.3)
+    found = compare_laws(teacher, student, drawn)
+    assert found["kl"] > 0.001
+    assert found["entropy"] < found["teacher_entropy"] == same["entropy"]

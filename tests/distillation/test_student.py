@@ -9,6 +9,7 @@ import torch
 from sjd_pipelines import SeededJacobiScheduler, SJDAutoRegressivePipeline
 from sjd_pipelines.benchmark.toy import toy_pipeline
 from sjd_pipelines.distillation.__main__ import build_parser, main
+from sjd_pipelines.distillation.export import export_student
 from sjd_pipelines.distillation.student import (
     NAME,
     Form,
@@ -85,6 +86,24 @@ def test_training_learns_stops_and_resumes(teacher, drawn, tmp_path):
     assert main(["export", "--folder", str(tmp_path / "run"), "--target", str(tmp_path / "whole")]) == 0
     whole = SJDAutoRegressivePipeline.from_pretrained(tmp_path / "whole")
     assert torch.equal(whole(part.prompts, seeds=part.seeds, **options).tokens, drawn_by_student.tokens)
+
+    command = ["export", "--folder", str(tmp_path / "run"), "--target", str(tmp_path / "adapter"), "--adapter"]
+    assert main(command) == 0
+    assert not (tmp_path / "adapter" / "model_index.json").exists()
+    adapted = SJDAutoRegressivePipeline.from_pretrained(tmp_path / "adapter").model.state_dict()
+    for name, weight in whole.model.state_dict().items():
+        assert torch.allclose(adapted[name], weight, atol=1e-3), name  # it is stored in half precision
+    weights = tmp_path / "teacher" / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\x80?")
+    with pytest.raises(ValueError, match="is an adapter for other weights than"):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path / "adapter")
+
+
+def test_an_adapter_of_what_is_none_is_refused(teacher, drawn, tmp_path):
+    train_student(recipe_for(tmp_path, drawn, rank=0, max_steps=1), teacher)
+    with pytest.raises(ValueError, match="has trained all weights of its model; export it as a whole"):
+        export_student(tmp_path / "run", tmp_path / "adapter", adapter=True)
+    assert not (tmp_path / "adapter").exists()
 
 
 @pytest.mark.parametrize(

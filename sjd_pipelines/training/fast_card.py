@@ -1,0 +1,176 @@
+"""Text of `emoji-fast`'s model card, filled with what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_CARD = """---
+license: other
+license_name: see-licence-section
+pipeline_tag: text-to-image
+base_model: emoji-janus
+tags: [janus, autoregressive, consistency-distillation, lora, tiny]
+---
+
+# Emoji Fast
+
+What `emoji-janus` draws, in fewer forward passes: a student of it by consistency distillation (after CEED-VLA, Song et
+al. 2025, arXiv 2506.13725), as low-rank additions that are merged into its weights when it is loaded. Objects,
+backgrounds and words are those of its base; so is what it cannot do.
+
+## Use
+
+```python
+from sjd_pipelines import SJDAutoRegressivePipeline
+
+pipe = SJDAutoRegressivePipeline.from_pretrained("emoji-fast")
+pipe("two apples on a blue background").images[0].save("apples.png")
+```
+
+`adapter_config.json` and `adapter_model.safetensors` are in PEFT's layout; `base.json` has the digests of the base's
+weights, and others are refused. `reviser/` is a draft reviser of its own.
+
+## How it was made
+
+Seeded Jacobi decoding is a deterministic iteration at any temperature, and the picture of a seed its fixed point. The
+student learns to be there earlier: its law behind the drafts of a pass is drawn to its own law at the fixed point,
+while its law at the fixed point stays the teacher's (or learns the true picture, where a judge found the teacher's
+wrong).
+
+```
+python -m sjd_pipelines.training fast-prompts --file prompts.jsonl
+python -m sjd_pipelines.distillation trajectories --prompts prompts.jsonl --folder drawn \\
+    --judge sjd_pipelines.training.emoji_fast:true_tokens
+python -m sjd_pipelines.distillation train --trajectories drawn --folder RUN {options}
+python -m sjd_pipelines.distillation export --folder RUN --target ADAPTER --adapter
+python -m sjd_pipelines.training reviser --model ADAPTER --folder REVISER
+python -m sjd_pipelines.training add-reviser --folder REVISER --target ADAPTER
+```
+
+Rank {rank}, {step:,} steps over {images:,} pictures, {minutes:.0f} minutes on {machine}.
+
+## Measured
+
+Student and teacher in one run, the same captions (held out), seeds and decoder; `fast-evaluate` made the figures,
+`results.json` has them all.
+
+{gates}
+
+Goals beyond these:
+
+{goals}
+
+**Passes** (the prompt's not counted), means of the same pictures:
+
+{passes}
+
+The law at the teacher's pictures: {kl:.4f} nats a token from the teacher's, entropy {entropy:.3f} of {before:.3f}.
+
+**Judged** by `sjd_pipelines/emoji/judge.py`, right in every respect, defaults:
+
+{judge}
+
+**Grounds and places**: Kolmogorov-Smirnov distances from the teacher's pictures with other seeds, of the student's
+pictures and of the teacher's own; chance exceeds the last column once in a hundred times.
+
+{distributions}
+
+**Early exit** (`early-exit`, window 16): passes, share of right pictures, and share of tokens that are those of the
+same model's exact decoding, when a token is kept after so many iterations at most.
+
+{exits}
+{others}
+## Licence
+
+The weights and the pictures they draw derive from the glyphs of Noto Color Emoji, whose font is licensed under the SIL
+Open Font License 1.1 (Copyright Google Inc.). The code is licensed as the package is.
+"""
+
+_OTHERS = """
+**Other students** of the same budget: times fewer passes (window 16), KL and entropy as above, and right pictures when
+tokens are kept after 2 and 4 iterations.
+
+{table}
+"""
+
+
+def fast_card(results: dict[str, Any]) -> str:
+    """The card of what `summarise` made, with `training`."""
+    training, laws = results["training"], results["laws"]
+    return _CARD.format(
+        options=training["options"],
+        rank=training["rank"],
+        step=training["step"],
+        images=training["images"],
+        minutes=training["seconds"] / 60,
+        machine=training["machine"],
+        gates=_promises(results["gates"]),
+        goals=_promises(results["goals"]),
+        passes=_table(
+            ("decoder", "sampling", "teacher", "student", "times fewer", "tokens a pass"),
+            [
+                [row["decoder"], row["sampling"], *(f"{row[who]:.1f}" for who in ("teacher", "student"))]
+                + [f"{row[what]:.2f}" for what in ("fewer", "tokens_per_pass")]
+                for row in results["passes"]
+            ],
+        ),
+        kl=laws["kl"],
+        entropy=laws["entropy"],
+        before=laws["teacher_entropy"],
+        judge=_table(
+            ("pictures", "n", "teacher", "teacher, other seeds", "student"),
+            [
+                [kind, str(row["n"])]
+                + [f"{100 * row[who]:.1f} %" for who in ("teacher", "teacher_other_seeds", "student")]
+                for kind, row in results["judge"].items()
+            ],
+        ),
+        distributions=_table(
+            ("quantity", "teacher, mean and deviation", "student", "its distance", "the teacher's", "by chance"),
+            [
+                [quantity, *(f"{row[who][0]:.2f}, {row[who][1]:.2f}" for who in ("teacher", "student"))]
+                + [f"{row[one]:.3f}" for one in ("distance", "teacher_distance", "chance")]
+                for quantity, row in results["distributions"].items()
+            ],
+        ),
+        exits=_table(
+            ("iterations", *(f"{who}: passes, right, tokens" for who in results["exits"])),
+            [
+                [k, *(_exit(figures[k]) for figures in results["exits"].values())]
+                for k in next(iter(results["exits"].values()))
+            ],
+        ),
+        others=_others(results["others"]),
+    )
+
+
+def _promises(rows: Sequence[dict[str, Any]]) -> str:
+    cells = []
+    for row in rows:
+        bound = f"at least {row['at_least']:.3g}" if "at_least" in row else f"at most {row['at_most']:.3g}"
+        cells.append([row["what"], f"{row['value']:.3g}", bound, "held" if row["held"] else "**not held**"])
+    return _table(("", "measured", "promised", ""), cells)
+
+
+def _exit(figures: dict[str, float]) -> str:
+    return f"{figures['passes']:.1f}, {100 * figures['right']:.0f} %, {100 * figures['agreement']:.0f} %"
+
+
+def _others(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    samplings = [name for name in rows[0] if name not in ("model", "kl", "entropy_share", "exits")]
+    cells = [
+        [row["model"], *(f"{row[name]:.2f}" for name in samplings), f"{row['kl']:.4f}", f"{row['entropy_share']:.3f}"]
+        + [f"{100 * row['exits'][k]['right']:.0f} %" if "exits" in row else "-" for k in ("2", "4")]
+        for row in rows
+    ]
+    head = ("student", *samplings, "KL", "entropy", "after 2", "after 4")
+    return _OTHERS.format(table=_table(head, cells))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -1,0 +1,174 @@
+"""`emoji-fast`: what is measured of students, summed up, held against what was promised, and written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sjd_pipelines import SJDAutoRegressivePipeline
+from sjd_pipelines.distillation.export import export_student
+from sjd_pipelines.distillation.student import NAME, Form, save_form
+from sjd_pipelines.emoji.codes import scene_tokens
+from sjd_pipelines.emoji.scenes import KINDS, Placement, Scene
+from sjd_pipelines.learning.timed import run_files
+from sjd_pipelines.training.__main__ import main
+from sjd_pipelines.training.fast_evaluation import (
+    EXITS,
+    OTHER,
+    PARTS,
+    QUANTITIES,
+    REVISED,
+    SAMPLINGS,
+    SEEDED,
+    TEACHER,
+    Evaluation,
+    grounds_and_places,
+)
+from sjd_pipelines.training.fast_export import distance, summarise
+
+QUERIES = "model.model.language_model.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A distillation that has changed next to nothing."""
+    folder = tmp_path / "run"
+    save_form(folder, Form(rank=2, alpha=2.0))
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        f"{QUERIES}.lora_A.default.weight": torch.randn(2, 256, generator=generator),
+        f"{QUERIES}.lora_B.default.weight": torch.randn(256, 2, generator=generator) * 0.01,
+    }
+    average, _, log = run_files(folder, NAME)
+    save_file(weights, average)
+    log.write_text(json.dumps({"step": 7, "images": 56, "seconds": 90.0, "machine": "a test"}) + "\n")
+    return folder
+
+
+def write_figures(folder: Path, fewer: float = 2.5) -> None:
+    """As `fast-evaluate` does, of a teacher, of a student that needs fewer passes, and of another one."""
+    laws = {"kl": 0.01, "entropy": 0.48, "teacher_entropy": 0.5}
+    passes = {TEACHER: [70, 78], "adapter": [70 / fewer, 78 / fewer], "other": [50, 50]}
+    exits = {str(k): {"passes": 9.0 * k, "right": 0.5, "agreement": 0.75} for k in EXITS}
+    drawn = {"right": [1, 1, 1, 0]} | {name: [0.5, 1.0, 1.5, 2.0] for name in QUANTITIES}
+    figures = {
+        "laws": {name: {"defaults": laws} for name in ("adapter", "other")},
+        "passes": {n: {f"{d}, {s}": p for d in SEEDED for s in SAMPLINGS} for n, p in passes.items()},
+        "revised": {n: {f"{d}, {s}": p for d in REVISED for s in SAMPLINGS} for n, p in passes.items()},
+        "exits": dict.fromkeys((TEACHER, "adapter"), exits),
+        "pictures": {
+            TEACHER: {kind + suffix: drawn for kind in KINDS for suffix in ("", OTHER)},
+            "adapter": {kind: drawn | {"right": [1, 1, 1, 1]} for kind in KINDS},
+        },
+    }
+    folder.mkdir()
+    for part in PARTS:
+        (folder / f"{part}.json").write_text(json.dumps({"figures": figures[part]}))
+
+
+def test_grounds_and_places_are_read_from_tokens():
+    scene, shading = Scene(("dog",), "blue"), torch.full((16, 16), 2.0)
+    shading[:, 8:] = 4
+    left, right = (scene_tokens(scene, [Placement(0, 3, column, 10)], shading.numpy()) for column in (1, 5))
+    empty = scene_tokens(scene, [], torch.full((16, 16), 1.0).numpy())
+    level, unevenness, row, column, ink = grounds_and_places(torch.from_numpy(left)[None].repeat(2, 1))[:, 0]
+    assert (2 < level < 4, 0.9 < unevenness <= 1) == (True, True)
+    moved = grounds_and_places(torch.from_numpy(right)[None])[:, 0]
+    assert (moved[3] - column, moved[2], moved[4]) == (pytest.approx(4), pytest.approx(row), pytest.approx(ink))
+    assert grounds_and_places(torch.from_numpy(empty)[None])[:, 0].tolist() == [1, 0, 7.5, 7.5, 0]
+
+
+def test_distances_of_samples():
+    assert distance([1, 2, 3], [3, 1, 2]) == 0
+    assert distance([1, 2, 3, 4], [3, 4, 5, 6]) == 0.5
+    assert distance([1, 2], [3, 4, 5]) == 1
+
+
+def test_figures_are_held_against_the_promises(tmp_path):
+    write_figures(tmp_path / "figures")
+    results = summarise(tmp_path / "figures", "adapter")
+    assert [row["held"] for row in results["gates"]] == [True] * 12
+    assert results["gates"][0]["value"] == pytest.approx(2.5)
+    assert results["judge"]["single"] == {"n": 4, "teacher": 0.75, "teacher_other_seeds": 0.75, "student": 1.0}
+    assert results["gates"][4]["value"] == -25
+    assert [row["held"] for row in results["goals"]] == [True, False, True]  # 256 tokens in 29.6 passes
+    assert [row["model"] for row in results["others"]] == ["other"]
+    assert results["others"][0]["temperature 0"] == pytest.approx(74 / 50)
+    (tmp_path / "figures" / "exits.json").unlink()
+    with pytest.raises(ValueError, match="has no exits of teacher, exits of adapter; measure it with fast-evaluate"):
+        summarise(tmp_path / "figures", "adapter")
+
+
+def test_a_promise_that_is_not_held_is_told(run, tmp_path, capsys):
+    export_student(run, tmp_path / "adapter", adapter=True)
+    write_figures(tmp_path / "figures", fewer=1.2)
+    target = tmp_path / "emoji-fast"
+    told = ["--adapter", str(tmp_path / "adapter"), "--run", str(run), "--figures", str(tmp_path / "figures")]
+    main(["fast-export", *told, "--target", str(target), "--options", "--windows 9"])
+    assert capsys.readouterr().out == f"{target}\n"
+    card = (target / "README.md").read_text()
+    assert "| times fewer passes at the defaults | 1.2 | at least 1.3 | **not held** |" in card
+    assert "--folder RUN --windows 9\n" in card
+    assert "Rank 2, 7 steps over 56 pictures, 2 minutes on a test." in card
+    assert "**Other students**" in card
+    names = {"adapter_config.json", "adapter_model.safetensors", "base.json", "README.md", "results.json"}
+    assert {file.name for file in target.iterdir()} == names
+    assert json.loads((target / "results.json").read_text())["training"]["step"] == 7
+    assert "emoji-janus" in json.loads((target / "adapter_config.json").read_text())["base_model_name_or_path"]
+
+
+def test_a_student_is_measured_beside_its_teacher(run, tmp_path, capsys):
+    export_student(run, tmp_path / "adapter", adapter=True)
+    options = ["fast-evaluate", "--folder", str(tmp_path / "figures"), "--models", str(tmp_path / "adapter")]
+    options += ["--pictures", "1", "--per-kind", "1", "--only", "laws"]
+    main(options)
+    kept = json.loads((tmp_path / "figures" / "laws.json").read_text())
+    found = kept["figures"]["adapter"]["defaults"]
+    assert 0 < found["kl"] < 0.1
+    assert found["entropy"] == pytest.approx(found["teacher_entropy"], rel=0.3)
+    assert kept["weights"][TEACHER].keys() == {"model.safetensors"}
+    capsys.readouterr()
+    main(options)
+    assert capsys.readouterr().out == ""  # nothing is left to measure
+    with pytest.raises(ValueError, match="was measured with"):
+        Evaluation(tmp_path / "figures", [str(tmp_path / "adapter")], pictures=2, per_kind=1, only=["laws"]).run()
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ValueError, match="has figures of other weights of adapter; choose another folder"):
+        main(options)
+
+
+@pytest.mark.slow
+def test_all_parts_are_measured(run, tmp_path):
+    export_student(run, tmp_path / "adapter", adapter=True)
+    Evaluation(tmp_path / "figures", [str(tmp_path / "adapter")], pictures=1, per_kind=1).run()
+    results = summarise(tmp_path / "figures", "adapter")
+    exits = results["exits"][TEACHER]
+    assert exits["1"]["passes"] < exits["8"]["passes"]
+    assert exits["1"]["agreement"] < exits["8"]["agreement"]
+    rows = {(row["decoder"], row["sampling"]): row["teacher"] for row in results["passes"]}
+    assert rows["revised-jacobi, window 63", "defaults"] < rows["seeded-jacobi, window 32", "defaults"] < 100
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": ["a/x", "b/x"]}, "Models must have names of their own"),
+        ({"models": ["a/teacher"]}, "none that is teacher"),
+        ({"only": ["laws", "speed"]}, "There is no part speed; parts are laws, passes"),
+    ],
+)
+def test_what_can_not_be_measured_is_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        Evaluation(tmp_path / "figures", **options)
+
+
+def test_an_adapter_on_the_default_model_loads_by_its_folder(run, tmp_path):
+    export_student(run, tmp_path / "adapter", adapter=True)
+    pipe = SJDAutoRegressivePipeline.from_pretrained(tmp_path / "adapter")
+    base = SJDAutoRegressivePipeline.from_pretrained()
+    name = QUERIES.partition(".")[2] + ".weight"
+    assert not torch.equal(pipe.model.get_parameter(name), base.model.get_parameter(name))
+    assert pipe.reviser is not None
