@@ -3,6 +3,7 @@
 from .llamagen import LLAMAGEN_SIZES, LlamaGenTransformer
 from .published import (
     PAR_GUIDANCE,
+    check_stored,
     image_size_of,
     llamagen_from_published,
     published_dtype,
@@ -21,6 +22,7 @@ __all__ = [
     "LlamaGenTransformer",
     "TarFlowTransformer2DModel",
     "Tiling",
+    "check_stored",
     "image_size_of",
     "llamagen_from_published",
     "published_llamagen_weights",

@@ -16,6 +16,8 @@ from .vq import Weights
 
 _WRAPPERS = ("model", "module", "state_dict")  # of plain training, DeepSpeed, and Lightning; FSDP files have none
 _RECOMPUTED = ("freqs_cis", "causal_mask")
+FLOATS = ("float64", "float32", "float16", "bfloat16")  # what weights may be stored as
+_WHOLE = ("int64", "int32", "bool")  # indices and masks beside them
 _HEADS = {hidden_size: heads for _, heads, hidden_size in LLAMAGEN_SIZES.values()}
 _LEARNED = "spe_tok_embeddings.special_embeddings.weight"  # PAR has them
 # Published name -> ours, the same for every layer.
@@ -75,6 +77,21 @@ def write_published_file(weights: Weights, file: Path, wrapper: str | None = "mo
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary:
         torch.save(weights if wrapper is None else {wrapper: weights}, temporary)
+
+
+def check_stored(file: Path, name: str, dtype: str) -> None:
+    """Raise `ValueError` for a weight that is stored as no plain number of floating point, as quantised ones are.
+
+    Args:
+        file: it is from.
+        name: of the weight, or of what is stored beside weights.
+        dtype: of torch, without `torch.`; or as the file calls one that is neither float nor index.
+    """
+    if dtype not in FLOATS and (dtype not in _WHOLE or name.endswith((".weight", ".bias"))):
+        raise ValueError(
+            f"{file} holds {name} as {dtype}, and nothing says which number that stands for; weights are stored as "
+            f"{', '.join(FLOATS)}."
+        )
 
 
 def image_size_of(file: Path, names: Collection[str] = ()) -> int:
@@ -162,6 +179,9 @@ def _read(file: Path, in_place: bool = False) -> Weights:
     weights = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
     if not all(isinstance(name, str) for name in weights):
         raise ValueError(f"{file} holds weights without names.")
+    for name, weight in weights.items():
+        if name not in _RECOMPUTED:
+            check_stored(file, name, str(weight.dtype).removeprefix("torch."))
     return weights
 
 

@@ -12,7 +12,7 @@ from transformers import ChameleonForConditionalGeneration
 from ..disk import expanded
 from ..models import read_published_file, vq_model_from_published
 from .loading import local_file
-from .weights import check_complete, load_available_weights
+from .weights import check_weights, load_available_weights, load_network
 
 VQ_PREFIX = "model.vqmodel."  # of Anole's conversion, which keeps the decoder beside the language model
 HEAD_NORMS = ("q_norm.weight", "q_norm.bias", "k_norm.weight", "k_norm.bias")
@@ -25,10 +25,10 @@ def load_language_model(folder: Path, **kwargs: Any) -> ChameleonForConditionalG
     keys may be stored once per shard, as transformers did before 4.45, instead of once per head.
 
     Raises:
-        ValueError: other weights are missing or of the wrong shape.
+        ValueError: other weights are not those of the model.
     """
-    model, absent = load_available_weights(ChameleonForConditionalGeneration, folder, **kwargs)
-    absent = {name for name in absent if not name.startswith(VQ_PREFIX)}
+    model, absent, surplus = load_available_weights(ChameleonForConditionalGeneration, folder, **kwargs)
+    absent, surplus = ({name for name in names if not name.startswith(VQ_PREFIX)} for names in (absent, surplus))
     norms = {name for name in absent if name.endswith(HEAD_NORMS)}
     for name, stored in _stored_weights(folder, norms.__contains__):
         parameter = model.get_parameter(name)
@@ -36,7 +36,7 @@ def load_language_model(folder: Path, **kwargs: Any) -> ChameleonForConditionalG
         if stored.ndim == 2 and heads % shards == 0 and stored.shape[1:] == parameter.shape[1:]:
             parameter.data.copy_(stored.repeat_interleave(heads // shards, 0))
             absent.remove(name)
-    check_complete(folder, absent)
+    check_weights(folder, absent, surplus)
     return model
 
 
@@ -59,7 +59,7 @@ def load_vq_model(
     if source is not None:
         path = expanded(source)
         if path.is_dir():
-            return VQModel.from_pretrained(path)
+            return load_network(VQModel, path, torch.float32)
         return vq_model_from_published(read_published_file(local_file(source, hub_options or {})))
     stored = _stored_weights(folder, lambda name: name.startswith(VQ_PREFIX))
     weights = {name.removeprefix(VQ_PREFIX): tensor.float() for name, tensor in stored}

@@ -29,6 +29,7 @@ from .classes import class_index, keyed_by_text
 from .companions import with_companions
 from .prompts import EncodedPrompt
 from .vocabulary import in_format_of
+from .weights import load_network
 from .words import cleaned_remarks, cut_remarks, unknown_remarks
 
 TEXT_ENCODER = "google/flan-t5-xl"
@@ -152,8 +153,8 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         Returns:
             The transformer's file and the image tokenizer's.
         """
-        transformer = LlamaGenTransformer.from_pretrained(folder / "transformer")
-        vq_model = VQModel.from_pretrained(folder / "vq_model")
+        transformer = load_network(LlamaGenTransformer, folder / "transformer", torch.float32)
+        vq_model = load_network(VQModel, folder / "vq_model", torch.float32)
         scale = 2 ** (len(vq_model.config.block_out_channels) - 1)
         kind = "t2i" if transformer.config.num_classes is None else "c2i"
         parallel = transformer.config.parallel_tokens

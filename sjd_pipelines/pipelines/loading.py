@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download, snapshot_download
 from transformers import GenerationConfig
 
 from ..bundled import BUNDLED, DEFAULT, bundled_folder
@@ -21,6 +20,7 @@ from ..schedulers import SCHEDULERS
 from .adapters import Adapter, is_adapter
 from .devices import known_devices
 from .families import FAMILIES, INSTEAD, family_of_pipeline, family_of_type, family_of_weights
+from .hub import download_file, download_folder
 from .options import (
     AUTO,
     COMMON,
@@ -34,7 +34,7 @@ from .options import (
     take_hub_options,
 )
 from .weight_files import check_weight_files
-from .weights import check_networks, check_parts, load_companion
+from .weights import check_networks, check_parts, load_network
 
 MOST_LAYERS, LARGEST = 1000, 2**40
 _HEADS = ["config.json", "model_index.json", "adapter_config.json"]  # what tells the family
@@ -115,7 +115,7 @@ def _load_companions(pipe: Any, folder: Path, given: Collection[str] = ()) -> No
     """Give a pipeline the companions that `folder` has, but for those it was `given`."""
     for name, kind in COMPANIONS.items():
         if (folder / name).is_dir() and name not in given:
-            network = load_companion(kind, folder / name, pipe.dtype)
+            network = load_network(kind, folder / name, pipe.dtype)
             pipe.register_modules(**{name: network.to(pipe._execution_device)})
 
 
@@ -226,7 +226,7 @@ def local_file(source: str | Path, hub_options: dict[str, Any]) -> Path:
     if text.count("/") < 2 or text.startswith((".", "/", "~")):
         raise OSError(f"{text} is neither a file nor a file on the hub (owner/name/file).")
     owner, name, inside = text.split("/", 2)
-    return Path(hf_hub_download(f"{owner}/{name}", inside, **hub_options))
+    return download_file(f"{owner}/{name}", inside, hub_options)
 
 
 def local_folder(source: str | Path, hub_options: dict[str, Any], files: Sequence[str] = _FILES) -> Path:
@@ -245,7 +245,7 @@ def local_folder(source: str | Path, hub_options: dict[str, Any], files: Sequenc
         )
     if text.count("/") != 1 or text.startswith((".", "/", "~")) or text.endswith("/"):
         raise OSError(f"{text} is neither a folder nor a hub id (owner/name).")
-    return Path(snapshot_download(text, allow_patterns=list(files), **hub_options))
+    return download_folder(text, files, hub_options)
 
 
 def _text(source: str | Path, kind: str) -> str:

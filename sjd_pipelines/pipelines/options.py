@@ -14,6 +14,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..ranges import near, shown
 from .devices import read_device
+from .weight_files import FORMATS
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 # What every family's loader is told, beside its own options.
@@ -27,7 +28,6 @@ _REFUSED = {
     "trust_remote_code": "no code that comes with a model is run",
 }
 _SHORT_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
-_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # in a safetensors file
 
 
 def take_hub_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -121,8 +121,8 @@ def stored_dtype(files: Iterable[Path]) -> torch.dtype:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a mapping
                 part = tensors.get_slice(name)
-                if part.get_dtype() in _STORED:
-                    counts[_STORED[part.get_dtype()]] += torch.Size(part.get_shape()).numel()
+                if part.get_dtype() in FORMATS:
+                    counts[FORMATS[part.get_dtype()]] += torch.Size(part.get_shape()).numel()
     return getattr(torch, counts.most_common(1)[0][0]) if counts else torch.float32
 
 

@@ -36,6 +36,7 @@ from .loading import load_pipeline, load_single_file
 from .output import TarFlowPipelineOutput
 from .room import check_room
 from .runs import Run, running
+from .weights import load_network
 
 DEFAULTS: dict[str, Any] = {
     "guidance_scale": 0.0,
@@ -149,7 +150,7 @@ class TarFlowPipeline(FlowCalibration, SJDPipeline):
         Raises:
             ValueError: the authors' code has no such model.
         """
-        transformer = TarFlowTransformer2DModel.from_pretrained(folder / "transformer")
+        transformer = load_network(TarFlowTransformer2DModel, folder / "transformer", torch.float32)
         file = target / published_tarflow_name(transformer, folder.resolve().name)
         write_published_file(published_tarflow_weights(transformer), file, wrapper=None)
         return [file]

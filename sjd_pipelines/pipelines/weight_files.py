@@ -5,7 +5,11 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..disk import read_object
+from ..models import check_stored
 
+# A file's name of a number format -> torch's.
+FORMATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_FORMATS_BESIDE = {"I64": "int64", "I32": "int32", "BOOL": "bool"}
 INDEX = ".index.json"  # ends the name of the file that says which weight is in which part
 
 
@@ -14,7 +18,8 @@ def check_weight_files(folder: Path) -> None:
 
     Raises:
         OSError: one is truncated or foreign, or a part is missing that an index names.
-        ValueError: an index is none.
+        ValueError: an index is none, or weights are stored as no plain numbers of floating point and no configuration
+            says how they were quantised.
     """
     for index in folder.rglob(f"*.safetensors{INDEX}"):
         if not index.is_file() or index.with_name(index.name.removesuffix(INDEX)).is_file():
@@ -30,9 +35,18 @@ def check_weight_files(folder: Path) -> None:
             _check_header(file)
 
 
+def is_quantized(folder: Path) -> bool:
+    """Whether the configuration in a folder says that its weights are quantised: names and formats are a library's."""
+    config = folder / "config.json"
+    return config.is_file() and read_object(config).get("quantization_config") is not None
+
+
 def _check_header(file: Path) -> None:
+    quantized = is_quantized(file.parent)
     try:
-        with safe_open(file, framework="pt"):
-            pass
+        with safe_open(file, framework="pt") as tensors:
+            for name in () if quantized else tensors.keys():
+                stored = tensors.get_slice(name).get_dtype()
+                check_stored(file, name, (FORMATS | _FORMATS_BESIDE).get(stored, stored))
     except SafetensorError as error:
         raise OSError(f"{file} is not a complete safetensors file ({error}); download it again.") from error

@@ -1,6 +1,7 @@
-"""Weights in safetensors files: whether all that a model has are there and have its shapes. Nothing is left random."""
+"""Weights in safetensors files: whether they are those of the model, all of them. Nothing is left random or out."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -12,8 +13,10 @@ from transformers import PreTrainedModel
 
 from ..disk import read_object
 from ..ranges import shown
+from .weight_files import is_quantized
 
 LIBRARIES = ("diffusers", "sjd_pipelines", "transformers")  # a model_index.json cannot make us import others
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")  # of a layer, in the name of a module
 
 
 def check_parts(index: Path, parts: dict[str, Any]) -> None:
@@ -31,7 +34,7 @@ def check_parts(index: Path, parts: dict[str, Any]) -> None:
 def check_networks(folder: Path, family: type, given: Collection[str] = (), variant: str | None = None) -> None:
     """Raise unless a diffusers-layout folder has all networks of its family, of its classes and whole.
 
-    The libraries only log what is missing, and draw it at random.
+    The libraries only log what is missing, and draw it at random, and what is left over.
 
     Args:
         folder: with a `model_index.json`.
@@ -41,7 +44,7 @@ def check_networks(folder: Path, family: type, given: Collection[str] = (), vari
 
     Raises:
         OSError: a folder or a configuration is missing.
-        ValueError: the index names another class than the family has, or a weight is missing or of another shape.
+        ValueError: the index names another class than the family has, or weights are not those of the model.
     """
     index = read_object(folder / "model_index.json")
     for name, parameter in signature(family).parameters.items():
@@ -63,19 +66,19 @@ def check_networks(folder: Path, family: type, given: Collection[str] = (), vari
                 f"{folder}: model_index.json names {entry[1]} as its {name}; a {family.__name__} has a "
                 f"{expected.__name__}."
             )
-        check_complete(folder / name, _absent(cls, folder / name, variant))
+        check_weights(folder / name, *_differing(cls, folder / name, variant))
 
 
 def _is_network(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, torch.nn.Module)
 
 
-def _absent(cls: type[torch.nn.Module], folder: Path, variant: str | None) -> set[str]:
-    """Names of the weights of a network that its files lack or hold in another shape; nothing of it is allocated."""
-    if "quantization_config" in read_object(folder / "config.json"):
-        return set()  # whose names and shapes only its library knows
+def _differing(cls: type[torch.nn.Module], folder: Path, variant: str | None) -> tuple[set[str], set[str]]:
+    """Absent and surplus weights of a network, as `load_available_weights` tells them; nothing of it is allocated."""
+    if is_quantized(folder):
+        return set(), set()  # whose names and shapes only its library knows
     if issubclass(cls, PreTrainedModel):
-        return load_available_weights(cls, folder, device_map="meta", variant=variant)[1]
+        return load_available_weights(cls, folder, device_map="meta", variant=variant)[1:]
     files = list(folder.glob("*.safetensors"))
     files = [file for file in files if variant and f".{variant}" in file.name] or files
     stored = {}
@@ -84,37 +87,62 @@ def _absent(cls: type[torch.nn.Module], folder: Path, variant: str | None) -> se
             stored |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
     with torch.device("meta"):
         network = cls.from_config(cls.load_config(folder))
-    return {name for name, tensor in network.state_dict().items() if stored.get(name) != list(tensor.shape)}
+    absent = {name for name, tensor in network.state_dict().items() if stored.get(name) != list(tensor.shape)}
+    return absent, _surplus(network, stored.keys() - network.state_dict().keys())
 
 
 def load_transformers_model(cls: type, folder: Path, **kwargs: Any) -> Any:
-    """A transformers model from safetensors; raises `ValueError` where a weight is missing or of another shape."""
-    model, absent = load_available_weights(cls, folder, **kwargs)
-    check_complete(folder, absent)
+    """A transformers model from safetensors; raises `ValueError` unless the weights are those of the model."""
+    model, absent, surplus = load_available_weights(cls, folder, **kwargs)
+    check_weights(folder, absent, surplus)
     return model
 
 
-def load_available_weights(cls: type, folder: Path, **kwargs: Any) -> tuple[Any, set[str]]:
-    """A transformers model, and the names of its weights that the files lack or hold in another shape."""
+def load_available_weights(cls: type, folder: Path, **kwargs: Any) -> tuple[Any, set[str], set[str]]:
+    """A transformers model, and names of absent and of surplus weights.
+
+    Absent are those that the files lack or hold in another shape, surplus those for which its modules have no place.
+    """
     options = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True} | kwargs
     model, report = cls.from_pretrained(folder, **options)
     mismatched = {name for name, *_ in report["mismatched_keys"]}  # their shapes are reported as well
-    return model, mismatched.union(report["missing_keys"])
+    surplus = set() if is_quantized(folder) else _surplus(model, report["unexpected_keys"])
+    return model, mismatched.union(report["missing_keys"]), surplus
 
 
-def check_complete(folder: Path, absent: set[str]) -> None:
-    """Raise `ValueError` if there are `absent` weights."""
+def check_weights(folder: Path, absent: set[str], surplus: set[str]) -> None:
+    """Raise `ValueError` if there are `absent` or `surplus` weights."""
     if absent:
         some = sorted(absent)[:3]
         raise ValueError(
             f"{folder} lacks {len(absent)} weights of the model its config describes, or has them in another shape: "
             f"{some}."
         )
+    if surplus:
+        some = sorted(surplus)[:3]
+        raise ValueError(
+            f"{folder} has {len(surplus)} weights for which the model its config describes has no place: {some}; "
+            "put the config.json that belongs to them beside them."
+        )
 
 
-def load_companion(cls: type[torch.nn.Module], folder: Path, dtype: torch.dtype) -> torch.nn.Module:
-    """A network in a folder of its own; raises `ValueError` where a weight is missing or of another shape."""
+def _surplus(network: torch.nn.Module, names: Iterable[str]) -> set[str]:
+    """Those names that belong to a module as the network has them, its number aside: a layer more, a bias.
+
+    Others are of no module: constants that older versions of a library kept, heads for other uses.
+    """
+    modules = {_module(name) for name in network.state_dict()}
+    return {name for name in names if _module(name) in modules}
+
+
+def _module(name: str) -> str:
+    """The module that a weight belongs to, without its number among its like."""
+    return _NUMBER.sub("#", name.rpartition(".")[0])
+
+
+def load_network(cls: type[torch.nn.Module], folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """A network of diffusers' kind in a folder of its own; raises `ValueError` unless the weights are its own."""
     network, report = cls.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)
-    check_complete(folder, set(report["missing_keys"]))
+    check_weights(folder, set(report["missing_keys"]), _surplus(network, report["unexpected_keys"]))
     # Past diffusers' own `to`, which warns of float32 modules that there are none of.
     return torch.nn.Module.to(network, dtype).eval()

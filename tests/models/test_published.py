@@ -60,6 +60,14 @@ def test_damaged_and_foreign_files(tmp_path):
         read_published_file(file)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float8_e4m3fn, torch.complex64])
+def test_weights_that_are_no_plain_numbers_are_refused(tmp_path, dtype):
+    file = tmp_path / "model.pt"
+    torch.save({"norm.weight": torch.ones(3, dtype=dtype), "freqs_cis": torch.ones(3, dtype=torch.complex64)}, file)
+    with pytest.raises(ValueError, match=r"model\.pt holds norm\.weight as \w+, and nothing says which number"):
+        read_published_file(file)
+
+
 def test_written_whole_or_not_at_all(tmp_path):
     file = tmp_path / "new" / "model.pt"
     with pytest.raises(AttributeError):

@@ -207,6 +207,60 @@ def test_a_network_that_is_not_whole_is_refused_in_diffusers_layout_too(pipe, tm
         SJDAutoRegressivePipeline.from_pretrained(tmp_path)
 
 
+def stored_as(dtype):
+    return lambda tensors: {
+        name: tensor.to(dtype) if name.endswith("q_proj.weight") else tensor for name, tensor in tensors.items()
+    }
+
+
+def with_copy(part, copy):
+    return lambda tensors: (
+        tensors | {name.replace(part, copy): tensor.clone() for name, tensor in tensors.items() if part in name}
+    )
+
+
+LAYER, QUERIES = "language_model.layers.0.", "language_model.layers.0.self_attn.q_proj."
+NOT_ITS_OWN = [
+    (stored_as(torch.int8), r"q_proj\.weight as I8, and nothing says which number that stands for"),
+    (stored_as(torch.float8_e4m3fn), r"q_proj\.weight as F8_E4M3, and nothing says which number"),
+    (
+        with_copy(LAYER, "language_model.layers.9."),
+        r"has 9 weights for which the model its config describes has no pl",
+    ),
+    (with_copy(QUERIES + "weight", QUERIES + "bias"), rf"has 1 weights for which .*{QUERIES}bias'\]; put the config"),
+]
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "transformers"])
+@pytest.mark.parametrize(("change", "message"), NOT_ITS_OWN)
+def test_weights_that_the_config_does_not_describe_are_refused(pipe, tmp_path, layout, change, message):
+    if layout == "diffusers":
+        pipe.save_pretrained(tmp_path)
+    else:
+        transformers_folder(pipe, tmp_path)
+    changed(next(tmp_path.rglob("model.safetensors")), change)
+    with pytest.raises(ValueError, match=message):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)
+
+
+def test_what_libraries_have_left_beside_weights_is_no_fault(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    left = {"language_model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4), "position_ids": torch.arange(3)}
+    changed(tmp_path / "model" / "model.safetensors", lambda tensors: tensors | left)
+    assert torch.equal(
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path).model.lm_head.weight, pipe.model.lm_head.weight
+    )
+
+
+def test_a_companion_of_more_layers_than_its_config_says_is_refused(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    file = next((tmp_path / "reviser").glob("*.safetensors"))
+    name = next(name for name in load_file(file) if name.endswith(".weight"))
+    changed(file, with_copy(name, name.removesuffix("weight") + "scale"))
+    with pytest.raises(ValueError, match="has 1 weights for which the model its config describes has no place"):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -5,7 +5,7 @@ import torch
 
 from sjd_pipelines.companions import COMPANIONS
 from sjd_pipelines.learning.timed import run_files
-from sjd_pipelines.pipelines.loading import load_companion
+from sjd_pipelines.pipelines.loading import load_network
 from sjd_pipelines.training.architecture import build_config, build_model
 
 
@@ -29,7 +29,7 @@ def exported(export, run, name):
     bundle = run / "bundle"
     bundle.mkdir()
     for _ in range(2):  # the second replaces the first
-        network = load_companion(COMPANIONS[name], export(run, bundle), torch.float32)
+        network = load_network(COMPANIONS[name], export(run, bundle), torch.float32)
     assert [file.name for file in bundle.iterdir()] == [name]
     size = sum(file.stat().st_size for file in (bundle / name).iterdir())
     average_file, _, _ = run_files(run, name)
