@@ -91,6 +91,22 @@ class Configured(SchedulerMixin, ConfigMixin, ABC):
             raise ValueError(f"scheduler must be an object, got a class; pass {value.__name__}().")
         return value
 
+    @classmethod
+    def place_of_setting(cls, name: Any, chosen: type[Configured] | None = None) -> str:
+        """How a message goes on about an option that is a setting of these classes; empty if it is of none.
+
+        Args:
+            name: of the option.
+            chosen: the class in use; None where there is none yet.
+        """
+        having = {key: one for key, one in cls.registry.items() if name in settings_of(one)}
+        if not having:
+            return ""
+        if chosen in having.values():
+            made = f"{chosen.__name__}({name}=...)"
+            return f"; it is a setting of the scheduler: pass scheduler={made}, or set pipe.scheduler = {made}"
+        return f"; it is a setting of the schedulers {', '.join(sorted(having))}: pass scheduler=, one of them with it"
+
 
 def _parameters(cls: type) -> Collection[str]:
     """What its constructor takes: settings, and records such as what calibration measured, which nobody sets."""

@@ -27,7 +27,7 @@ from ..decoding import (
 from ..models import Tiling, render_tiled
 from ..schedulers import DecodingScheduler, RevisedJacobiScheduler, SeededJacobiScheduler
 from . import inputs
-from .base import SJDPipeline
+from .base import SJDPipeline, drawing
 from .compiling import Compiling
 from .finite import explained
 from .loading import load_pipeline, load_single_file
@@ -110,7 +110,7 @@ class SJDAutoRegressivePipeline(Compiling, TextSide, SJDPipeline):
         """Settings of the constructor that a transformers folder tells by its names and configuration."""
         return {}
 
-    @torch.no_grad()
+    @drawing
     def __call__(
         self,
         prompt: str | list[str],

@@ -1,9 +1,11 @@
 """What every pipeline of the package shares, whatever it decodes: runs, seeds, offloading."""
 
 import secrets
+from collections.abc import Callable, Collection
+from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 import diffusers
 import torch
@@ -16,9 +18,26 @@ from ..ranges import near, shown
 from ..schedulers.registry import SCHEDULERS
 from .adapters import has_adapters, without_adapters
 from .devices import read_device
+from .options import COMMON
 from .runs import runs_of
 
 REGISTRIES = (SCHEDULERS, FLOW_SOLVERS)  # no name is in both
+_Arguments, _Output = ParamSpec("_Arguments"), TypeVar("_Output")
+
+
+def drawing(call: Callable[_Arguments, _Output]) -> Callable[_Arguments, _Output]:
+    """A pipeline's call as users meet it: without gradients, and an option that it does not have is told its place."""
+    known = signature(call).parameters.keys() - {"self"}
+
+    @wraps(call)
+    @torch.no_grad()
+    def checked(self: "SJDPipeline", *args: Any, **options: Any) -> Any:
+        for name in options:
+            if name not in known:
+                raise TypeError(f"a call has no {shown(name)}{self._place_of(name, options, known)}.")
+        return call(self, *args, **options)
+
+    return checked
 
 
 class SJDPipeline(DiffusionPipeline):
@@ -135,6 +154,15 @@ class SJDPipeline(DiffusionPipeline):
             words = f"scheduler must be one of this package's {cls.scheduler_words}, got {kind}."
             raise ValueError(f"{cls.works_by}: {words}")
         return scheduler
+
+    def _place_of(self, name: str, options: dict[str, Any], known: Collection[str]) -> str:
+        """How a message goes on about an option that a call does not have: where it belongs, or what it may mean."""
+        scheduler = options.get("scheduler") or self.scheduler
+        if place := self.scheduler_type.place_of_setting(name, type(self.read_scheduler(scheduler))):
+            return place
+        if name in COMMON:
+            return "; it is an option of from_pretrained"
+        return near(name, known)
 
     @property
     def guidance_scale(self) -> float | None:

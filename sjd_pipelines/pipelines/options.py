@@ -75,7 +75,8 @@ def read_options(options: Mapping[str, Any], family: type) -> dict[str, Any]:
         if name in _REFUSED:
             raise ValueError(f"{name}: {_REFUSED[name]}.")
         if name not in known:
-            raise ValueError(f"{family.__name__} has no option {shown(name)}{near(name, known)}.")
+            place = family.scheduler_type.place_of_setting(name) or near(name, known)
+            raise ValueError(f"{family.__name__} has no option {shown(name)}{place}.")
     if options.get("scheduler") not in (None, *family.loader_schedulers):
         options["scheduler"] = family.read_scheduler(options["scheduler"])
     if options.get("device_map") not in (None, AUTO, _BALANCED):

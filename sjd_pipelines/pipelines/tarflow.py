@@ -29,7 +29,7 @@ from ..models.tarflow_published import (
     tarflow_from_published,
 )
 from . import inputs
-from .base import SJDPipeline
+from .base import SJDPipeline, drawing
 from .classes import class_index
 from .flow_calibration import FlowCalibration
 from .loading import load_pipeline, load_single_file
@@ -166,7 +166,7 @@ class TarFlowPipeline(FlowCalibration, SJDPipeline):
             return []
         return [names.get(str(index), str(index)) for index in range(self.transformer.config.num_classes)]
 
-    @torch.no_grad()
+    @drawing
     def __call__(
         self,
         prompt: str | int | list[str] | list[int] | None = None,

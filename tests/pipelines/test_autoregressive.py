@@ -26,6 +26,27 @@ def test_call_signature_is_diffusers_like(pipe):
         assert parameters[name].default is not inspect.Parameter.empty
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"window": 3, "scheduler": "sjd"},
+            r"no 'window'; it is a setting of the scheduler: pass scheduler=SJDScheduler\(window=\.\.\.\), or",
+        ),
+        (
+            {"window": 3, "scheduler": "autoregressive"},
+            r"no 'window'; it is a setting of the schedulers .*, sjd, .*: pass scheduler=, one",
+        ),
+        ({"dtype": torch.float16}, r"no 'dtype'; it is an option of from_pretrained\."),
+        ({"tempreature": 1}, r"no 'tempreature'; did you mean temperature\."),
+        ({"num_inference_steps": 20}, r"no 'num_inference_steps'; known are callback_on_step_end, .*, width\."),
+    ],
+)
+def test_an_option_that_is_none_of_a_call_is_told_its_place(pipe, options, message):
+    with pytest.raises(TypeError, match=rf"^a call has {message}"):
+        pipe("car", **options)
+
+
 def test_output_types(pipe):
     common = {"prompt": PROMPTS}
     pil = pipe(**common, generator=generators(1, 2)).images

@@ -61,6 +61,11 @@ def test_what_is_no_dtype(value):
         (SJDJanusPipeline, {"shceduler": None}, "SJDJanusPipeline has no option 'shceduler'; did you mean scheduler."),
         (SJDLlamaGenPipeline, {"vqfile": "a"}, "SJDLlamaGenPipeline has no option 'vqfile'; did you mean vq_file."),
         (SJDChameleonPipeline, {"safety_checker": None}, "SJDChameleonPipeline has no option 'safety_checker'"),
+        (
+            SJDJanusPipeline,
+            {"window": 3},
+            "SJDJanusPipeline has no option 'window'; it is a setting of the schedulers ",
+        ),
         (SJDJanusPipeline, {"kwargs": 1}, "SJDJanusPipeline has no option 'kwargs'"),
         (SJDJanusPipeline, {"self": 1}, "SJDJanusPipeline has no option 'self'"),
     ],

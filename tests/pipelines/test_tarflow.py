@@ -108,6 +108,14 @@ def test_solvers_are_swapped(flow_pipe):
     assert flow_pipe.config.scheduler == ("sjd_pipelines", "JacobiFlowSolver")
 
 
+def test_a_setting_of_the_solver_is_told_its_place(flow_pipe):
+    solver = type(flow_pipe.scheduler).__name__
+    with pytest.raises(
+        TypeError, match=rf"^a call has no 'tolerance'; it is a setting of .*{solver}\(tolerance=\.\.\.\)"
+    ):
+        flow_pipe("car", tolerance=0.1, scheduler=flow_pipe.scheduler)
+
+
 def test_unconditional_flow():
     pipe = tiny_pipeline(num_classes=0)
     plain = pixels(pipe, seeds=[1, 2], num_images_per_prompt=2)
