@@ -1,13 +1,15 @@
 """Fixtures: tiny random models shared by the whole run, 4 x 4 tokens, 16 codebook entries; and the command line."""
 
+import warnings
+
 import pytest
 import torch
 
 from sjd_pipelines.benchmark.toy import toy_par_pipeline, toy_pipeline
 from sjd_pipelines.benchmark.toy_flow import toy_flow_pipeline
 from sjd_pipelines.cli import main
-from sjd_pipelines.decoding import ImageTokenLayout, Memory, Sampling, TargetPass
-from sjd_pipelines.schedulers import SCHEDULERS
+from sjd_pipelines.decoding import DecodingState, ImageTokenLayout, Memory, Sampling, TargetPass
+from sjd_pipelines.schedulers import SCHEDULERS, DecodingScheduler
 
 # What the Janus is asked to draw are the names of the classes of the other one.
 CLASSES = (
@@ -15,9 +17,29 @@ CLASSES = (
 )  # fmt: skip
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where schedulers, families and flows are tested (default: cpu)")
+
+
+def pytest_configure(config):
+    if config.getoption("--device") == "cpu":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there is a newer way to say it, which not every torch has whole
+        torch.backends.cudnn.allow_tf32 = False  # convolutions in float32, as elsewhere
+    config.addinivalue_line("filterwarnings", "ignore:TensorFloat32 tensor cores:UserWarning")
+    config.addinivalue_line("filterwarnings", "ignore:Please use the new API settings to control TF32:UserWarning")
+
+
 @pytest.fixture(scope="session")
-def toy():
-    pipe = toy_pipeline(side=4, codebook_size=16)
+def device(pytestconfig):
+    """Where models are tested, `--device`."""
+    return torch.device(pytestconfig.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def toy(device):
+    pipe = toy_pipeline(side=4, codebook_size=16).to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -31,16 +53,16 @@ def pipe(toy):
 
 
 @pytest.fixture(scope="session")
-def toy_flow():
-    pipe = toy_flow_pipeline()
+def toy_flow(device):
+    pipe = toy_flow_pipeline().to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 @pytest.fixture(scope="session")
-def par_toy():
+def par_toy(device):
     """A model that makes four tokens at once, of classes."""
-    pipe = toy_par_pipeline(4, codebook_size=16, names=CLASSES)
+    pipe = toy_par_pipeline(4, codebook_size=16, names=CLASSES).to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -69,6 +91,12 @@ def pipe_of(pipe, par_toy):
     par_toy.scheduler = before
 
 
+@pytest.fixture
+def one_extent(monkeypatch):
+    """Every pass reads the whole canvas, so that a picture has one shape."""
+    monkeypatch.setattr(DecodingState, "extents", 1)
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     """A folder with a toy, for `--model`."""
@@ -89,6 +117,12 @@ def sjd(capsys, tmp_path, monkeypatch):
         return status, captured.out, captured.err
 
     return run
+
+
+def small(name: str) -> DecodingScheduler:
+    """A scheduler whose passes have few slots."""
+    few, kind = {"window": 5, "depth": 2, "branches": 2, "reach": 3}, SCHEDULERS[name]
+    return kind(**{key: value for key, value in few.items() if key in dict(kind().settings)})
 
 
 def generators(*seeds: int) -> list[torch.Generator]:

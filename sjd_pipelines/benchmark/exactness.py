@@ -124,19 +124,20 @@ def image_law(
     top_p: float = 1.0,
     prompt: str = PROMPT,
 ) -> torch.Tensor:
-    """The probability of every image, by the chain rule: `[V ** N]` float64, see `image_index`.
+    """The probability of every image, by the chain rule: `[V ** N]` float64 on the CPU, see `image_index`.
 
     Teacher-forced forward passes over all sequences; no scheduler takes part.
     """
     layout = pipe.image_layout(None, None)
-    tokens = torch.tensor(list(product(range(layout.codebook_size), repeat=layout.num_tokens)))  # [V ** N, N]
+    every = list(product(range(layout.codebook_size), repeat=layout.num_tokens))
+    tokens = torch.tensor(every, device=pipe.device)  # [V ** N, N]
     encoded = pipe.encode_prompt(pipe.prepare_prompts(prompt), None, guidance_scale > 1, len(tokens))
     sequence = ParallelSequence(layout)
     target = pipe.prepare_target(encoded, layout, Sampling(guidance_scale, temperature, top_k, top_p), sequence.margin)
     query = sequence.teacher_forced(tokens)
     law = target.law(target.run(query).logits, query.predicts)  # [V ** N, N, V]
-    law = law.double().gather(-1, tokens[..., None])[..., 0].prod(-1)  # [V ** N]
-    return torch.empty_like(law).scatter_(0, image_index(layout.image_tokens(tokens), layout), law)
+    law = law.double().gather(-1, tokens[..., None])[..., 0].prod(-1).cpu()  # [V ** N]
+    return torch.empty_like(law).scatter_(0, image_index(layout.image_tokens(tokens.cpu()), layout), law)
 
 
 def draw(
@@ -152,7 +153,7 @@ def draw(
         **sampling,
     )
     passes = output.statistics.forward_passes
-    return image_index(output.tokens, pipe.image_layout(None, None)), sum(passes) / len(passes)
+    return image_index(output.tokens.cpu(), pipe.image_layout(None, None)), sum(passes) / len(passes)
 
 
 def image_index(tokens: torch.Tensor, layout: ImageTokenLayout) -> torch.Tensor:

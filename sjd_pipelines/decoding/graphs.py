@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
+
+_capturing = Lock()  # a process captures one graph at a time
 
 
 @dataclass(eq=False)
@@ -32,19 +36,41 @@ def owned(tensor: torch.Tensor, arena: Arena) -> torch.Tensor:
     return tensor
 
 
-def captured(call: Callable[..., Any], tensors: list[torch.Tensor]) -> tuple[Callable[[], None], int]:
+@dataclass(eq=False)
+class CUDAReplay:
+    """A pass as a CUDA graph.
+
+    Attributes:
+        graph: of the pass.
+        call: what was captured; it owns the constants that the graph reads.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    call: Callable[..., Any]
+
+    def __call__(self) -> None:
+        self.graph.replay()
+
+
+def captured(call: Callable[..., Any], tensors: list[torch.Tensor]) -> tuple[CUDAReplay, int]:
     """`call(*tensors)` as a CUDA graph, and the bytes of device memory that it keeps."""
     device = tensors[0].device
-    with torch.cuda.device(device):
-        stream = torch.cuda.Stream()  # libraries get ready at their first calls, which may not be captured
+    with _capturing, torch.cuda.device(device):
+        stream, graph = _side_stream(device), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            call(*tensors)
+            call(*tensors)  # libraries get ready at their first calls, which may not be captured
         torch.cuda.current_stream().wait_stream(stream)
-        before, graph = torch.cuda.memory_reserved(device), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            before = torch.cuda.memory_reserved(device)  # that of other work has been given back by now
             call(*tensors)
-    return graph.replay, max(torch.cuda.memory_reserved(device) - before, 0)
+    return CUDAReplay(graph, call), max(torch.cuda.memory_reserved(device) - before, 0)
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all captures on a device: libraries keep a workspace for every stream they have worked on."""
+    return torch.cuda.Stream(device)
 
 
 def told_by(error: Exception) -> str:

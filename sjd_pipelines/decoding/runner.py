@@ -27,8 +27,10 @@ from .noise import PositionNoise
 from .query import Query
 from .state import DecodingState
 from .target import Companion, Scheduler, Target
+from .turns import Turns
 
 logger = logging.getLogger(__name__)
+_turns = Turns()
 
 
 @dataclass(eq=False)
@@ -220,7 +222,8 @@ class RunAtWork:
             graph.bind(run)
             self._current = state.shape, graph
             self._graphs.add(graph)
-        self._current[1].replay()
+        with _turns.a_pass():
+            self._current[1].replay()
         state.passes += 1
         self.execution.replayed += 1
         return True
@@ -244,14 +247,18 @@ class RunAtWork:
             graph = self.runner.borrow(key, self._arenas)
             if graph is None:
                 self._tell("another run is at work on the graph of this shape, or it cannot be recorded")
-                self.run.compute()
+                self._compute()
             return graph
         if key in self._met:
             self._record(key, live)
         else:
             self._met.add(key)
-            self.run.compute()
+            self._compute()
         return None
+
+    def _compute(self) -> None:
+        with _turns.a_pass():
+            self.run.compute()
 
     def _kind(self, live: list[tuple[str, torch.Tensor]]) -> Hashable:
         """All that the operations of a pass depend on, but for the weights."""
@@ -275,7 +282,7 @@ class RunAtWork:
             run.compute()
             stays = _leave_in_place(run, tensors, places)
 
-        with recording(), torch.no_grad():
+        with _turns.a_recording(), recording(), torch.no_grad():
             module = make_fx(one_pass)(*tensors)
         graph = None
         if stays:

@@ -35,8 +35,8 @@ def pictures(count, dtype=torch.float32, seed=1, side=8):
 
 
 @pytest.fixture(scope="session")
-def flow():
-    return build_flow()
+def flow(device):
+    return build_flow().to(device)
 
 
 @pytest.fixture(scope="session")

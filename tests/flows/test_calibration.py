@@ -24,16 +24,17 @@ from .conftest import build_flow
 
 
 def plan_for(model, mode, objective, batch_size, **options):
-    labels = torch.arange(batch_size) % 3
+    labels = torch.arange(batch_size, device=model.device) % 3
 
     def target_of(index):
         return FlowTarget(model, labels, batch_size, FlowGuidance(0.5))
 
     def noise_of(first, count):
-        return normal_noise(list(range(first, first + count)), 16, 12).to(model.dtype)
+        return normal_noise(list(range(first, first + count)), 16, 12).to(model.device, model.dtype)
 
     with torch.no_grad():
-        fitted = fitted_solver(FlowTarget(model, torch.arange(12) % 3, 12, FlowGuidance(0.5)), noise_of(1000, 12))
+        examples = FlowTarget(model, torch.arange(12, device=model.device) % 3, 12, FlowGuidance(0.5))
+        fitted = fitted_solver(examples, noise_of(1000, 12))
     return calibrate(target_of, noise_of, fitted, mode, objective, batch_size, references=2, **options)
 
 
@@ -49,7 +50,7 @@ def test_plans_hold_their_bound_in_fewer_passes(flow, plans, mode, bound):
     assert found.planned.passes < found.sequential.passes == 45
     assert found.solver.label == ("exact" if mode == "exact" else "approximate")
     assert found.solver.error_at(0.5) == found.planned.error
-    latents, labels = normal_noise([77, 78], 16, 12).float(), torch.tensor([0, 1])
+    latents, labels = normal_noise([77, 78], 16, 12).float().to(flow.device), torch.arange(2, device=flow.device)
     runs = [
         invert(FlowTarget(flow, labels, 2, FlowGuidance(0.5)), solver, latents)
         for solver in (SequentialFlowSolver(), found.solver)

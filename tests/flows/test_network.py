@@ -33,18 +33,19 @@ def test_half_precision_weights_leave_pictures_in_float32():
 
 
 def test_a_class_left_out_is_the_mean_of_all(flow):
-    pixels = pictures(2)
+    pixels = pictures(2).to(flow.device)
     absent = flow.encode(pixels).latents
-    assert torch.equal(absent, flow.encode(pixels, torch.tensor([-1, -1])).latents)
-    assert not torch.allclose(absent, flow.encode(pixels, torch.tensor([0, 1])).latents, atol=1e-3)
+    assert torch.equal(absent, flow.encode(pixels, torch.tensor([-1, -1], device=flow.device)).latents)
+    named = flow.encode(pixels, torch.tensor([0, 1], device=flow.device)).latents
+    assert not torch.allclose(absent, named, atol=1e-3)
 
 
 @pytest.mark.parametrize("block", [0, 1])
 def test_cached_windows_equal_the_full_pass(flow, block):
-    inputs = torch.randn(2, 15, 12, generator=torch.Generator().manual_seed(0))
-    condition = flow.condition(block, torch.tensor([0, 2]), 2)
+    inputs = torch.randn(2, 15, 12, generator=torch.Generator().manual_seed(0)).to(flow.device)
+    condition = flow.condition(block, torch.tensor([0, 2], device=flow.device), 2)
     full = torch.cat(flow.affine(block, inputs, condition), -1)
-    cache = FlowCache(2, 2, 2, 15, 16)
+    cache = FlowCache(2, 2, 2, 15, 16, device=flow.device)
     parts = []
     for start, stop in [(0, 4), (4, 5), (5, 12), (12, 15)]:
         parts.append(torch.cat(flow.affine(block, inputs[:, start:stop], condition, start, cache), -1))
@@ -94,8 +95,8 @@ def test_prior_of_a_volume_preserving_flow_learns_its_variance():
 
 def test_saved_and_loaded(flow, tmp_path):
     flow.save_pretrained(tmp_path)
-    again = TarFlowTransformer2DModel.from_pretrained(tmp_path)
-    assert torch.equal(again.encode(pictures(1)).latents, flow.encode(pictures(1)).latents)
+    again, pixels = TarFlowTransformer2DModel.from_pretrained(tmp_path).to(flow.device), pictures(1).to(flow.device)
+    assert torch.equal(again.encode(pixels).latents, flow.encode(pixels).latents)
     assert again.config.attention_head_dim == 16
 
 

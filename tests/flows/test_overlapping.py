@@ -25,7 +25,7 @@ from .test_solvers import LABELS, draw, noise
 
 @pytest.fixture(scope="module")
 def fitted(flow):
-    return fitted_solver(FlowTarget(flow, LABELS.repeat(4), 16), noise(flow, 16))
+    return fitted_solver(FlowTarget(flow, LABELS.repeat(4).to(flow.device), 16), noise(flow, 16))
 
 
 def random_corrections(strength, blocks=3, size=12):
@@ -75,7 +75,7 @@ def test_a_block_is_final_after_the_one_before(flow):
                 assert torch.equal(work.output[row], before)
         return False
 
-    latents = noise(flow, 4) * torch.tensor([0.05, 1.0, 0.3, 0.6])[:, None, None]
+    latents = noise(flow, 4) * torch.tensor([0.05, 1.0, 0.3, 0.6], device=flow.device)[:, None, None]
     draw(flow, OverlappingFlowSolver(tolerance=1e-3, overlap=100), latents=latents, on_pass=on_pass)
     assert len(seen) >= 9
 
@@ -88,7 +88,7 @@ def test_a_run_of_overlapping_blocks_can_be_stopped(flow):
 
 def test_what_is_fitted_saves_passes(flow, fitted):
     """On noise that it has not seen."""
-    latents, target = noise(flow, 20)[16:], FlowTarget(flow, LABELS, 4)
+    latents, target = noise(flow, 20)[16:], FlowTarget(flow, LABELS.to(flow.device), 4)
     plain = OverlappingFlowSolver(tolerance=1e-3, overlap=0)
     own = OverlappingFlowSolver.from_config(fitted.config, tolerance=1e-3, overlap=0)
     passes = [sum(sum(block.row_passes) for block in invert(target, one, latents).blocks) for one in (plain, own)]

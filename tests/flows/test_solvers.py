@@ -42,12 +42,12 @@ def draw(model, solver, rows=4, guidance=None, latents=None, **options):
     """A run for the first of `LABELS`."""
     if latents is None:
         latents = noise(model, rows)
-    labels = LABELS[:rows] if model.config.num_classes else None
+    labels = LABELS[:rows].to(model.device) if model.config.num_classes else None
     return invert(FlowTarget(model, labels, rows, guidance), solver, latents, **options)
 
 
 def noise(model, rows):
-    return normal_noise(list(range(rows)), model.num_tokens, model.token_size).to(model.dtype)
+    return normal_noise(list(range(rows)), model.num_tokens, model.token_size).to(model.device, model.dtype)
 
 
 @pytest.mark.parametrize("solver", EXACT, ids=lambda solver: solver.name)
@@ -144,10 +144,10 @@ def test_the_settled_prefix_leaves_the_passes(flow):
 def test_pictures_stop_on_their_own(flow, solver):
     """A picture takes as many passes in a batch as alone, and does not change there."""
     scale = FlowGuidance(0.5)
-    latents = noise(flow, 4) * torch.tensor([0.05, 1.0, 0.3, 0.6])[:, None, None]
+    latents = noise(flow, 4) * torch.tensor([0.05, 1.0, 0.3, 0.6], device=flow.device)[:, None, None]
     together = draw(flow, solver, guidance=scale, latents=latents)
     for row in range(4):
-        target = FlowTarget(flow, LABELS[row : row + 1], 1, scale)
+        target = FlowTarget(flow, LABELS[row : row + 1].to(flow.device), 1, scale)
         alone = invert(target, solver, latents[row : row + 1])
         passes = [block.row_passes[0] for block in alone.blocks]
         assert passes == [block.row_passes[row] for block in together.blocks]

@@ -9,13 +9,17 @@ from .tiny.llamagen import llamagen_pipeline
 
 
 def _fixture(name, make):
-    return pytest.fixture(scope="session", name=name)(lambda: make())
+    return pytest.fixture(scope="session", name=name)(lambda device: make().to(device))
 
 
 globals().update({f"_{name}": _fixture(name, member.make) for name, member in MEMBERS.items()})
 
 
 @pytest.fixture(scope="session")
-def families():
+def families(device):
     """The builders, for tests that need a model of their own."""
-    return {"llamagen": llamagen_pipeline, "emu3": emu3_pipeline, "chameleon": chameleon_pipeline}
+    builders = {"llamagen": llamagen_pipeline, "emu3": emu3_pipeline, "chameleon": chameleon_pipeline}
+    return {
+        name: lambda *args, _make=make, **options: _make(*args, **options).to(device)
+        for name, make in builders.items()
+    }

@@ -39,7 +39,7 @@ def uncached_greedy(pipe, make_ids, prompt, guidance_scale, **size):
         else:
             logits = []
             for branch in branches:
-                hidden = pipe.model.model(torch.tensor([branch])).last_hidden_state[0, -1]
+                hidden = pipe.model.model(torch.tensor([branch], device=pipe.device)).last_hidden_state[0, -1]
                 logits.append(pipe.model.lm_head(hidden)[codebook])
             mixed = logits[0] if guidance_scale == 1 else logits[1] + guidance_scale * (logits[0] - logits[1])
             tokens.append(mixed.argmax().item())
@@ -151,7 +151,7 @@ def save_transformers_folder(pipe, folder):
 
 
 def check_loaded(pipe, loaded):
-    loaded.set_progress_bar_config(disable=True)
+    loaded.to(pipe.device).set_progress_bar_config(disable=True)
     options = {"temperature": 0, "output_type": "np"}
     expected, output = pipe(PROMPTS, **options), loaded(PROMPTS, **options)
     assert torch.equal(output.tokens, expected.tokens)

@@ -40,10 +40,10 @@ SCHEDULER_OF = {companion: name for name in reversed([*SCHEDULERS]) for companio
 
 def companion_for(name, pipe):
     """An untrained one that fits the pipeline."""
-    width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+    width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64, device=pipe.device)).shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return COMPANIONS[name].small(width, pipe.image_layout(None, None).vocabulary_size).eval()
+        return COMPANIONS[name].small(width, pipe.image_layout(None, None).vocabulary_size).eval().to(pipe.device)
 
 
 def transformers_folder(pipe, folder):

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from threading import Thread
+from threading import Barrier, Thread
 
 import pytest
 import torch
@@ -13,17 +13,11 @@ from sjd_pipelines.benchmark.toy import toy_par_pipeline, toy_pipeline
 from sjd_pipelines.decoding import DecodingState, Sampling
 from sjd_pipelines.schedulers import SCHEDULERS
 
+from ..conftest import small
 from ..meta import watched, without_numbers
 from .tiny import MEMBERS
 
-SMALL = {"window": 5, "depth": 2, "branches": 2, "reach": 3}
 DRAW = {"guidance_scale": 2.0, "top_k": 12, "seeds": [1, 2], "output_type": "latent"}
-
-
-def small(name):
-    """A scheduler whose passes have few slots."""
-    kind = SCHEDULERS[name]
-    return kind(**{key: value for key, value in SMALL.items() if key in dict(kind().settings)})
 
 
 def family_scheduler(pipe):
@@ -31,11 +25,11 @@ def family_scheduler(pipe):
 
 
 @pytest.fixture(scope="module")
-def models():
+def models(device):
     """By whether they make several tokens at once: few layers, so that there is little to compile."""
     found = {False: toy_pipeline(side=4, codebook_size=16, layers=1), True: toy_par_pipeline(4, 16)}
     for pipe in found.values():
-        pipe.set_progress_bar_config(disable=True)
+        pipe.to(device).set_progress_bar_config(disable=True)
     return found
 
 
@@ -43,12 +37,6 @@ def models():
 def toy(models):
     yield models[False]
     models[False].disable_compile()
-
-
-@pytest.fixture
-def one_extent(monkeypatch):
-    """Every pass reads the whole canvas, so that a picture has one shape."""
-    monkeypatch.setattr(DecodingState, "extents", 1)
 
 
 def compiled():
@@ -119,6 +107,33 @@ def test_a_second_run_beside_the_first_draws_its_own_picture(toy, one_extent):
     assert len(toy.runner) == 1
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["recorded", "new"])
+def test_two_runs_at_once(toy, one_extent, known):
+    """Both record, or both ask for one graph."""
+
+    def draw(seed):
+        return toy("car", scheduler="sjd", seeds=seed, output_type="latent")
+
+    expected = {seed: draw(seed).tokens for seed in (1, 2)}
+    toy.enable_compile("eager")
+    if known:
+        draw(3)
+    drawn, barrier = {}, Barrier(2)
+
+    def run(seed):
+        barrier.wait(timeout=60)
+        drawn[seed] = draw(seed)
+
+    threads = [Thread(target=run, args=(seed,)) for seed in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [torch.equal(drawn[seed].tokens, tokens) for seed, tokens in expected.items()] == [True, True]
+    assert len(toy.runner) == 1
+    assert sum(output.statistics.execution.replayed for output in drawn.values()) > 0
+
+
 def test_a_later_run_leaves_the_tokens_of_an_earlier_one_alone(toy, one_extent):
     toy.enable_compile("eager")
     first = toy("car", scheduler="seeded-jacobi", seeds=1, output_type="latent")
@@ -141,8 +156,8 @@ def test_a_later_run_leaves_the_tokens_of_an_earlier_one_alone(toy, one_extent):
     ],
     ids=["to", "drop", "cast", "added"],
 )
-def test_graphs_go_where_weights_change(one_extent, change):
-    pipe = toy_pipeline(side=4, codebook_size=16, layers=1)
+def test_graphs_go_where_weights_change(device, one_extent, change):
+    pipe = toy_pipeline(side=4, codebook_size=16, layers=1).to(device)
     pipe.set_progress_bar_config(disable=True)
     pipe.enable_compile("eager")
     pipe("car", scheduler="autoregressive", seeds=1, output_type="latent")
@@ -277,10 +292,10 @@ def test_every_family_reads_the_device_once_a_pass(request, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["autoregressive", "revised-jacobi", "coupled-sjd"])
-def test_inductor_draws_the_bundled_models_pictures(one_extent, name):
+def test_inductor_draws_the_bundled_models_pictures(device, one_extent, name):
     from sjd_pipelines import SJDAutoRegressivePipeline
 
-    pipe = SJDAutoRegressivePipeline.from_pretrained()
+    pipe = SJDAutoRegressivePipeline.from_pretrained().to(device)
     pipe.set_progress_bar_config(disable=True)
     draw = {"seeds": [1], "output_type": "latent", "scheduler": name}
     expected = pipe("a red dog left of a blue car", **draw).tokens

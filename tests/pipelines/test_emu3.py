@@ -12,7 +12,8 @@ PROMPTS = ["a red dog", "two blue cat on a red house"]
 
 def library_inputs(pipe, texts, rows, columns):
     header = f"<|image start|>{rows}*{columns}<|image token|>"
-    return pipe.tokenizer([f"<s>{text}{header}" for text in texts], padding=True, return_tensors="pt")
+    texts = [f"<s>{text}{header}" for text in texts]
+    return pipe.tokenizer(texts, padding=True, return_tensors="pt").to(pipe.device)
 
 
 def library_greedy(pipe, prompts, rows, columns, guidance_scale=None, negative_prompts=None):
@@ -77,8 +78,8 @@ def test_pixels_are_the_models_own(emu3):
     output = emu3(PROMPTS, generator=torch.Generator().manual_seed(0), output_type="pt")
     words = emu3.model.config.vocabulary_map
     rows = output.tokens.view(2, 3, 3) + words["<|visual token 000000|>"]
-    ends = torch.full((2, 3, 1), words["<|extra_200|>"])
-    sequence = torch.cat([torch.cat([rows, ends], -1).flatten(1), torch.zeros(2, 3, dtype=torch.int64)], 1)
+    ends = torch.full_like(rows[..., :1], words["<|extra_200|>"])
+    sequence = torch.cat([torch.cat([rows, ends], -1).flatten(1), torch.zeros_like(rows[:, 0])], 1)
     pixels = emu3.model.decode_image_tokens(image_tokens=sequence, height=3, width=3)
     assert torch.allclose(output.images, (pixels / 2 + 0.5).clamp(0, 1), atol=1e-5)
 
@@ -106,7 +107,7 @@ def test_transformers_folder(emu3, tmp_path):
     emu3.tokenizer.save_pretrained(tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     loaded = SJDAutoRegressivePipeline.from_pretrained(tmp_path, image_area=36)
-    loaded.set_progress_bar_config(disable=True)
+    loaded.to(emu3.device).set_progress_bar_config(disable=True)
     assert isinstance(loaded, SJDEmu3Pipeline)
     expected = emu3(PROMPTS, temperature=0, output_type="np")
     output = loaded(PROMPTS, temperature=0, output_type="np")

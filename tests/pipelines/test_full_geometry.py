@@ -1,4 +1,4 @@
-"""The published token grids, vocabularies and prompt layouts, end to end on CPU with random weights and two layers."""
+"""The published token grids, vocabularies and prompt layouts, end to end with random weights and two layers."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def check(pipe, rows, columns, pixels):
     assert output.images.shape == (1, *pixels, 3)
     assert output.tokens.shape == (1, rows * columns)
     assert output.tokens.max() < layout.codebook_size
-    forced = layout.forced_tokens()
+    forced = layout.forced_tokens(canvases[-1].device)
     assert (canvases[-1][0, forced >= 0] == forced[forced >= 0]).all()
     return layout
 
@@ -53,8 +53,8 @@ def test_llamagen_classes(families):
     assert pipe(207, temperature=0, output_type="np").images.shape == (1, 384, 384, 3)
 
 
-def test_janus():
-    pipe = toy_pipeline(side=24, codebook_size=16384)
+def test_janus(device):
+    pipe = toy_pipeline(side=24, codebook_size=16384).to(device)
     pipe.set_progress_bar_config(disable=True)
     check(pipe, 24, 24, (48, 48))  # the toy's tokenizer has 2 pixels per token
 

@@ -10,7 +10,7 @@ PROMPTS = ["a red dog", "two blue cat on a red house", "car"]
 
 def library_greedy(pipe, prompts, guidance_scale):
     texts = [pipe.format_prompt(prompt) for prompt in prompts]
-    inputs = pipe.processor(text=texts, generation_mode="image", padding=True, return_tensors="pt")
+    inputs = pipe.processor(text=texts, generation_mode="image", padding=True, return_tensors="pt").to(pipe.device)
     return pipe.model.generate(
         inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
@@ -33,7 +33,7 @@ def test_unguided_greedy_tokens_equal_an_uncached_loop(pipe):
     # The library's own generate cannot run at guidance 1.
     tokens = pipe(PROMPTS[0], temperature=0, guidance_scale=1.0, output_type="latent").tokens
     text = [pipe.format_prompt(PROMPTS[0])]
-    ids = pipe.processor(text=text, generation_mode="image", return_tensors="pt")["input_ids"]
+    ids = pipe.processor(text=text, generation_mode="image", return_tensors="pt")["input_ids"].to(pipe.device)
     embeds = pipe.model.get_input_embeddings()(ids)
     expected = []
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_unconditional_rows_keep_the_frame_and_attend_the_pads(pipe):
         generation_mode="image",
         padding=True,
         return_tensors="pt",
-    )["input_ids"]
+    )["input_ids"].to(pipe.device)
     embeddings = pipe.model.get_input_embeddings().weight
     pad = embeddings[pipe.processor.tokenizer.pad_token_id]
     frame = (ids == pipe.processor.tokenizer.bos_token_id) | (ids == ids[:, -1:])

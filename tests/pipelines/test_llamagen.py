@@ -16,16 +16,18 @@ LABELS = [3, 0]
 @torch.no_grad()
 def uncached_greedy(pipe, condition, visible, guidance_scale):
     """All tokens again in every pass, without a cache. `condition` `[C, P, D]`, `visible` `[P]` of its branches."""
-    model = pipe.transformer
+    model, device = pipe.transformer, pipe.device
     length, tokens = condition.shape[1], []
     for _ in range(model.config.sample_size**2):
-        image = model.token_embedding(torch.tensor(tokens, dtype=torch.int64)).expand(len(condition), -1, -1)
+        image = model.token_embedding(torch.tensor(tokens, dtype=torch.int64, device=device)).expand(
+            len(condition), -1, -1
+        )
         embeds = torch.cat([condition, image], 1)
         size = embeds.shape[1]
-        mask = torch.ones(size, size, dtype=torch.bool).tril()
+        mask = torch.ones(size, size, dtype=torch.bool, device=device).tril()
         mask[:, :length] &= visible
-        mask |= torch.eye(size, dtype=torch.bool)
-        positions = torch.cat([torch.full((length,), -1), torch.arange(len(tokens))]).expand(len(condition), -1)
+        mask |= torch.eye(size, dtype=torch.bool, device=device)
+        positions = (torch.arange(size, device=device) - length).clamp(min=-1).expand(len(condition), -1)
         logits = model.head(model(embeds, mask.expand(len(condition), 1, -1, -1), positions)[:, -1])
         mixed = logits[0] if guidance_scale == 1 else logits[1] + guidance_scale * (logits[0] - logits[1])
         tokens.append(mixed.argmax().item())
@@ -34,18 +36,18 @@ def uncached_greedy(pipe, condition, visible, guidance_scale):
 
 def caption_branches(pipe, prompt):
     """Words at the end of the caption slots, and the stored features behind the same mask."""
-    inputs = pipe.tokenizer(prompt, return_tensors="pt")
+    inputs = pipe.tokenizer(prompt, return_tensors="pt").to(pipe.device)
     words = pipe.text_encoder(inputs.input_ids).last_hidden_state[0]
     slots = pipe.transformer.config.caption_length
-    features = torch.zeros(2, slots, words.shape[-1])
+    features = words.new_zeros(2, slots, words.shape[-1])
     features[0, -len(words) :] = words
     features[1] = pipe.transformer.caption_embedding.unconditional
-    return pipe.transformer.caption_embedding(features), torch.arange(slots) >= slots - len(words)
+    return pipe.transformer.caption_embedding(features), torch.arange(slots, device=pipe.device) >= slots - len(words)
 
 
 def class_branches(pipe, label):
-    labels = torch.tensor([[label], [pipe.transformer.config.num_classes]])
-    return pipe.transformer.class_embedding(labels), torch.tensor([True])
+    labels = torch.tensor([[label], [pipe.transformer.config.num_classes]], device=pipe.device)
+    return pipe.transformer.class_embedding(labels), torch.tensor([True], device=pipe.device)
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
@@ -119,7 +121,7 @@ def test_published_files(captions, classes, tmp_path):
             num_attention_heads=2,
             scheduler=AutoregressiveScheduler(),
         )
-        loaded.set_progress_bar_config(disable=True)
+        loaded.to(pipe.device).set_progress_bar_config(disable=True)
         assert isinstance(loaded, SJDLlamaGenPipeline)
         options = {"temperature": 0, "output_type": "latent"}
         assert torch.equal(loaded(prompts, **options).tokens, pipe(prompts, **options).tokens)

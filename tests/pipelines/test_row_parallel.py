@@ -48,10 +48,10 @@ def test_zipar_draws_from_one_masked_forward_pass(request, name, delay):
     canvas = captured[-1]
 
     # A token is fed, and seen, from the pass after the one that drew it; a row end when it opens the next row.
-    positions = torch.arange(layout.num_tokens)
+    positions = torch.arange(layout.num_tokens, device=canvas.device)
     row, column = positions // layout.width, positions % layout.width
     fed = torch.where(column < layout.columns, row * delay + column + 1, (row + 1) * delay)
-    times = torch.cat([torch.zeros(1, dtype=torch.int64), fed[:-1]])
+    times = torch.cat([fed.new_zeros(1), fed[:-1]])
     visible = (positions <= positions[:, None] - 1) & (fed <= times[:, None])  # [N, N]
     encoded = pipe.encode_prompt(TEXTS, None, True, 1)
     query = replace(Query.teacher_forced(canvas), visible=visible.expand(2, -1, -1))
@@ -59,7 +59,8 @@ def test_zipar_draws_from_one_masked_forward_pass(request, name, delay):
         target = pipe.prepare_target(encoded, layout, Sampling(3.0))
         law = target.law(target.run(query).logits, query.predicts)
     seeds = output.statistics.seeds
-    exponential = PositionNoise(seeds).exponential(positions.expand_as(canvas), Purpose.SAMPLE, law.shape[-1])
+    noise = PositionNoise(seeds, canvas.device)
+    exponential = noise.exponential(positions.expand_as(canvas), Purpose.SAMPLE, law.shape[-1])
     pipe.scheduler = before
     assert torch.equal(race(law, exponential), canvas)
 

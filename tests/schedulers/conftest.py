@@ -28,8 +28,8 @@ def look(request):
 
 
 @pytest.fixture(scope="module")
-def wide():
-    pipe = toy_pipeline(side=8, codebook_size=32, logit_scale=1.5)
+def wide(device):
+    pipe = toy_pipeline(side=8, codebook_size=32, logit_scale=1.5).to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -37,16 +37,16 @@ SAMPLES = 6000
 
 
 @pytest.fixture(scope="module")
-def large():
+def large(device):
     """16 x 16 tokens."""
-    pipe = toy_pipeline(side=16, codebook_size=32, logit_scale=1.5, layers=1)
+    pipe = toy_pipeline(side=16, codebook_size=32, logit_scale=1.5, layers=1).to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 @pytest.fixture(scope="module")
-def toy():
-    return enumerable_pipeline()
+def toy(device):
+    return enumerable_pipeline().to(device)
 
 
 def draw(pipe, scheduler, seeds, **sampling):
@@ -233,7 +233,7 @@ def test_measured_seconds_reach_the_choice(large):
 def test_runs_of_one_scheduler_in_threads_choose_by_themselves(large):
     """Other batch sizes, and thereby other findings; the same ones; and a smaller picture with a smaller menu."""
     scheduler, small = SeededJacobiScheduler(window="auto"), toy_pipeline(side=3, codebook_size=16)
-    small.set_progress_bar_config(disable=True)
+    small.to(large.device).set_progress_bar_config(disable=True)
     calls = [(large, [0]), (large, [1]), (large, [2, 3]), (small, [4, 5, 6])]
     outputs, barrier = [None] * len(calls), threading.Barrier(len(calls))
 

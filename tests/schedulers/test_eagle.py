@@ -27,9 +27,9 @@ TREES = [
 
 
 @pytest.fixture(scope="module")
-def enumerable():
+def enumerable(device):
     """Its drafter has random weights: lossless decoding must not care."""
-    return enumerable_pipeline()
+    return enumerable_pipeline().to(device)
 
 
 @pytest.mark.parametrize("tree", TREES, ids=str)
@@ -172,7 +172,7 @@ def test_realised_total_variation_is_the_gain_in_acceptance(pipe, rule):
     compared = 0
     for slots, q in pipe.scheduler.seen:
         p, tree, rule = slots.target[:, slots.tree.inner], slots.tree, slots.state.acceptance
-        codes = torch.arange(p.shape[-1]).expand(p.shape).unbind(-1)
+        codes = torch.arange(p.shape[-1], device=p.device).expand(p.shape).unbind(-1)
         drafted = [Drafted(p, code, lookup(q), len(tree.levels), tree.depth[tree.inner]) for code in codes]
         mass = torch.stack([rule.masses(one)[0] for one in drafted], -1)
         accepted = torch.minimum(mass, q)  # [B, M, V]: q times the chance of acceptance

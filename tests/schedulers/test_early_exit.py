@@ -13,8 +13,8 @@ OPTIONS = {"seeds": SEEDS, "guidance_scale": 5.0, "output_type": "latent"}
 
 
 @pytest.fixture(scope="module")
-def sharp():
-    pipe = toy_pipeline(SIDE, codebook_size=16, logit_scale=3.0)
+def sharp(device):
+    pipe = toy_pipeline(SIDE, codebook_size=16, logit_scale=3.0).to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -29,8 +29,8 @@ LOSSLESS = {
 
 
 @pytest.fixture(scope="module")
-def pipe():
-    return enumerable_pipeline()
+def pipe(device):
+    return enumerable_pipeline().to(device)
 
 
 def test_the_law_is_a_distribution_that_top_k_cuts(pipe):
@@ -102,7 +102,7 @@ class SlotNoise(CoupledSJDScheduler):
     """Gumbel coupling with the noise tied to the window slot instead of the position."""
 
     def redraft(self, slots):
-        slot = torch.arange(slots.positions.shape[1]).expand_as(slots.positions)
+        slot = torch.arange(slots.positions.shape[1], device=slots.positions.device).expand_as(slots.positions)
         guesses = race(slots.target, slots.noise.exponential(slot, Purpose.SAMPLE, slots.target.shape[-1]))
         return torch.where(slot == slots.accepted[:, None], super().redraft(slots), guesses)
 
@@ -114,14 +114,14 @@ class BatchMinimum(SJDScheduler):
         slots = Slots(probabilities, query.token_ids[:, 1:], query.predicts, state, noise)
         keep, positions = super().accept(slots), slots.positions[:, :-1]
         old = state.laws.read(positions)
-        self.kept = torch.arange(keep.shape[1]) < leading(keep)[:, None]
+        self.kept = torch.arange(keep.shape[1], device=keep.device) < leading(keep)[:, None]
         state = super().step(probabilities, query, state, noise)
         state.laws.write(positions, torch.where(self.kept[..., None], old, probabilities[:, :-1]))
         return state
 
     def accept(self, slots):
         keep = super().accept(slots)
-        return keep & (torch.arange(keep.shape[1]) < leading(keep).min())
+        return keep & (torch.arange(keep.shape[1], device=keep.device) < leading(keep).min())
 
     def redraft(self, slots):
         tokens = super().redraft(slots)
@@ -155,7 +155,7 @@ def test_the_noise_floor_is_that_of_the_law_itself(pipe):
 def test_broken_seeded_jacobi_is_not_identical(pipe):
     class SlotSeeded(SeededJacobiScheduler):
         def choices(self, slots):
-            slot = torch.arange(slots.positions.shape[1]).expand_as(slots.positions)
+            slot = torch.arange(slots.positions.shape[1], device=slots.positions.device).expand_as(slots.positions)
             return race(slots.target, slots.noise.exponential(slot, Purpose.SAMPLE, slots.target.shape[-1]))
 
     reference, _ = draw(pipe, SCHEDULERS["autoregressive"](), 500, 0, **SAMPLING)

@@ -23,8 +23,8 @@ SAMPLES = 4000
 
 
 @pytest.fixture(scope="module")
-def enumerable():
-    return enumerable_par_pipeline()
+def enumerable(device):
+    return enumerable_par_pipeline().to(device)
 
 
 class CausalGroups(ParallelGroupsScheduler):
@@ -32,7 +32,7 @@ class CausalGroups(ParallelGroupsScheduler):
 
     def plan(self, state, noise):
         query = super().plan(state, noise)
-        slots = torch.arange(query.visible.shape[-1])
+        slots = torch.arange(query.visible.shape[-1], device=query.visible.device)
         query.visible = query.visible & (slots <= query.slots[..., None])
         return query
 
@@ -85,9 +85,9 @@ def test_steps_are_those_of_the_paper(table_target, side, parallel, passes):
 
 @pytest.mark.parametrize("parallel", [4, 16])
 @pytest.mark.parametrize("window", [0, 3, 4, 16, 17, 40, 1000])
-def test_windows_batches_and_devices_of_the_noise_change_nothing(parallel, window):
+def test_windows_batches_and_devices_of_the_noise_change_nothing(device, parallel, window):
     pipe = toy_par_pipeline(8, codebook_size=16, parallel=parallel, logit_scale=2.0, names=("a", "b", "c"))
-    pipe.set_progress_bar_config(disable=True)
+    pipe.to(device).set_progress_bar_config(disable=True)
     plain = pipe(["a", "b", "c"], seeds=[1, 2, 3], **SAMPLING)
     output = pipe(["a", "b", "c"], seeds=[1, 2, 3], scheduler=ParallelGroupsScheduler(window=window), **SAMPLING)
     assert torch.equal(output.tokens, plain.tokens)
@@ -100,9 +100,9 @@ def test_windows_batches_and_devices_of_the_noise_change_nothing(parallel, windo
         assert sum(committed) == 64
 
 
-def test_guesses_save_passes_where_the_model_is_sure():
+def test_guesses_save_passes_where_the_model_is_sure(device):
     pipe = toy_par_pipeline(8, codebook_size=4, logit_scale=6.0, names=("a",))
-    pipe.set_progress_bar_config(disable=True)
+    pipe.to(device).set_progress_bar_config(disable=True)
     plain, guessed = (
         pipe("a", seeds=[1], scheduler=ParallelGroupsScheduler(window=window), **SAMPLING).statistics
         for window in (0, 16)
@@ -141,7 +141,7 @@ def test_teacher_forced_logits_equal_decoded_ones(par_toy):
         def observe(self, passed):
             seen.append((passed.query.predicts, passed.logits))
 
-    state = decode(target, scheduler, PositionNoise([1, 2], num_positions=target.length), {"keep": Keep()})
+    state = decode(target, scheduler, PositionNoise([1, 2], target.device, target.length), {"keep": Keep()})
     sequence = ParallelSequence(layout)
     taught = par_toy.prepare_target(encoded, layout, sampling, sequence.margin).run(
         sequence.teacher_forced(state.tokens)

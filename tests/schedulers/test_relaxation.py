@@ -234,8 +234,8 @@ RELAXED = {
 
 
 @pytest.fixture(scope="module")
-def enumerable():
-    return enumerable_pipeline()
+def enumerable(device):
+    return enumerable_pipeline().to(device)
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,8 @@ def test_the_neighbour_table_is_made_once_per_codebook():
 
 def test_codebooks_are_what_the_picture_decoder_looks_up(pipe):
     target = pipe.prepare_target(pipe.encode_prompt(PROMPTS[:1], None, True, 1), pipe.image_layout(None, None), ONE)
-    assert torch.allclose(target.codebook().norm(dim=-1), torch.ones(16))  # as Janus' quantiser has it
+    lengths = target.codebook().norm(dim=-1)
+    assert torch.allclose(lengths, torch.ones_like(lengths))  # as Janus' quantiser has it
     assert torch.equal(Lantern(2.0, 3, False, False).running(target).table, nearest_codes(target.codebook(), 4))
     vectors = Grouped(4, 0.1, 1.0).running(target).vectors
     assert torch.cdist(vectors, vectors).square().sum().item() == pytest.approx(16 * 15, rel=1e-4)

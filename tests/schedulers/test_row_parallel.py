@@ -187,8 +187,8 @@ def test_adaptive_zipar_waits_longer(pipe):
 
 
 @pytest.fixture(scope="module")
-def enumerable():
-    return enumerable_pipeline()
+def enumerable(device):
+    return enumerable_pipeline().to(device)
 
 
 @pytest.mark.parametrize(

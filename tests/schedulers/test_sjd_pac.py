@@ -14,8 +14,8 @@ SAMPLES = 6000
 
 
 @pytest.fixture(scope="module")
-def toy():
-    return enumerable_pipeline()
+def toy(device):
+    return enumerable_pipeline().to(device)
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 8])
