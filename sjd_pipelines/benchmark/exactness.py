@@ -59,7 +59,7 @@ def verify(
     verdicts = []
     for name in names or list(SCHEDULERS):
         cls = SCHEDULERS[name]
-        pipe = enumerable_par_pipeline(seed) if cls.parallel else enumerable_pipeline(seed)
+        pipe = enumerable_pipeline_for(cls, seed)
         for window in windows_of(cls, windows) or (None,):
             scheduler = cls() if window is None else cls(window=window)
             for temperature in (1.0, 0.0) if cls.greedy_label else (1.0,):
@@ -79,6 +79,11 @@ def enumerable_par_pipeline(seed: int = 0) -> SJDAutoRegressivePipeline:
     pipe = toy_par_pipeline(6, codebook_size=2, seed=seed, logit_scale=1.5, names=(PROMPT,), rows=2)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def enumerable_pipeline_for(cls: type[DecodingScheduler], seed: int = 0) -> SJDAutoRegressivePipeline:
+    """A model that schedulers of this class decode."""
+    return enumerable_par_pipeline(seed) if cls.parallel else enumerable_pipeline(seed)
 
 
 def windows_of(cls: type[DecodingScheduler], windows: Iterable[int | str]) -> list[int | str]:

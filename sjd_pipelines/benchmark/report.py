@@ -12,7 +12,7 @@ from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.pictures import data_uri, render_tokens, to_pictures
 from .contenders import RELAXED_FAMILIES, Contender, RelaxedFamily, labels_at
 from .drawing import benchmark_scenes, draw
-from .exactness import enumerable_pipeline, judge
+from .exactness import enumerable_pipeline, enumerable_pipeline_for, judge
 from .journal import Journal
 from .library import check_library
 from .machine import pipeline_facts
@@ -160,11 +160,12 @@ class _ReportRun:
 
     def labels(self) -> list[dict[str, Any]]:
         """Each scheduler's images of the enumerable model against their law."""
-        toy, verdicts = enumerable_pipeline(self.config.seed), []
+        verdicts = []
         for index, contender in enumerate(self.contenders):
             scheduler = contender.scheduler
             if "window" in contender.settings:  # wider than the enumerable picture shows less
                 scheduler = type(scheduler).from_config(scheduler.config, window=TOY_WINDOW)
+            toy = enumerable_pipeline_for(type(scheduler), self.config.seed)
             verdicts.append(self.verdict(toy, Contender(contender.name, scheduler), self.sampling["temperature"]))
             self.progress("labels", index + 1, len(self.contenders))
         return verdicts

@@ -14,6 +14,7 @@ from sjd_pipelines.benchmark.contenders import RELAXED_FAMILIES, at_defaults
 from sjd_pipelines.benchmark.journal import Journal
 from sjd_pipelines.benchmark.report import ReportConfig, measure_report
 from sjd_pipelines.benchmark.report_page import interval, map_image, render_page
+from sjd_pipelines.benchmark.toy import toy_par_pipeline
 
 NAMES = ["autoregressive", "seeded-jacobi", "sjd", "zipar"]
 CONFIG = ReportConfig(
@@ -171,7 +172,7 @@ def test_judged_pictures_get_a_table_with_intervals(report):
     judged["ceilings"] = {"rendered (ceiling)": scores}
     page, text = parsed(judged)
     assert "Prompt fidelity" in page.texts
-    assert text.count("67%") == 1 + len(NAMES)
+    assert text.count("67% <span class='soft'>[") == 1 + len(NAMES)  # an interval follows rates alone
 
 
 def test_a_broken_label_is_shown(report):
@@ -193,3 +194,16 @@ def test_maps_rise_in_brightness():
     assert brightness == sorted(brightness)
     assert brightness[0] < 10
     assert brightness[-1] > 230
+
+
+def test_a_model_that_makes_tokens_in_groups():
+    pipe = toy_par_pipeline(4)
+    pipe.set_progress_bar_config(disable=True)
+    report = measure_report(
+        pipe, replace(CONFIG, contenders=at_defaults(["sjd", "par"]), sweeps=("window",), sampling={})
+    )
+    (entry,) = report["schedulers"]
+    assert list(report["skipped"]) == ["sjd", "library"]
+    assert (entry["label"], entry["exactness"]["passed"], entry["fidelity"]["passes"]) == ("exact", True, 7)
+    assert [curve["name"] for curve in report["sweeps"]["window"]["curves"]] == ["par"]
+    assert "same pictures" in parsed(report)[1]
