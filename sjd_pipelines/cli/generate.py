@@ -24,7 +24,7 @@ from .arguments import (
 from .loading import check_device, load_pipeline, model_kind, show_progress
 from .notices import logged_once
 from .outputs import Outputs, check_outputs
-from .plan import Plan, Source, listed, of_picture, of_table
+from .plan import Plan, Source, listed, of_rows, of_table
 
 if TYPE_CHECKING:
     from ..jobs.again import Remembered
@@ -131,7 +131,7 @@ def draw_source(source: Source, remembered: "Remembered | None", arguments: argp
         try:
             session = Session(pipe, arguments.model)
             if remembered is not None:
-                remembered.check(pipe)
+                plan.source = of_rows(remembered.rows_for(pipe))
             check_rows(session, plan, arguments.table)  # the last, before the first is drawn
         except ValueError as error:
             raise CommandError(error) from error
@@ -189,7 +189,7 @@ def make_source(arguments: argparse.Namespace, remembered: "Remembered | None") 
     """What to draw. Raises `CommandError` for a table that can't be drawn."""
     count = arguments.num_images or 1
     if remembered is not None:
-        return of_picture(remembered)
+        return of_rows(remembered.rows)
     if arguments.table is not None:
         return of_table(arguments.table, count, arguments.seed)
     start = secrets.randbits(32) if arguments.seed is None else arguments.seed

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..disk import expanded
 from ..jobs.rows import Row, check_scheduler, slug
@@ -14,9 +13,6 @@ from ..jobs.table import Table
 from ..pipelines.inputs import SEED
 from .arguments import CommandError
 from .files import check_suffix
-
-if TYPE_CHECKING:
-    from ..jobs.again import Remembered
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 STANDARD_OUTPUT = "-"
@@ -95,9 +91,9 @@ def of_table(name: str, count: int, start: int | None) -> Source:
     return Source(rows, total, lambda row: row.file_stem, close)
 
 
-def of_picture(remembered: "Remembered") -> Source:
+def of_rows(rows: Sequence[Row]) -> Source:
     """The pictures that a file remembers."""
-    return Source(lambda: iter(remembered.rows), len(remembered.rows), _by_prompt)
+    return Source(lambda: iter(rows), len(rows), _by_prompt)
 
 
 def check_seeds(start: int, total: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ..bundled import BUNDLED
 from ..disk import expanded
 from ..pipelines.graphs import pictures_of
+from ..schedulers import DecodingScheduler
 from ..schedulers.declaration import AUTO
 from .provenance import KEY, Provenance, read_chunks
 from .rows import SCHEDULER, Row
@@ -30,6 +31,7 @@ class Remembered:
         name: of the model.
         dtype: name of the number format of its weights.
         provenance: of a picture of this package; None of a graph, which knows nothing of weights.
+        parallel_rows: the pictures of a graph whose model makes tokens in groups; what a preset stands for differs.
     """
 
     path: Path
@@ -38,16 +40,24 @@ class Remembered:
     name: str
     dtype: str
     provenance: Provenance | None = None
+    parallel_rows: tuple[Row, ...] = ()
 
-    def check(self, pipe: Any) -> None:
-        """Raise `ValueError` unless a pipeline draws the same pictures again, token for token."""
+    def rows_for(self, pipe: Any) -> tuple[Row, ...]:
+        """The pictures as a pipeline draws them again, token for token.
+
+        Raises:
+            ValueError: it does not.
+        """
+        parallel = isinstance(pipe.scheduler, DecodingScheduler) and pipe.scheduler.parallel
+        rows = (parallel and self.parallel_rows) or self.rows
         try:
             if self.provenance is not None:
                 self.provenance.check_weights(pipe)
-            for row in self.rows:
+            for row in rows:
                 _check_windows(pipe, row)
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
+        return rows
 
 
 def read_picture(path: str | Path) -> Remembered:
@@ -94,9 +104,8 @@ def draw_again(picture: str | Path, pipe: Any = None, model: str | Path | None =
     if pipe is None and source is None:
         raise ValueError(f"{remembered.path} was drawn by a model in a folder, {remembered.name}; say where it is.")
     pipe = load(source, remembered.dtype) if pipe is None else pipe
-    remembered.check(pipe)
-    session = Session(pipe, source)
-    return [drawn for row in remembered.rows for drawn in session.draw([row])]
+    rows, session = remembered.rows_for(pipe), Session(pipe, source)
+    return [drawn for row in rows for drawn in session.draw([row])]
 
 
 def _check_windows(pipe: Any, row: Row) -> None:
@@ -114,13 +123,16 @@ def _of_graph(path: Path, text: str) -> Remembered:
         graph = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError("the graph in it is damaged.") from error
-    pictures = pictures_of(graph)
+    pictures, in_groups = pictures_of(graph), pictures_of(graph, parallel=True)
     names, dtypes = {one.model for one in pictures}, {one.dtype for one in pictures}
     if len(names) > 1 or len(dtypes) > 1:
         raise ValueError(f"the graph in it draws with several models: {', '.join(sorted(names | dtypes))}.")
     (name,), (dtype,) = names, dtypes
-    rows = tuple(_row(one.columns, number) for number, one in enumerate(pictures, 1))
-    return Remembered(path, rows, name if name in BUNDLED else None, name, _DTYPES.get(dtype, "float32"))
+    rows, parallel_rows = (
+        tuple(_row(one.columns, number) for number, one in enumerate(found, 1)) for found in (pictures, in_groups)
+    )
+    source, dtype = name if name in BUNDLED else None, _DTYPES.get(dtype, "float32")
+    return Remembered(path, rows, source, name, dtype, parallel_rows=parallel_rows)
 
 
 def _row(columns: Any, number: int) -> Row:

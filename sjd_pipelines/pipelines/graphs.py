@@ -76,8 +76,12 @@ def _scattered(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> (64 - EXACT_BITS)
 
 
-def pictures_of(graph: Any) -> list[GraphPicture]:
+def pictures_of(graph: Any, parallel: bool = False) -> list[GraphPicture]:
     """The pictures that the samplers of a graph draw, in the order of the nodes.
+
+    Args:
+        graph: number of each node -> what it is.
+        parallel: whether the model makes tokens in groups, which the graph does not say.
 
     Raises:
         ValueError: there is none, or what one draws is not in the graph.
@@ -87,7 +91,7 @@ def pictures_of(graph: Any) -> list[GraphPicture]:
     found = []
     for number, node in graph.items():
         if isinstance(node, dict) and node.get("class_type") in _SAMPLERS:
-            found += _Sampler(graph, number).pictures()
+            found += _Sampler(graph, number, parallel).pictures()
     if not found:
         raise ValueError(f"the graph in it has no {' or '.join(_SAMPLERS)}.")
     return found
@@ -96,8 +100,8 @@ def pictures_of(graph: Any) -> list[GraphPicture]:
 class _Sampler:
     """A sampler in a graph."""
 
-    def __init__(self, graph: Mapping[str, Any], number: str):
-        self.graph, self.number = graph, number
+    def __init__(self, graph: Mapping[str, Any], number: str, parallel: bool):
+        self.graph, self.number, self.parallel = graph, number, parallel
         self.type, self.inputs = self._node(number)
         self.model, self.prompt, self.decoder = _SAMPLERS[self.type]
 
@@ -135,7 +139,8 @@ class _Sampler:
             return settings
         kind, inputs = self._node(self._linked(self.decoder))
         if kind == "SJDDecoder":
-            name, chosen = for_any_model(self._value(inputs, "preset", str), self._value(inputs, "window", str))
+            preset, window = (self._value(inputs, name, str) for name in ("preset", "window"))
+            name, chosen = for_any_model(preset, window, self.parallel)
             return settings | {"scheduler": {"name": name, **chosen}}
         ids = {decoder_id(cls): name for name, cls in SCHEDULERS.items()}
         ids |= {solver_id(cls): name for name, cls in FLOW_SOLVERS.items()}

@@ -38,12 +38,13 @@ def candidates(preset: str, window: str = OWN_WINDOW) -> list[Choice]:
     return [(scheduler, settings | _fitting(scheduler, wanted)) for scheduler, settings in PRESETS[preset]]
 
 
-def for_any_model(preset: str, window: str = OWN_WINDOW) -> Choice:
-    """The candidate that needs nothing beside a model that makes one token after the other.
+def for_any_model(preset: str, window: str = OWN_WINDOW, parallel: bool = False) -> Choice:
+    """The candidate that needs nothing beside a model: one that makes tokens in groups, or one after the other.
 
     It draws what the preset draws: where another is better for a model, both are exact.
     """
-    return next(one for one in candidates(preset, window) if not SCHEDULERS[one[0]].companions)
+    suited = (one for one in candidates(preset, window) if SCHEDULERS[one[0]].parallel == parallel)
+    return next(one for one in suited if not SCHEDULERS[one[0]].companions)
 
 
 def _fitting(scheduler: str, wanted: dict[str, Any]) -> dict[str, Any]:

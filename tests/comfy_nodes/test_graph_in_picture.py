@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sjd_pipelines import FLOW_SOLVERS, SCHEDULERS, draw_again
+from sjd_pipelines.benchmark.toy import toy_par_pipeline
 from sjd_pipelines.jobs.again import read_picture
 from sjd_pipelines.pipelines import graphs
 
@@ -87,6 +89,21 @@ def test_a_preset_in_a_graph(tmp_path):
     row = read_picture(saved(tmp_path / "a.png", prompt)).rows[0]
     assert row.settings["scheduler"] == {"name": "tree-jacobi", "window": 8}
     assert (row.height, row.width) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings"), [("same picture, fast", {"window": 8}), ("another picture, just as good", {})]
+)
+def test_a_preset_for_a_model_that_makes_tokens_in_groups(tmp_path, preset, settings):
+    decoder = {"class_type": "SJDDecoder", "inputs": {"preset": preset, "window": str(settings.get("window", "auto"))}}
+    prompt = graph({"decoder": ["3", 0], "prompt": "car"}, **{"3": decoder})
+    pipe = toy_par_pipeline(4)
+    pipe.set_progress_bar_config(disable=True)
+    drawn = draw_again(saved(tmp_path / "a.png", prompt), pipe)
+    assert [one.provenance.row.settings["scheduler"] for one in drawn] == [{"name": "par", "window": 0} | settings] * 2
+    seeds = [torch.Generator().manual_seed(seed) for seed in graphs.picture_seeds(SAMPLER["seed"], 2)]
+    expected = pipe(["car", "car"], generator=seeds, temperature=SAMPLER["temperature"], output_type="latent").tokens
+    assert torch.equal(torch.stack([one.tokens for one in drawn]), expected)
 
 
 def test_a_flow_in_a_graph(tmp_path):
