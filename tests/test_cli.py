@@ -11,6 +11,7 @@ from PIL import Image
 
 from sjd_pipelines import FLOW_SOLVERS, SCHEDULERS, SeededJacobiScheduler, __version__
 from sjd_pipelines.benchmark.toy import toy_pipeline
+from sjd_pipelines.bundled import BUNDLED
 from sjd_pipelines.cli import main
 from sjd_pipelines.cli.files import replacing
 
@@ -302,8 +303,8 @@ def test_a_model_that_is_not_there(sjd, model):
     status, _, err = sjd("generate", "car", "--model", "nowhere")
     assert (status, err) == (
         2,
-        "sjd: error: cannot load the model: nowhere is neither a bundled model (emoji-janus, emoji-flow) nor a "
-        "folder; a hub id has the form owner/name.\n",
+        f"sjd: error: cannot load the model: nowhere is neither a bundled model ({', '.join(BUNDLED)}) nor a folder; "
+        "a hub id has the form owner/name.\n",
     )  # fmt: skip
     status, _, err = sjd("generate", "car", "--model", model, "--window", 4)
     assert (status, err) == (2, "sjd: error: scheduler autoregressive has no setting 'window'; it has none.\n")

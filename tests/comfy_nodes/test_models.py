@@ -9,6 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sjd_pipelines.bundled import BUNDLED
+
+OWN = [
+    "bundled emoji model (128 x 128)",
+    *(name for name, model in BUNDLED.items() if model.pipeline != "TarFlowPipeline" and name != "emoji-janus"),
+]
 TO_DOWNLOAD = [
     "Janus-Pro-1B (to download: 4.2 GB)",
     "Janus-Pro-7B (to download: 14.8 GB)",
@@ -47,9 +53,7 @@ def place(server):
 
 
 def test_models_are_found_below_the_model_folders(nodes, server):
-    assert options_of(nodes["SJDModelLoader"]) == [
-        "bundled emoji model (128 x 128)", "toy", "someone/small", *TO_DOWNLOAD
-    ]  # fmt: skip
+    assert options_of(nodes["SJDModelLoader"]) == [*OWN, "toy", "someone/small", *TO_DOWNLOAD]
     assert options_of(nodes["SJDFlowLoader"]) == ["emoji-flow", "toy-flow"]
 
 
@@ -59,7 +63,7 @@ def test_a_bundled_model_by_its_name_comes_before_a_folder(nodes, place, toy_fol
     assert loader.fingerprint_inputs("emoji-janus", "auto") == "emoji-janus auto []"
     assert "no model './emoji-janus'" in loader.validate_inputs("./emoji-janus")
     shutil.copytree(toy_folder, place("sjd", "emoji-janus", {}), dirs_exist_ok=True)
-    assert options_of(loader)[:2] == ["bundled emoji model (128 x 128)", "./emoji-janus"]
+    assert options_of(loader)[: len(OWN) + 1] == [*OWN, "./emoji-janus"]
     assert loader.fingerprint_inputs("emoji-janus", "auto") == "emoji-janus auto []"
     assert "model_index.json" in loader.fingerprint_inputs("./emoji-janus", "auto")
 
