@@ -1,10 +1,12 @@
 """ComfyUI's way in: it imports this file from its `custom_nodes` folder. Anyone else finds an empty module here."""
 
 import importlib.util as _util
+import logging as _logging
 import re as _re
 import sys as _sys
 from importlib import metadata as _metadata
 from pathlib import Path as _Path
+from urllib.parse import quote as _quote
 
 _FOLDER = _Path(__file__).resolve().parent
 _LIBRARY = "sjd_pipelines"
@@ -34,8 +36,20 @@ def _check_requirements() -> None:
         raise ImportError(f"The SJD nodes need {too_old}: bring ComfyUI and its torch up to date.")
     missing = [words for line in file.read_text(encoding="utf-8").split() if (words := _unmet(line))]
     if missing:
-        command = f'"{_sys.executable}" -m pip install -r "{file}"'
+        # PowerShell takes quotes at a command's beginning for a text.
+        python, listed = (f'"{path}"' if " " in path else path for path in (_sys.executable, str(file)))
+        command = f"{python} -m pip install -r {listed}"
         raise ImportError(f"The SJD nodes need {', '.join(missing)}. Type: {command} and start ComfyUI again.")
+
+
+def _check_name(name: str) -> None:
+    """Say so if ComfyUI's web server cannot find what lies in a folder of this name, which stands in addresses."""
+    if _quote(name, safe="!$&'()*+,;=:@") != name:
+        _logging.getLogger(_LIBRARY).warning(
+            "SJD nodes: ComfyUI shows no templates and help pages of a pack whose folder name has blanks or other "
+            "signs than letters, digits, - _ and . in it. Rename custom_nodes/%s, and start ComfyUI again.",
+            name,
+        )
 
 
 def _take_own_library() -> None:
@@ -59,6 +73,7 @@ def _take_own_library() -> None:
 if __package__ and _util.find_spec("comfy_api") is not None:
     _as_library = __name__ == _LIBRARY  # someone who meant the library found this folder first
     _check_requirements()
+    _check_name(_Path(__file__).parent.name)
     _take_own_library()
     if not _as_library:
         from .comfy_nodes import comfy_entrypoint

@@ -103,15 +103,26 @@ def start(tmp_path, name, before="", requirements="numpy>=1"):
 
 @pytest.mark.parametrize(
     ("before", "name"),
-    [*((before, "sjd_pipelines") for before in BEFORE), ("custom_nodes on the path", "ComfyUI-SJD.v2 (copy)")],
+    [*((before, "sjd_pipelines") for before in BEFORE), ("custom_nodes on the path", "ComfyUI-SJD.v2(copy)")],
 )
 def test_no_other_pack_takes_the_library_away(tmp_path, before, name):
     assert start(tmp_path, name, BEFORE[before]) == ("own\n", "")
 
 
-def test_what_is_missing_is_said_with_what_to_type(tmp_path):
-    *_, last = start(tmp_path, "sjd", requirements="numpy>=999.1\npip>=1\nnot-there-at-all>=2")[1].splitlines()
-    command = f'"{sys.executable}" -m pip install -r "{tmp_path / "custom_nodes" / "sjd" / "requirements.txt"}"'
+@pytest.mark.parametrize("name", ["sjd main (1)", "Emojis für alle", "a#b"])
+def test_a_folder_name_that_no_address_has_is_told(tmp_path, name):
+    printed, complaint = start(tmp_path, name)
+    assert printed == "own\n"
+    assert re.fullmatch(
+        rf"SJD nodes: ComfyUI shows no templates .* Rename custom_nodes/{re.escape(name)}, .*\n", complaint
+    )
+
+
+@pytest.mark.parametrize(("name", "quote"), [("sjd", ""), ("sjd main", '"')])
+def test_what_is_missing_is_said_with_what_to_type(tmp_path, name, quote):
+    *_, last = start(tmp_path, name, requirements="numpy>=999.1\npip>=1\nnot-there-at-all>=2")[1].splitlines()
+    file = tmp_path / "custom_nodes" / name / "requirements.txt"
+    command = f"{sys.executable} -m pip install -r {quote}{file}{quote}"
     missing = "numpy>=999.1 (here is X), not-there-at-all>=2 (there is none)"
     found = re.sub(r"here is [\d.]+", "here is X", last)
     assert found == f"ImportError: The SJD nodes need {missing}. Type: {command} and start ComfyUI again."
