@@ -15,14 +15,14 @@ def describe(report: Report) -> str:
     title = "" if report.title == report.decoder else f"{report.title}: "
     prompts = [f"prompt: {report.prompt}", f"negative prompt: {report.negative_prompt}"]
     pictures = [
-        f"picture {index}: seed {seed}, {passes} steps, {report.tokens / passes:.2f} tokens per step"
+        f"picture {index}: seed {seed}, {passes} passes, {report.tokens / passes:.2f} tokens per pass"
         for index, (seed, passes) in enumerate(zip(report.seeds, statistics.forward_passes), 1)
     ]
     seconds = f"{report.seconds:.2f} s for {len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
     return "\n".join(
         [
             f"{title}{report.decoder} {settings}".strip(),
-            f"{report.passes:.1f} steps, {report.tokens / report.passes:.2f} tokens per step, {seconds}",
+            f"{round(report.passes, 1):g} passes, {report.tokens / report.passes:.2f} tokens per pass, {seconds}",
             *pictures,
             *(prompts if report.negative_prompt else prompts[:1]),
             ", ".join(f"{name} {value:g}" for name, value in report.sampling.items()),
@@ -35,17 +35,18 @@ def describe(report: Report) -> str:
 
 def caption(report: Report) -> str:
     """A run in a line."""
-    return f"{report.title}: {report.passes:g} passes, {report.seconds:.1f} s"
+    return f"{report.title}: {round(report.passes, 1):g} passes, {report.seconds:.1f} s"
 
 
 def compare(a: Report, b: Report, differing: torch.Tensor | None) -> str:
     """Two reports in words; `differing` is `[B, rows, columns]` bool."""
     lines = [
-        f"{side}: {report.title}, {report.statistics.label}, {report.passes:.1f} steps, {report.seconds:.2f} s"
+        f"{side}: {report.title}, {report.statistics.label}, {round(report.passes, 1):g} passes, "
+        f"{report.seconds:.2f} s"
         for side, report in (("A", a), ("B", b))
     ]
     lines.append(
-        f"A takes {b.passes / a.passes:.2f} times fewer steps and is {b.seconds / a.seconds:.2f} times as fast as B."
+        f"A takes {b.passes / a.passes:.2f} times fewer passes and is {b.seconds / a.seconds:.2f} times as fast as B."
     )
     if differing is not None:
         count, total = int(differing.sum()), differing.numel()

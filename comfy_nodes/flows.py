@@ -9,7 +9,7 @@ from sjd_pipelines.pipelines.families import FLOW
 from sjd_pipelines.pipelines.graphs import MAX_SEED, OWN, picture_seeds
 
 from . import models, runtime
-from .labels import SEED_WORDS
+from .labels import CONVERT, SEED_WORDS
 from .runtime import Flow, Progress, check_interrupt, show_text
 from .schema import schema
 from .types import FlowType, Patches, PatchesType, Solver, SolverType
@@ -35,7 +35,8 @@ class SJDFlowLoader(io.ComfyNode):
                     options=options,
                     default=options[0],
                     tooltip="Which flow draws. Put the folders of others into models/sjd and press R to see them "
-                    "here; `sjd convert FILE.pth FOLDER` makes one of a published file.",
+                    "here. ComfyUI's Python makes one of a published file, in this pack's folder: `python "
+                    f"{CONVERT}`.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -55,7 +56,7 @@ class SJDFlowLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
+    def validate_inputs(cls, model: str | None = None) -> bool | str:
         return models.refusal(model, cls.kind) or True
 
     @classmethod
@@ -150,7 +151,7 @@ class SJDFlowSampler(io.ComfyNode):
         statistics = output.statistics
         error = "" if statistics.error is None else f", measured error {statistics.error:.1e}"
         text = (
-            f"{scheduler.name}: {statistics.label}{error}\n{statistics.forward_passes} steps, one patch after the "
+            f"{scheduler.name}: {statistics.label}{error}\n{statistics.forward_passes} passes, one patch after the "
             f"other takes {len(statistics.blocks) * (pipe.transformer.num_tokens - 1)}; "
             f"{statistics.seconds['solve']:.2f} s for {batch_size} picture{'s' if batch_size > 1 else ''}\n"
             f"seeds {', '.join(map(str, seeds))}"

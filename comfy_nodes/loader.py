@@ -51,7 +51,7 @@ class SJDModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
+    def validate_inputs(cls, model: str | None = None) -> bool | str:
         return models.refusal(model, cls.kind) or True
 
     @classmethod

@@ -1,5 +1,7 @@
 """Which models there are to choose from: bundled ones, folders, and what could be fetched."""
 
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +12,14 @@ from sjd_pipelines.pipelines.graphs import LABELS
 from sjd_pipelines.pipelines.loading import find_base, find_family
 from sjd_pipelines.pipelines.weight_files import check_weight_files
 
+from .labels import CONVERT
 from .runtime import DTYPES, OWN_FOLDER, SHARED_FOLDER, model_folders
 
 CONFIGURATIONS = ("model_index.json", "config.json", "adapter_config.json")
 DEFAULT_MODEL = LABELS.get(DEFAULT, DEFAULT)
 # Between a name and what is wrong with it, or what it takes to get it.
 BROKEN, ABSENT = " (can't be loaded: ", " (to download: "
+PACK = Path(__file__).parents[1]
 LONGEST_REASON = 120  # characters, in a list
 
 
@@ -124,7 +128,13 @@ def fingerprint(model: str, dtype: str, kind: str) -> str:
 
 def download_command(one: Published) -> str:
     """What fetches a published model into the first of our folders."""
-    return f'hf download {one.source} --local-dir "{model_folders(OWN_FOLDER)[0] / one.name}"'
+    program = "hf" if shutil.which("hf") else f"{_python()} -m huggingface_hub.cli.hf"
+    return f'{program} download {one.source} --local-dir "{model_folders(OWN_FOLDER)[0] / one.name}"'
+
+
+def _python() -> str:
+    """ComfyUI's Python as it is typed; it need not be on the path, and the programs of its packages neither."""
+    return f'"{sys.executable}"' if " " in sys.executable else sys.executable
 
 
 def _not_here(name: str, kind: str) -> str:
@@ -139,7 +149,7 @@ def _not_here(name: str, kind: str) -> str:
     searched = ", ".join(str(path) for place in (OWN_FOLDER, SHARED_FOLDER) for path in model_folders(place))
     sought = f"model_index.json{' of a TarFlowPipeline' if kind == FLOW else ', config.json or adapter_config.json'}"
     fetch = [f"fetch one, for instance with: {download_command(one)}," for one in published(kind)[:1]]
-    how = fetch[0] if fetch else "make one of a published file with: sjd convert FILE.pth FOLDER,"
+    how = fetch[0] if fetch else f'make one of a published file: in "{PACK}" type: {_python()} {CONVERT},'
     return (
         f"There is no model '{name}'. It is not a bundled one ({', '.join(bundled(kind))}), and no folder so "
         f"named in {searched} holds a {sought}. Choose another, or {how} and press R."

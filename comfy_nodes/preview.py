@@ -61,7 +61,7 @@ class Watch:
         """The picture as it came out, if previews are shown, and what the run took."""
         total = self._layout.num_tokens
         self._progress.update(self._batch_size * total, picture)
-        text = f"{total} tokens in {passes:g} passes, {total / passes:.1f} per pass, {seconds:.1f} s"
+        text = f"{total} tokens in {round(passes, 1):g} passes, {total / passes:.1f} per pass, {seconds:.1f} s"
         show_text(self._node_id, "\n".join(filter(None, (text, self._remarks))))
 
     @property

@@ -8,8 +8,9 @@ from sjd_pipelines.bundled import bundled_folder
 from sjd_pipelines.disk import read_object
 from sjd_pipelines.pipelines.graphs import BY_NUMBERS, MAX_SEED, OPTIONS, OWN, picture_seeds
 from sjd_pipelines.pipelines.inputs import SAMPLING
+from sjd_pipelines.pipelines.words import LISTED
 
-from .labels import SEED_WORDS
+from .labels import SEED_WORDS, WORDS_LISTED
 from .preview import Watch
 from .runtime import Model, check_interrupt, picture_of, pixel_size, render_picture
 from .schema import advanced, schema
@@ -191,14 +192,14 @@ class SJDSampler(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
-        prompt: str | None,
-        guidance: float | None,
-        temperature: float | None,
-        top_k: int | None,
-        top_p: float | None,
+        prompt: str | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         size: str | None = None,
     ) -> bool:
-        # Raised, not returned: ComfyUI repeats what is returned for every input. Linked ones arrive as None.
+        # Raised, not returned: ComfyUI repeats what is returned for every input. What is linked or missing is None.
         if prompt is not None:
             check_prompt(prompt)
         check_sampling(guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)
@@ -237,6 +238,7 @@ class SJDSampler(io.ComfyNode):
         seeds = picture_seeds(seed, batch_size)
         negative_prompt = negative_prompt.strip() if sampling.guided else ""
         remarks = model.pipe.prompt_remarks(list(filter(None, [prompt, negative_prompt])))
+        remarks = [one.replace(LISTED, WORDS_LISTED) for one in remarks]
         node_id = cls.hidden and cls.hidden.unique_id
         watch = Watch(model, layout, batch_size, preview_seconds, node_id, "\n".join(remarks))
         with model.ready(memory_required(model, layout, scheduler, prompt, batch_size, sampling.guided)) as pipe:

@@ -72,7 +72,7 @@ class SJDLoadTokens(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
         try:
             _ = file is None or _find(file)
         except ValueError as error:
@@ -109,7 +109,7 @@ def load_tokens(model: Model, file: Path) -> Tokens:
             codebook = Origin(about["codebook"], content.get_tensor("codebook"))
             height, width = int(about["height"]), int(about["width"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} was not written by SJD Save Tokens.") from error
+        raise ValueError(f"{file} is cut short, or was not written by SJD Save Tokens.") from error
     if codebook.name != model.codebook.name or not codebook.same_as(model.codebook):
         raise ValueError(
             f"{file} holds tokens of the codebook {codebook.name}, the model has {model.codebook.name}: connect the "

@@ -13,6 +13,7 @@ MANY_WORDS = 2000  # a longer word list is neither searched nor told
 CLOSENESS = 0.8  # of two spellings, as difflib measures it: "yelow" means "yellow", "lemons" does not mean "lions"
 MOST_NAMED = 10  # words in one line
 LONGEST = 40  # characters of a word or a quotation
+LISTED = "; `sjd info` of it lists its words."  # ends a line about words of a model that can tell those it knows
 
 
 def unknown_words(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
@@ -51,7 +52,7 @@ def unknown_remarks(tokenizer: PreTrainedTokenizerBase, texts: list[str], typed:
     near = {word: _nearest(word.lower(), known) for word in list(found)[:MOST_NAMED]}
     close = {word: f" (close: {spelling})" for word, spelling in near.items() if spelling}
     line = "This model does not know " + _listed(list(found), close)
-    return [f"{line}; `sjd info` of it lists its words." if known and not all(near.values()) else f"{line}."]
+    return [line + LISTED if known and not all(near.values()) else f"{line}."]
 
 
 def cleaned_remarks(texts: list[str], cleaned: list[str]) -> list[str]:

@@ -47,7 +47,7 @@ def test_the_bundled_flow_draws_what_the_library_draws(run, nodes, solver):
     torch.testing.assert_close(image.movedim(-1, 1), expected.images)
     assert score_pictures(expected.images, torch.tensor([pipe.class_names().index("penguin")]))["object"] == 1
     assert steps == expected.statistics.forward_passes < 100
-    assert text.startswith(f"frontier: approximate\n{steps} steps, one patch after the other takes 1020; ")
+    assert text.startswith(f"frontier: approximate\n{steps} passes, one patch after the other takes 1020; ")
 
 
 @pytest.mark.parametrize("name", [name for name in FLOW_SOLVERS if name not in ("planned", "gauss-seidel-jacobi")])

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from sjd_pipelines.bundled import BUNDLED
 
+ROOT = Path(__file__).parents[2]
 OWN = [
     "bundled emoji model (128 x 128)",
     *(name for name, model in BUNDLED.items() if model.pipeline != "TarFlowPipeline" and name != "emoji-janus"),
@@ -111,7 +113,8 @@ def test_a_missing_model_names_the_folders_and_the_command(nodes, run):
     message = loader.validate_inputs("gone")
     assert "There is no model 'gone'." in message
     assert "hf download deepseek-community/Janus-Pro-1B --local-dir" in message
-    assert "sjd convert FILE.pth FOLDER" in nodes["SJDFlowLoader"].validate_inputs("gone")
+    made = f'in "{ROOT}" type: {sys.executable} -m sjd_pipelines.cli convert FILE.pth FOLDER, and press R.'
+    assert nodes["SJDFlowLoader"].validate_inputs("gone").endswith(made)
     assert loader.validate_inputs("toy") is True
     assert loader.validate_inputs(None) is True
     with pytest.raises(ValueError, match=r"^dtype must be auto, bf16, fp16, fp32; got 'int3'\.$"):
@@ -119,9 +122,14 @@ def test_a_missing_model_names_the_folders_and_the_command(nodes, run):
 
 
 @pytest.mark.parametrize("choice", [TO_DOWNLOAD[0], "Janus-Pro-1B", "someone/Janus-Pro-1B"])
-def test_a_model_to_download_says_what_to_type(nodes, server, choice):
+@pytest.mark.parametrize("known", [True, False], ids=["hf", "no hf on the path"])
+def test_a_model_to_download_says_what_to_type(nodes, server, choice, known, tmp_path, monkeypatch):
+    hf = tmp_path / ("hf.bat" if os.name == "nt" else "hf")
+    hf.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path if known else tmp_path / "none"))
+    program = "hf" if known else f"{sys.executable} -m huggingface_hub.cli.hf"
     assert nodes["SJDModelLoader"].validate_inputs(choice) == (
-        "Janus-Pro-1B is not here yet. Type: hf download deepseek-community/Janus-Pro-1B --local-dir "
+        f"Janus-Pro-1B is not here yet. Type: {program} download deepseek-community/Janus-Pro-1B --local-dir "
         f'"{Path(server.folders["sjd"][0], "Janus-Pro-1B")}" (about 4.2 GB; drawing takes about 5 GB of memory as '
         "bf16). Then press R and choose it."
     )

@@ -54,10 +54,10 @@ def test_the_bundled_model_draws_what_the_library_draws(run, bundled, drawn):
 def test_the_report_in_words_and_numbers(run, drawn):
     _, report = drawn
     text, tokens_per_step, steps, seconds = run("SJDReport", report=report)
-    assert text.startswith(f"seeded-jacobi window=32 initialise=law-above\n{steps:.1f} steps")
+    assert text.startswith(f"seeded-jacobi window=32 initialise=law-above\n{steps} passes")
     assert f"\nprompt: {PROMPT}\nguidance 1.5, temperature 1, top_k 0, top_p 0.9\n" in text
     assert "\n128 x 128 pixels from 256 tokens\nExact: " in text
-    assert f"picture 1: seed {SEED}, {steps} steps" in text
+    assert f"picture 1: seed {SEED}, {steps} passes" in text
     assert tokens_per_step == pytest.approx(256 / steps)
     assert steps == report.statistics.forward_passes[0]
     assert seconds > 0
@@ -211,7 +211,10 @@ def texts(nodes, server, monkeypatch):
 
 
 def test_unknown_words_stand_on_the_node_and_in_the_report(run, sample, texts):
-    line = "This model does not know 'lemon', 'bluee' (close: blue); `sjd info` of it lists its words."
+    line = (
+        "This model does not know 'lemon', 'bluee' (close: blue); the tooltip of prompt lists what the emoji model "
+        "knows."
+    )
     _, report = sample(prompt="a red lemon", negative_prompt="bluee")
     assert texts[-1][1].endswith(f" s.\n{line}")
     assert run("SJDReport", report=report)[0].endswith(f"\n{line}")

@@ -67,7 +67,7 @@ def test_a_workflow_opens_and_runs(comfyui, page, newer, path, tmp_path):
     assert seeds_of(page.run("app.graphToPrompt().then(one => one.output)")).isdisjoint({7})
     fit(page)
     page.wait_until("app.graph._nodes.every(one => one.type !== 'PreviewImage' || one.imgs?.length)", 30)
-    for node_id, words in (("SJDReport", "tokens per step"), ("SJDCompare", "times fewer steps")):
+    for node_id, words in (("SJDReport", "tokens per pass"), ("SJDCompare", "times fewer passes")):
         page.wait_until(
             f"app.graph._nodes.filter(one => one.type === '{node_id}').every(one => one.widgets.some("
             f"widget => String(widget.value?.value ?? widget.value).includes('{words}')))",

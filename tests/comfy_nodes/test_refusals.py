@@ -63,3 +63,9 @@ def test_bad_values_are_refused_before_the_queue(nodes, node, values, message):
 )
 def test_what_is_right_or_linked_is_not(nodes, node, values):
     assert nodes[node].validate_inputs(**values) is True
+
+
+def test_a_missing_input_is_left_to_comfyui_to_tell(nodes):
+    checking = [node for node in nodes.values() if hasattr(node, "validate_inputs")]
+    assert {"SJDModelLoader", "SJDSampler", "SJDLoadTokens"} <= {node.__name__ for node in checking}
+    assert all(node.validate_inputs() is True for node in checking)

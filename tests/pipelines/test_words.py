@@ -9,10 +9,9 @@ from transformers import PreTrainedTokenizerFast
 
 from sjd_pipelines import SJDAutoRegressivePipeline
 from sjd_pipelines.pipelines import captions as caption_cleaning
-from sjd_pipelines.pipelines.words import MOST_NAMED, cut_remarks, unknown_remarks, unknown_words, word_list
+from sjd_pipelines.pipelines.words import LISTED, MOST_NAMED, cut_remarks, unknown_remarks, unknown_words, word_list
 
 LATENT = {"output_type": "latent"}
-LISTED = "; `sjd info` of it lists its words."
 
 
 @pytest.fixture(scope="module")
