@@ -5,7 +5,7 @@
         --judge sjd_pipelines.training.emoji_fast:true_tokens
     PYTHON -m sjd_pipelines.distillation train --trajectories drawn --folder student
     PYTHON -m sjd_pipelines.distillation export --folder student --target adapter --adapter
-    PYTHON -m sjd_pipelines.training reviser --model adapter --folder reviser
+    PYTHON -m sjd_pipelines.training reviser --model adapter --folder reviser --start .../emoji-janus/reviser
     PYTHON -m sjd_pipelines.training add-reviser --folder reviser --target adapter
     PYTHON -m sjd_pipelines.training fast-evaluate --models adapter --folder figures
     PYTHON -m sjd_pipelines.training fast-export --adapter adapter --run student --figures figures

@@ -44,7 +44,7 @@ python -m sjd_pipelines.distillation trajectories --prompts prompts.jsonl --fold
     --judge sjd_pipelines.training.emoji_fast:true_tokens
 python -m sjd_pipelines.distillation train --trajectories drawn --folder RUN {options}
 python -m sjd_pipelines.distillation export --folder RUN --target ADAPTER --adapter
-python -m sjd_pipelines.training reviser --model ADAPTER --folder REVISER
+python -m sjd_pipelines.training reviser --model ADAPTER --folder REVISER --start .../emoji-janus/reviser
 python -m sjd_pipelines.training add-reviser --folder REVISER --target ADAPTER
 ```
 

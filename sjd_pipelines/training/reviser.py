@@ -12,6 +12,7 @@ from ..companions import DraftReviser
 from ..decoding import guide
 from ..learning.timed import TimedRecipe
 from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.weights import load_network
 from .companion_run import CompanionRun, export_companion, frozen_target
 from .export import BUNDLED
 from .revisions import Drawn, Revisions
@@ -35,16 +36,23 @@ place have changed from one pass to the next, the law that the model gave overla
 
 @dataclass
 class ReviserRecipe(TimedRecipe):
-    """How to train; `batch_size` is in places."""
+    """How to train; `batch_size` is in places.
+
+    Attributes:
+        start: folder of a reviser that a new run begins with, such as that of a student's teacher.
+    """
 
     minutes: float = 20.0
     decay_minutes: float = 10.0
     batch_size: int = 2048
     log_every: int = 100
+    start: str = ""
 
 
-def build_reviser(pipe: SJDAutoRegressivePipeline, seed: int) -> DraftReviser:
-    """A reviser that changes nothing yet; the caller's random state is not touched."""
+def build_reviser(pipe: SJDAutoRegressivePipeline, seed: int, start: str = "") -> DraftReviser:
+    """The reviser in the folder `start`, or one that changes nothing yet; the caller's random state is not touched."""
+    if start:
+        return load_network(DraftReviser, Path(start), torch.float32)
     vocabulary_size = pipe.image_layout(None, None).vocabulary_size
     width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64, device=pipe.device)).shape[-1]
     with torch.random.fork_rng(devices=[]):
@@ -94,10 +102,11 @@ def train_reviser(recipe: ReviserRecipe, pipe: SJDAutoRegressivePipeline | None 
     Writes the averaged weights, a resumable state and a JSON-lines log into `recipe.folder`.
 
     Raises:
+        OSError: there is no reviser in `recipe.start`.
         RuntimeError: the loss is not finite.
     """
     pipe = frozen_target(recipe, pipe)
-    run = CompanionRun(NAME, build_reviser(pipe, recipe.seed), recipe)
+    run = CompanionRun(NAME, build_reviser(pipe, recipe.seed, recipe.start), recipe)
     vocabulary = torch.arange(pipe.image_layout(None, None).vocabulary_size, device=pipe.device)
     image_embeds = pipe.embed_image_tokens(vocabulary).detach()
     stream = Revisions(pipe, np.random.default_rng([recipe.seed, run.progress["step"]]))

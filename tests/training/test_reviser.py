@@ -99,6 +99,8 @@ def test_training_learns_stops_and_resumes(tmp_path, target):
     network, card = exported(export_reviser, tmp_path, NAME)
     assert (network.config.hidden_size, network.config.vocabulary_size) == (32, 2048)
     assert "40 steps" in card
+    begun = build_reviser(target, 0, str(tmp_path / "bundle" / NAME)).state_dict()
+    assert all(torch.equal(begun[name], weight) for name, weight in network.state_dict().items())
 
 
 def test_the_command_takes_every_field_of_the_recipe(tmp_path):
