@@ -3,8 +3,9 @@
 import torch
 from comfy_api.latest import io
 
-from sjd_pipelines.flows import MODES, OBJECTIVES
+from sjd_pipelines.flows import MODES, OBJECTIVES, FlowSolver, OverlappingFlowSolver
 from sjd_pipelines.flows.planned import text_of
+from sjd_pipelines.flows.side_by_side import FITTED
 from sjd_pipelines.pipelines.families import FLOW
 from sjd_pipelines.pipelines.graphs import MAX_SEED, OWN, picture_seeds
 
@@ -136,7 +137,7 @@ class SJDFlowSampler(io.ComfyNode):
             progress.update(solved)
 
         seeds = picture_seeds(seed, batch_size)
-        with flow.ready(memory_required(flow, batch_size)) as pipe:
+        with flow.ready(memory_required(flow, batch_size, scheduler)) as pipe:
             output = pipe(
                 label,
                 guidance_scale=None if guidance == OWN else guidance,
@@ -255,7 +256,8 @@ class SJDFlowCalibrate(io.ComfyNode):
             done.append(block)
             progress.update(len(done))
 
-        with flow.ready(memory_required(flow, batch_size)) as pipe:
+        needed = (memory_required(flow, FITTED), memory_required(flow, batch_size, OverlappingFlowSolver()))
+        with flow.ready(max(needed)) as pipe:
             found = pipe.calibrate(
                 mode=mode,
                 objective=objective,
@@ -280,11 +282,18 @@ def _guidance() -> io.Input:
     )
 
 
-def memory_required(flow: Flow, batch_size: int) -> float:
-    """Bytes a run needs beside the weights: keys and values of one block, and some copies of its states."""
+def memory_required(flow: Flow, batch_size: int, solver: FlowSolver | None = None) -> float:
+    """Bytes a run needs beside the weights: keys and values of the blocks in work, and some copies of states.
+
+    Args:
+        flow: the flow.
+        batch_size: pictures at once.
+        solver: how it is solved; None is block by block.
+    """
     model, config = flow.pipe.transformer, flow.pipe.transformer.config
+    caches = 1 if solver is None else solver.most_at_once(config.num_blocks)
     rows, states = 2 * batch_size, model.num_tokens * config.hidden_size * model.dtype.itemsize
-    return rows * states * (2 * config.layers_per_block + 4 * (1 + config.mlp_ratio))
+    return rows * states * (2 * config.layers_per_block * caches + 4 * (1 + config.mlp_ratio))
 
 
 FLOW_NODES: list[type[io.ComfyNode]] = [SJDFlowLoader, SJDFlowCalibrate, SJDFlowSampler, SJDFlowDecode]

@@ -75,6 +75,7 @@ class FlowVerifier:
         self.pipe, self.seeds = pipe, list(range(first_seed, first_seed + pictures))
         self.guidance = pipe.prepare_guidance(None, None, None, None)
         self.labels = [index % pipe.transformer.config.num_classes for index in range(pictures)]
+        self.conditions = pipe.target(self.labels, self.guidance).conditions
         self.reference, self.passes = self.draw(SequentialFlowSolver(), range(pictures))
         alone = [self.draw(SequentialFlowSolver(), range(row, row + 1))[0] for row in range(pictures)]
         self.rounding = worst_error(torch.cat(alone), self.reference)
@@ -90,7 +91,7 @@ class FlowVerifier:
         limit = max(LEAST, ROUNDINGS * self.rounding)
         for solver in (solver for name in names for solver in self.variants(FLOW_SOLVERS[name])):
             sample, passes = self.draw(solver, range(len(self.seeds)))
-            error, measured = worst_error(sample, self.reference), solver.error_at(self.guidance.scale)
+            error, measured = worst_error(sample, self.reference), solver.error_at(self.conditions)
             held = limit if solver.label == "exact" else measured and 2 * measured
             yield FlowVerdict(
                 scheduler=FLOW_SOLVERS.name_of(type(solver)),

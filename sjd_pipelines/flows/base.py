@@ -1,7 +1,7 @@
 """The contract between a flow and its solver: scales and shifts in, tokens out, no network and no cache."""
 
 from abc import abstractmethod
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 
@@ -45,12 +45,14 @@ class FlowSolver(Configured):
         paper: where it comes from.
         card: what it is called and says of itself.
         claim: its label in words, for tables.
+        follows: whether its blocks may begin on latents that still change; see `BlockState.open`.
     """
 
     registry = FLOW_SOLVERS
     paper: ClassVar[str]
     card: ClassVar[Card]
     claim: ClassVar[str]
+    follows: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -62,8 +64,8 @@ class FlowSolver(Configured):
     def label(self) -> str:
         """`exact`: as near to sequential sampling as its own rounding; else `approximate`."""
 
-    def error_at(self, guidance_scale: float) -> float | None:
-        """Difference from sequential sampling, where it has been measured with this guidance."""
+    def error_at(self, conditions: dict[str, Any]) -> float | None:
+        """Difference from sequential sampling, where it was measured of this flow, see `FlowTarget.conditions`."""
         return None
 
     def check(self, num_blocks: int, num_tokens: int) -> None:
@@ -73,8 +75,12 @@ class FlowSolver(Configured):
         """The solver that takes a block, for one that shares them out."""
         return self
 
+    def most_at_once(self, num_blocks: int) -> int:
+        """How many of K blocks it works on side by side, at most; each has keys and values of its own."""
+        return 1
+
     def goes_on(self, state: BlockState) -> bool:
-        """Whether the block after this one may begin beside it, on what there is of it."""
+        """Whether the block after this one may begin beside it, on what there is of it, if its solver follows."""
         return False
 
     @abstractmethod

@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 
+from ..ranges import shown
 from .base import EXACT_TOLERANCE, STARTS, FlowSolver
 from .frontier import FrontierFlowSolver
 from .gauss_seidel import GaussSeidelJacobiFlowSolver
@@ -83,7 +84,7 @@ class Calibration:
 def calibrate(
     target_of: TargetOf,
     noise_of: Callable[[int, int], torch.Tensor],
-    fitted: OverlappingFlowSolver,
+    fit: Callable[[], OverlappingFlowSolver],
     mode: str = "safe",
     objective: str = "seconds",
     batch_size: int = 1,
@@ -99,7 +100,7 @@ def calibrate(
     Args:
         target_of: makes the target of a batch of `batch_size`, by its index.
         noise_of: `(first, count)` to latents `[count, T, D]` that no other numbers give.
-        fitted: blocks side by side for this flow and guidance, see `fitted_solver`.
+        fit: makes blocks side by side for this flow and guidance, see `fitted_solver`.
         mode: `exact`, `safe` or `fast`, the bounds of `MODES`. `exact` takes exact solvers alone, and its bound
             follows from sequential sampling's own rounding where that is larger.
         objective: what a plan saves, `seconds` on this device or serial `passes`.
@@ -111,10 +112,10 @@ def calibrate(
         ValueError: an unknown mode or objective.
         FlowOverflowError: the flow cannot be inverted.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}.")
+    if mode not in list(MODES):
+        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {shown(mode)}.")
     if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}.")
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {shown(objective)}.")
     references = -(-references // batch_size) * batch_size
     calibrator = Calibrator(target_of, noise_of(0, references), batch_size, REPEATS[objective])
     bound, allowed = MODES[mode], MARGIN * MODES[mode]
@@ -133,7 +134,7 @@ def calibrate(
 
     chosen, fresh, planned = _verified_plan(calibrator, trials, fresh_of, allowed, objective)
     solver: FlowSolver = _solver(chosen)
-    side_by_side = side_by_side_trials(calibrator, fitted, bound, allowed, mode == "exact", objective)
+    side_by_side = side_by_side_trials(calibrator, fit(), bound, allowed, mode == "exact", objective)
     found = _verified(side_by_side, fresh_of, allowed, objective)
     if found is not None and found[1].cost(objective) < planned.cost(objective):
         solver, planned = found
@@ -149,7 +150,7 @@ def calibrate(
         "error": planned.error,
         "passes": planned.passes,
         "batch_size": batch_size,
-        "guidance_scale": calibrator.batches[0][0].guidance.scale,
+        "conditions": calibrator.batches[0][0].conditions,
     }
     solver = type(solver).from_config(solver.config, measured=measured)
     published = _published_trial(fresh, metrics)

@@ -41,6 +41,7 @@ class FrontierFlowSolver(FlowSolver):
 
     claim = f"exact at tolerance {EXACT_TOLERANCE:g}, else approximate"
     paper = "this package"
+    follows = True
     card = Card(
         "Frontier",
         "Computes all patches that are not settled yet in every pass: few passes, fewer patches each time. Stops by "
@@ -85,6 +86,7 @@ class FrontierFlowSolver(FlowSolver):
         power = change.square().sum(1) / (state.num_tokens - 1)
         numbers = [one.to(change.dtype) for one in (arrived, moved, change.amax(1), power)]
         arrived, moves, largest, powers = torch.stack(numbers).tolist()  # the one look of a pass
+        state.moved = {number for number, move in zip(state.numbers, moves) if move}
         state.moving = max(powers) ** 0.5
         if not all(value < float("inf") for value in largest):
             proposal = self._repair(proposal, window, state)

@@ -48,8 +48,7 @@ class FlowWork:
     def advance(self) -> None:
         """One pass."""
         state = self.state
-        # A picture that the block before has ended in this very pass moves there by no more than the tolerance.
-        state.release(set() if self.source is None else self.source.state.pending)
+        state.release(set() if self.source is None else self.source.state.unsettled)
         log_scale, shift = self.target.affine(state.inputs, state.start)
         self.solver.step(log_scale, shift, state)
         if state.remaining is not None and not state.done:
@@ -143,9 +142,10 @@ def invert(
     run, targets = FlowRun(latents), [target]
     waiting = list(range(target.num_blocks))
     while (waiting or run.works) and not run.interrupted:
-        if waiting and (not run.works or run.works[-1].solver.goes_on(run.state)):
+        chosen = solver.solver_of(waiting[-1], target.num_blocks) if waiting else None
+        if chosen and (not run.works or (chosen.follows and run.works[-1].solver.goes_on(run.state))):
             own = targets.pop() if targets else target.twin()
-            run.works.append(_begun(own, solver, waiting.pop(), run))
+            run.works.append(_begun(own, chosen, waiting.pop(), run))
         run.pass_over(on_pass)
         while run.works and (run.works[0].state.done or run.interrupted):
             targets.append(_close(run))
@@ -172,9 +172,8 @@ def _begun(target: FlowTarget, solver: FlowSolver, block: int, run: FlowRun) -> 
     """Work on a block, from the output of the one before as it is now."""
     source = run.works[-1] if run.works else None
     tokens = run.sample if source is None else source.tokens
-    chosen = solver.solver_of(block, target.num_blocks)
     target.begin(block)
-    return FlowWork(block, chosen, target, chosen.begin(block, target.num_blocks, target.order(block, tokens)), source)
+    return FlowWork(block, solver, target, solver.begin(block, target.num_blocks, target.order(block, tokens)), source)
 
 
 def _close(run: FlowRun) -> FlowTarget:

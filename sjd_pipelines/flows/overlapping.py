@@ -9,7 +9,7 @@ from ..declaration import Card, Setting
 from .base import EXACT_TOLERANCE, Start, Tolerance, new_state, replace_wild
 from .correction import AffineGuess, LinearCorrection
 from .frontier import FrontierFlowSolver
-from .planned import measured_error
+from .planned import check_record, measured_error
 from .state import BlockState
 
 Overlap = Annotated[
@@ -63,6 +63,7 @@ class OverlappingFlowSolver(FrontierFlowSolver):
         guesses: list[str] | None = None,
         measured: dict[str, Any] | None = None,
     ):
+        check_record(measured)
         self.corrections = _read("corrections", corrections, LinearCorrection)
         self.guesses = _read("guesses", guesses, AffineGuess)
 
@@ -70,8 +71,8 @@ class OverlappingFlowSolver(FrontierFlowSolver):
     def window(self) -> None:
         return None
 
-    def error_at(self, guidance_scale: float) -> float | None:
-        return measured_error(self, guidance_scale)
+    def error_at(self, conditions: dict[str, Any]) -> float | None:
+        return measured_error(self, conditions)
 
     def check(self, num_blocks: int, num_tokens: int) -> None:
         for name, fitted in (("corrections", self.corrections), ("guesses", self.guesses)):
@@ -79,6 +80,9 @@ class OverlappingFlowSolver(FrontierFlowSolver):
                 raise ValueError(
                     f"{name} are of {len(fitted)} blocks; this flow has {num_blocks}. Make them with calibrate()."
                 )
+
+    def most_at_once(self, num_blocks: int) -> int:
+        return num_blocks if self.config.overlap else 1
 
     def goes_on(self, state: BlockState) -> bool:
         return state.moving is not None and state.moving <= self.config.overlap

@@ -1,11 +1,14 @@
 """A solver of its own for every block, as `calibrate` chooses them."""
 
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
 
 from ..declaration import Card, Setting, settings_of
+from ..ranges import Range, shown
 from .base import FlowSolver
 from .registry import FLOW_SOLVERS
 from .state import BlockState
@@ -20,6 +23,7 @@ Plan = Annotated[
         example="frontier tolerance=0.003 start=zeros; sequential",
     ),
 ]
+_ERROR = Range(0)
 
 
 class PlannedFlowSolver(FlowSolver):
@@ -29,8 +33,8 @@ class PlannedFlowSolver(FlowSolver):
         plan: in the order of sampling, the block next to the noise first, such as
             `frontier tolerance=0.003 start=zeros; sequential`. None leaves the plan to be made.
         measured: what calibration found: `error` against sequential sampling on fresh noise, in units of the root
-            mean square of a picture's tokens, for which `plan`, `batch_size`, `guidance_scale` and `objective`. A
-            record, not a setting: of another plan or guidance it says nothing.
+            mean square of a picture's tokens, for which `plan`, under which `conditions`, for which `batch_size` and
+            `objective`. A record, not a setting: of another plan, model, number format or guidance it says nothing.
     """
 
     claim = "that of its solvers; the error is measured"
@@ -44,6 +48,7 @@ class PlannedFlowSolver(FlowSolver):
 
     @register_to_config
     def __init__(self, *, plan: Plan = None, measured: dict[str, Any] | None = None):
+        check_record(measured)
         self.solvers = [] if plan is None else [solver_of_entry(entry) for entry in plan.split(";")]
 
     @property
@@ -51,8 +56,8 @@ class PlannedFlowSolver(FlowSolver):
         exact = bool(self.solvers) and all(solver.label == "exact" for solver in self.solvers)
         return "exact" if exact else "approximate"
 
-    def error_at(self, guidance_scale: float) -> float | None:
-        return measured_error(self, guidance_scale)
+    def error_at(self, conditions: dict[str, Any]) -> float | None:
+        return measured_error(self, conditions)
 
     def check(self, num_blocks: int, num_tokens: int) -> None:
         if len(self.solvers) != num_blocks:
@@ -61,6 +66,13 @@ class PlannedFlowSolver(FlowSolver):
             )
         for solver in self.solvers:
             solver.check(num_blocks, num_tokens)
+
+    def most_at_once(self, num_blocks: int) -> int:
+        longest = present = 1
+        for before, solver in pairwise(self.solvers):
+            present = present + 1 if solver.follows and before.most_at_once(num_blocks) > 1 else 1
+            longest = max(longest, present)
+        return longest
 
     def solver_of(self, block: int, num_blocks: int) -> FlowSolver:
         return self.solvers[num_blocks - 1 - block]
@@ -110,8 +122,14 @@ def text_of(solver: FlowSolver) -> str | None:
     return solver.config.plan if isinstance(solver, PlannedFlowSolver) else entry_of(solver)
 
 
-def measured_error(solver: FlowSolver, guidance_scale: float) -> float | None:
-    """What calibration measured, if it was of these very settings and this guidance."""
+def check_record(measured: Any) -> None:
+    """Raise `ValueError` for what calibration has not written."""
+    if measured is not None and not (isinstance(measured, Mapping) and _ERROR.takes(measured.get("error"))):
+        raise ValueError(f"measured must be the record that calibrate() made, or None; got {shown(measured)}.")
+
+
+def measured_error(solver: FlowSolver, conditions: dict[str, Any]) -> float | None:
+    """What calibration measured, if it was of these very settings, and under these conditions."""
     measured = solver.config.measured or {}
-    known = (measured.get("plan"), measured.get("guidance_scale")) == (text_of(solver), guidance_scale)
+    known = (measured.get("plan"), measured.get("conditions")) == (text_of(solver), conditions)
     return measured["error"] if known else None

@@ -41,6 +41,7 @@ class BlockState:
         length: inputs of a segment, for a solver that has segments.
         remaining: `[A']`, which of the rows before the last step are still there; None if all are.
         open: pictures whose latents may still change, because the block that they come from is not solved (host).
+        moved: pictures of which a token moved by more than the tolerance in the last step (host).
         moving: root mean square of the last change over all tokens of a picture, the largest of any, in units of
             `scale` (host); None where a solver does not look.
         correction: what changes foretell, of a solver that has it.
@@ -69,6 +70,7 @@ class BlockState:
     length: int = 0
     remaining: torch.Tensor | None = None
     open: set[int] = field(default_factory=set)
+    moved: set[int] = field(default_factory=set)
     moving: float | None = None
     correction: LinearCorrection | None = None
     done: bool = False
@@ -97,6 +99,14 @@ class BlockState:
     def pending(self) -> set[int]:
         """Pictures that are not solved."""
         return set() if self.done else set(self.numbers)
+
+    @property
+    def unsettled(self) -> set[int]:
+        """Pictures that were not solved before the last pass, by more than the tolerance.
+
+        One may end although it moves: when the last of its tokens is computed from settled ones.
+        """
+        return self.pending | self.moved
 
     def receive(self, latents: torch.Tensor) -> None:
         """Go on with other latents `[B, T, D]` of all pictures, z."""

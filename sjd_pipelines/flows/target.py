@@ -1,9 +1,15 @@
 """What the solvers cannot see: the network, its cache, its guidance rows and the order of its blocks."""
 
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
 import torch
 
 from ..models.tarflow import FlowCache, TarFlowTransformer2DModel
 from .guidance import FlowGuidance
+
+HASHED = 256  # numbers of a layer
 
 
 class FlowTarget:
@@ -30,6 +36,18 @@ class FlowTarget:
         self.weights = self.guidance.weights(self.num_tokens, model.var.to(model.state_dtype))
         self.block = self.cache = self.condition = self.sharpness = None
 
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What a measured error holds for, as JSON: `weights` (a hash of the last layers), `dtype`, `guidance`."""
+        digest = hashlib.sha256()
+        for block in self.model.blocks:
+            digest.update(str(block.proj_out.weight.detach().flatten()[:HASHED].tolist()).encode())
+        return {
+            "weights": digest.hexdigest()[:8],
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "guidance": asdict(self.guidance) if self.branches == 2 else None,
+        }
+
     def twin(self) -> "FlowTarget":
         """The same flow for the same pictures, with a cache of its own for a block beside this one's."""
         return FlowTarget(self.model, self.labels, self.batch_size, self.guidance)
@@ -43,6 +61,7 @@ class FlowTarget:
             condition = torch.cat([condition, self.model.condition(block, None, self.batch_size)])
         self.condition = condition
         if self.cache is None or self.cache.rows != rows:  # rows have left, or it is the first block
+            self.cache = None  # before there is another one
             self.cache = FlowCache(
                 config.layers_per_block,
                 rows,

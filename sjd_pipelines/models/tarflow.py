@@ -68,7 +68,8 @@ class FlowCache:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Let all rows but these `[R']` go."""
-        self.layers = [keys_values[:, rows] for keys_values in self.layers]
+        for layer, keys_values in enumerate(self.layers):  # one after the other: no second cache beside the first
+            self.layers[layer] = keys_values[:, rows]
 
 
 class TarFlowTransformer2DModel(ModelMixin, ConfigMixin):

@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 import torch
 
-from ..flows import Calibration, FlowTarget, OverlappingFlowSolver, calibrate
+from ..flows import Calibration, FlowTarget, OverlappingFlowSolver, SequentialFlowSolver, calibrate
 from ..flows.side_by_side import FIRST_FITTED, FITTED, fitted_solver
+from ..ranges import shown
 from . import inputs
+from .room import check_room
+from .runs import running
 
 
 class FlowCalibration:
@@ -53,9 +56,14 @@ class FlowCalibration:
         def noise_of(first: int, count: int) -> torch.Tensor:
             return self.prepare_latents(list(range(first, first + count)))
 
-        if fitted is None:
-            fitted = self.fit(guidance_scale)
-        return calibrate(target_of, noise_of, fitted, mode, objective, batch_size, references, on_block)
+        if fitted is not None:
+            _check_fitted(fitted, len(self.transformer.blocks), self.transformer.num_tokens)
+
+        def fit() -> OverlappingFlowSolver:
+            return self.fit(guidance_scale) if fitted is None else fitted
+
+        with running(self, guidance.scale):
+            return calibrate(target_of, noise_of, fit, mode, objective, batch_size, references, on_block)
 
     def fit(self, guidance_scale: float | None = None) -> OverlappingFlowSolver:
         """An overlapping solver whose guesses and corrections are fitted to this model, exact by its settings.
@@ -67,10 +75,17 @@ class FlowCalibration:
             ValueError: bad input.
             FlowOverflowError: the flow leaves the range of numbers.
         """
-        guidance, classes = (
-            self.prepare_guidance(guidance_scale, None, None, None),
-            self.transformer.config.num_classes,
-        )
+        guidance = self.prepare_guidance(guidance_scale, None, None, None)
+        classes = self.transformer.config.num_classes
+        check_room(FITTED * self.picture_bytes(guidance, SequentialFlowSolver()), self._execution_device, FITTED)
         labels = [index % classes if classes else -1 for index in range(FITTED)]
         seeds = list(range(FIRST_FITTED, FIRST_FITTED + FITTED))
-        return fitted_solver(self.target(labels, guidance), self.prepare_latents(seeds))
+        with running(self, guidance.scale):
+            return fitted_solver(self.target(labels, guidance), self.prepare_latents(seeds))
+
+
+def _check_fitted(fitted: object, num_blocks: int, num_tokens: int) -> None:
+    """Raise `ValueError` for what `fit` has not made, or of another flow."""
+    if not isinstance(fitted, OverlappingFlowSolver):
+        raise ValueError(f"fitted must be what fit() returned, or None; got {shown(fitted)}.")
+    fitted.check(num_blocks, num_tokens)

@@ -26,7 +26,7 @@ class FlowInfo:
         blocks: K.
         patches: T, of a picture.
         passes: of sequential sampling, one block each.
-        cache_bytes: keys and values of one block of one guided picture (two rows), all that is kept at a time.
+        cache_bytes: keys and values of one block of one guided picture (two rows).
         classes: names, or numbers where they have none; empty for an unconditional model.
     """
 
@@ -70,7 +70,8 @@ def format_flow_info(info: FlowInfo) -> str:
         *heading(info),
         f"picture:    {info.width} x {info.height} pixels, {info.patches} patches in {info.blocks} blocks",
         f"passes:     {info.passes} one after the other (sequential); solvers take a tenth and less",
-        f"cache:      {mebibytes(info.cache_bytes)} in {info.dtype}, two rows per guided picture",
+        f"cache:      {mebibytes(info.cache_bytes)} in {info.dtype}, two rows per guided picture; "
+        f"overlapping keeps up to {info.blocks}",
     ]
     return "\n".join(lines + (["", *wrapped("classes", info.classes)] if info.classes else []))
 

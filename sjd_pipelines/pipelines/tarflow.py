@@ -233,7 +233,7 @@ class TarFlowPipeline(FlowCalibration, SJDPipeline):
         generator = inputs.check_generators(generator, len(labels))
         seeds = inputs.check_seeds(seeds, generator, len(labels))
         solver.check(len(self.transformer.blocks), self.transformer.num_tokens)
-        check_room(len(labels) * self.picture_bytes(guidance), self._execution_device, len(labels))
+        check_room(len(labels) * self.picture_bytes(guidance, solver), self._execution_device, len(labels))
         seeds = self.prepare_seeds(generator, len(labels)) if seeds is None else seeds
 
         with running(self, guidance.scale) as run:
@@ -253,7 +253,7 @@ class TarFlowPipeline(FlowCalibration, SJDPipeline):
             blocks=solved.blocks,
             forward_passes=solved.passes,
             seconds={"solve": middle - begin, "pixels": time.perf_counter() - middle},
-            error=solver.error_at(guidance.scale),
+            error=solver.error_at(target.conditions),
             interrupted=solved.interrupted,
         )
         if not return_dict:
@@ -326,11 +326,12 @@ class TarFlowPipeline(FlowCalibration, SJDPipeline):
         names = ("guidance_scale", "annealed_guidance", "guide_what", "attention_temperature")
         return FlowGuidance(*(chosen[name] for name in names))
 
-    def picture_bytes(self, guidance: FlowGuidance) -> int:
-        """Bytes that a run takes for one picture at least: keys and values of one block."""
+    def picture_bytes(self, guidance: FlowGuidance, solver: FlowSolver) -> int:
+        """Bytes of the keys and values of one picture, of all blocks that a solver may work on side by side."""
         model, config = self.transformer, self.transformer.config
         numbers = 2 * config.layers_per_block * config.hidden_size * (model.num_tokens - 1)
-        return guidance.branches(config.num_classes > 0) * numbers * model.dtype.itemsize
+        rows = guidance.branches(config.num_classes > 0) * solver.most_at_once(config.num_blocks)
+        return rows * numbers * model.dtype.itemsize
 
     def prepare_latents(self, seeds: list[int]) -> torch.Tensor:
         """The noise that pictures begin as, `[B, T, D]` in raster order."""

@@ -10,6 +10,8 @@ from sjd_pipelines import FLOW_SOLVERS, TarFlowPipeline
 from sjd_pipelines.declaration import settings_of
 from sjd_pipelines.emoji.flow_judge import score_pictures
 from sjd_pipelines.flows.planned import text_of
+from sjd_pipelines.flows.side_by_side import FITTED
+from sjd_pipelines.models.tarflow import FlowCache
 from sjd_pipelines.pipelines.graphs import picture_seeds
 
 
@@ -70,10 +72,12 @@ def test_every_solver_has_a_node_with_its_settings(nodes):
 
 def test_a_calibrated_plan_draws_and_is_told_as_text(run, toy_flow, sample, solver, server):
     server.updates.clear()
+    server.loaded.clear()
     values = {"flow": toy_flow, "mode": "fast", "objective": "passes", "batch_size": 2}
     plan, text = run("SJDFlowCalibrate", **values)
     assert [value for value, _, _ in server.updates] == [1, 2]
     patches, words, steps = sample(solver=plan, batch_size=2)
+    assert server.loaded[0][1] > FITTED * server.loaded[1][1] / 4  # pictures that a solver is fitted on, beside two
     assert "measured error" in words
     assert text == text_of(plan.make())
     again, _, same = sample(solver=replace(plan, settings=json.loads(json.dumps(plan.settings))), batch_size=2)
@@ -158,11 +162,14 @@ def test_loaders_list_their_own_kind(nodes):
     assert nodes["SJDFlowLoader"].fingerprint_inputs("emoji-flow", "auto") == "emoji-flow auto []"
 
 
-def test_memory_is_asked_for(sample, server, toy_flow):
+def test_memory_is_asked_for(sample, solver, server, toy_flow):
     server.loaded.clear()
     sample()
     sample(batch_size=2)
+    sample(solver=solver("overlapping", overlap=100))
     needs = [need for patcher, need in server.loaded if patcher is toy_flow.patcher]
     assert needs[1] == 2 * needs[0] > 0
+    cache = FlowCache(2, 2, 2, 16, 16)
+    assert needs[2] == needs[0] + sum(layer.nbytes for layer in cache.layers)  # of the block that goes on beside
     with pytest.raises(torch.OutOfMemoryError, match="Out of memory: lower batch_size, or load"), toy_flow.ready(0):
         raise torch.OutOfMemoryError("tried to allocate 9 GiB")

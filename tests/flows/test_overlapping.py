@@ -12,6 +12,7 @@ from sjd_pipelines.flows import (
     FlowTarget,
     FrontierFlowSolver,
     OverlappingFlowSolver,
+    PlannedFlowSolver,
     SequentialFlowSolver,
     invert,
 )
@@ -46,6 +47,30 @@ def test_overlapping_blocks_end_where_sequential_sampling_does(flow, fitted, ove
         assert worst_error(run.sample, reference.sample) < 5e-6
         assert [block.block for block in run.blocks] == [2, 1, 0]
         assert all(block.solved for block in run.blocks)
+
+
+def test_a_change_of_the_last_patch_in_the_last_pass_reaches_the_next_block():
+    """Every patch adds the one before it: each pass moves one, the last pass that which the next block begins with."""
+    model = build_flow(num_classes=0, num_blocks=2)
+    for parameter in model.parameters():
+        parameter.zero_()
+    for block in model.blocks:
+        block.proj_in.weight[0, 0] = block.proj_out.weight[model.token_size, 0] = 1.0
+    latents = torch.zeros(1, 16, 12)
+    latents[0, 15, 0] = 1.0
+    for tolerance in (1e-6, 0):
+        run = draw(model, OverlappingFlowSolver(tolerance=tolerance, overlap=100), 1, latents=latents)
+        assert torch.equal(run.sample[0, :, 0], torch.arange(1.0, 17))
+
+
+def test_what_cannot_follow_waits_for_the_block_before(flow):
+    reference = draw(flow, SequentialFlowSolver())
+    for own in ("sequential", "flow-jacobi", "gauss-seidel-jacobi strategy=0/1-1-15-15", "frontier window=3"):
+        solver = PlannedFlowSolver(plan=f"overlapping overlap=100; {own}; overlapping overlap=100")
+        run = draw(flow, solver)
+        assert worst_error(run.sample, reference.sample) < 5e-6
+        assert (run.passes < sum(block.passes for block in run.blocks)) == own.startswith("frontier")
+        assert solver.most_at_once(3) == (2 if own.startswith("frontier") else 1)
 
 
 def test_serial_passes_count_blocks_side_by_side_once(flow):
@@ -163,7 +188,7 @@ def test_overflow_is_an_error_side_by_side():
 
 
 def test_what_calibration_measured_is_known_of_these_settings_alone():
-    measured = {"plan": "overlapping tolerance=0.001", "error": 4e-4, "guidance_scale": 1.0}
+    measured = {"plan": "overlapping tolerance=0.001", "error": 4e-4, "conditions": {"dtype": "float32"}}
     solver = OverlappingFlowSolver(tolerance=1e-3, measured=measured)
-    assert (solver.error_at(1.0), solver.error_at(0.0)) == (4e-4, None)
-    assert OverlappingFlowSolver.from_config(solver.config, tolerance=1e-2).error_at(1.0) is None
+    assert (solver.error_at({"dtype": "float32"}), solver.error_at({"dtype": "float16"})) == (4e-4, None)
+    assert OverlappingFlowSolver.from_config(solver.config, tolerance=1e-2).error_at({"dtype": "float32"}) is None

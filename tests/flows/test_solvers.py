@@ -12,6 +12,7 @@ from sjd_pipelines.flows import (
     FrontierFlowSolver,
     GaussSeidelJacobiFlowSolver,
     JacobiFlowSolver,
+    OverlappingFlowSolver,
     PlannedFlowSolver,
     SequentialFlowSolver,
     invert,
@@ -204,7 +205,7 @@ def test_settings_survive_a_folder(tmp_path):
     for solver in (
         FrontierFlowSolver(tolerance=1e-3, window=7, start="zeros"),
         GaussSeidelJacobiFlowSolver(strategy="0-2-3-4", starts="0/1"),
-        PlannedFlowSolver(plan=PLAN, measured={"plan": PLAN, "error": 1e-3, "guidance_scale": 2}),
+        PlannedFlowSolver(plan=PLAN, measured={"plan": PLAN, "error": 1e-3, "conditions": {"guidance": None}}),
     ):
         solver.save_pretrained(tmp_path / solver.name)
         saved = json.loads((tmp_path / solver.name / "scheduler_config.json").read_text())
@@ -235,13 +236,28 @@ def test_settings_that_do_not_fit_the_flow_are_refused(flow, solver, message):
         draw(flow, solver)
 
 
-def test_an_error_is_that_of_the_plan_and_the_guidance_it_was_measured_with():
-    solver = PlannedFlowSolver(plan=PLAN, measured={"plan": PLAN, "error": 1e-3, "guidance_scale": 2.0})
+def test_an_error_is_that_of_the_plan_and_what_it_was_measured_under(flow):
+    def conditions(*guidance, model=flow):
+        return FlowTarget(model, LABELS, 4, FlowGuidance(*guidance)).conditions
+
+    measured = {"plan": PLAN, "error": 1e-3, "conditions": json.loads(json.dumps(conditions(2.0)))}
+    solver = PlannedFlowSolver(plan=PLAN, measured=measured)
     assert solver.label == "approximate"
     assert PlannedFlowSolver(plan=EXACT_PLAN).label == "exact"
-    assert (solver.error_at(2), solver.error_at(1.5)) == (1e-3, None)
-    assert PlannedFlowSolver.from_config(solver.config, plan=EXACT_PLAN).error_at(2) is None
-    assert SequentialFlowSolver().error_at(2) is None
+    assert solver.error_at(conditions(2)) == 1e-3
+    others = [conditions(1.5), conditions(2.0, False), conditions(2.0, True, "scale"), conditions(0.0)]
+    others += [conditions(2.0, model=build_flow(gain=0.05)), conditions(2.0, model=build_flow(torch.bfloat16))]
+    assert [solver.error_at(other) for other in others] == [None] * 6
+    assert conditions(0.0, False, "scale") == conditions()
+    assert PlannedFlowSolver.from_config(solver.config, plan=EXACT_PLAN).error_at(conditions(2.0)) is None
+    assert SequentialFlowSolver().error_at(conditions(2.0)) is None
+
+
+@pytest.mark.parametrize("measured", [3, "0.1", [1], {}, {"error": "small"}, {"error": -1}, {"error": float("nan")}])
+@pytest.mark.parametrize("cls", [PlannedFlowSolver, OverlappingFlowSolver])
+def test_a_record_that_is_none_is_refused(cls, measured):
+    with pytest.raises(ValueError, match=r"^measured must be the record that calibrate\(\) made, or None; got "):
+        cls(measured=measured)
 
 
 def test_plans_are_text_that_reads_back():

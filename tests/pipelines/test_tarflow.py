@@ -1,5 +1,6 @@
 """The flow pipeline: classes, seeds, guidance, outputs, callbacks, folders, published files, and what it refuses."""
 
+import gc
 import json
 import math
 import subprocess
@@ -14,6 +15,7 @@ from sjd_pipelines import (
     FrontierFlowSolver,
     GaussSeidelJacobiFlowSolver,
     JacobiFlowSolver,
+    OverlappingFlowSolver,
     SequentialFlowSolver,
     SJDAutoRegressivePipeline,
     SJDScheduler,
@@ -21,6 +23,7 @@ from sjd_pipelines import (
 )
 from sjd_pipelines.benchmark.toy_flow import toy_flow_pipeline
 from sjd_pipelines.models import write_published_file
+from sjd_pipelines.models.tarflow import FlowCache
 
 
 def generators(*seeds):
@@ -347,6 +350,42 @@ def test_calibration(flow_pipe):
     assert (output.images - reference).abs().max() < 0.05
     assert output.statistics.error == found.planned.error
     assert output.statistics.label == "approximate"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "exactly"}, "mode must be one of exact, safe, fast; got 'exactly'"),
+        ({"mode": ["safe"]}, "mode must be one of exact, safe, fast; got .'safe'"),
+        ({"objective": "time"}, "objective must be one of passes, seconds; got 'time'"),
+        ({"fitted": FrontierFlowSolver()}, r"fitted must be what fit\(\) returned, or None; got FrontierFlowSolver"),
+        ({"batch_size": 0}, "batch_size must be an integer from 1"),
+        ({"prompt": "dig"}, "Did you mean dog"),
+    ],
+)
+def test_bad_goals_are_refused_before_anything_is_solved(options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_pipeline(gain=100.0).calibrate(**options)  # which overflows in its first block
+
+
+def test_memory_of_keys_and_values_is_known(flow_pipe):
+    """Of all blocks that are worked on side by side, which is what all caches there are take."""
+
+    def taken():
+        caches = [one for one in gc.get_objects() if type(one) is FlowCache]
+        return sum(layer.nbytes for cache in caches for layer in cache.layers)
+
+    guidance = flow_pipe.prepare_guidance(0.5, None, None, None)
+    gc.collect()
+    before = taken()
+    found = []
+    for solver, blocks in ((FrontierFlowSolver(window=1), 1), (OverlappingFlowSolver(overlap=100), 2)):
+        flow_pipe(
+            ["dog", "cat"], seeds=[1, 2], scheduler=solver, callback_on_step_end=lambda *_: found.append(taken())
+        )
+        assert max(found) - before == 2 * flow_pipe.picture_bytes(guidance, solver)
+        assert solver.most_at_once(2) == blocks
+    assert OverlappingFlowSolver(overlap=0).most_at_once(2) == 1
 
 
 def test_a_fitted_solver(flow_pipe):
