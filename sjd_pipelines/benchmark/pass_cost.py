@@ -6,7 +6,7 @@ the window. How far passes stay above the floor as the window grows decides what
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import JanusForConditionalGeneration, LlamaConfig
 from ..decoding.runner import Execution
 from ..pipelines import SJDJanusPipeline
 from ..schedulers import AutoregressiveScheduler, DecodingScheduler, SeededJacobiScheduler
+from .journal import Journal
 from .library import library_tokens
 from .loop_seconds import measure_loop
 from .machine import machine_facts, wait_for
@@ -25,8 +26,14 @@ PROMPT = "a red dog left of a blue car"
 # Janus-Pro's own guidance; two rows per picture.
 SAMPLING = {"guidance_scale": 5.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 WARM_UP_PASSES = 3
-# A pass as it is written, as one compiled graph, and that as a CUDA graph.
-EXECUTIONS = ("written", "compiled", "captured")
+# A pass as it is written, its operations as a CUDA graph, compiled, and compiled as a CUDA graph: backend and whether
+# it is captured.
+EXECUTIONS = {
+    "written": None,
+    "captured": ("eager", True),
+    "compiled": ("inductor", False),
+    "compiled-captured": ("inductor", True),
+}
 LOGIT_SCALE = 3.0  # gain of either layer of the generation head
 _COPIED_BYTES = 2**28
 _COPIES = 10
@@ -173,8 +180,9 @@ def measure_pass_costs(
     passes: int = 50,
     executions: Sequence[str] = ("written",),
     progress: Callable[[int, int], None] | None = None,
+    journal: Journal | None = None,
 ) -> PassCostReport:
-    """Time the first passes of a picture, sequentially and with seeded Jacobi at every window, then the library.
+    """Time the library, then the first passes of a picture, sequentially and with seeded Jacobi at every window.
 
     Args:
         shape: name in `SHAPES`.
@@ -183,52 +191,54 @@ def measure_pass_costs(
         device: where they are.
         batch_size: pictures.
         passes: timed passes of each, fewer if the picture ends first.
-        executions: of `EXECUTIONS`.
+        executions: of `EXECUTIONS`, one after the other.
         progress: called as `progress(done, total)`.
+        journal: where measurements are kept.
+
+    Raises:
+        ValueError: a picture ends before its passes are warm.
     """
-    device = torch.device(device)
-    pipe = shape_pipeline(SHAPES[shape], dtype, device)
-    bandwidth, read = copy_bandwidth(device), weight_bytes(pipe)
-    floor = 1000 * read / bandwidth
+    device, journal = torch.device(device), journal or Journal()
+    pipe, facts = shape_pipeline(SHAPES[shape], dtype, device), machine_facts(device)
+    made = {"shape": shape, "dtype": str(dtype).removeprefix("torch."), "batch_size": batch_size}
+    journal.begin(
+        {"run": made | {"windows": windows, "passes": passes, "executions": list(executions)}, "facts": facts}
+    )
     schedulers = [AutoregressiveScheduler(), *(SeededJacobiScheduler(window=window) for window in windows)]
-    costs = []
-    number = len(schedulers) * len(executions) + 1
-    for scheduler in schedulers:
-        for execution in executions:
-            costs.append(_pass_cost(pipe, scheduler, execution, batch_size, passes, floor))
+    number, costs, read = 1 + len(schedulers) * len(executions), [], weight_bytes(pipe)
+    bandwidth = journal.measure("bandwidth", copy_bandwidth, device)
+    floor = 1000 * read / bandwidth
+    library = journal.measure("library", _library_milliseconds, pipe, batch_size)
+    for execution in executions:
+        for scheduler in schedulers:
             if progress is not None:
-                progress(len(costs), number)
-    library = _library_milliseconds(pipe, batch_size)
-    if progress is not None:
-        progress(number, number)
+                progress(1 + len(costs), number)
+            key = f"window {scheduler.window} {execution}"
+            cost = journal.measure(key, _pass_cost, pipe, scheduler, execution, batch_size, passes, floor)
+            costs.append(PassCost(**cost))
     return PassCostReport(
-        shape=shape,
-        dtype=str(dtype).removeprefix("torch."),
-        batch_size=batch_size,
-        facts=machine_facts(device),
-        weight_bytes=read,
-        bandwidth=bandwidth,
-        floor=floor,
-        library=library,
-        costs=costs,
+        **made, facts=facts, weight_bytes=read, bandwidth=bandwidth, floor=floor, library=library, costs=costs
     )
 
 
 def _pass_cost(
     pipe: SJDJanusPipeline, scheduler: DecodingScheduler, execution: str, batch_size: int, passes: int, floor: float
-) -> PassCost:
-    """A window's cost. Where passes are compiled, those of a first picture are left out: it records them."""
+) -> dict[str, Any]:
+    """A window's cost, as JSON. Where passes are compiled, those of a first picture are left out: it records them."""
     made, transformer = Execution(), None
-    if execution == "written":
+    way = EXECUTIONS[execution]
+    if way is None:
         seconds = measure_loop(pipe, scheduler, [PROMPT] * batch_size, 0, SAMPLING, WARM_UP_PASSES + passes)
         transformer = 1000 * sum(seconds.transformer) / seconds.passes
     else:
-        pipe.enable_compile(capture=execution == "captured")
+        pipe.enable_compile(*way)
         _, made = _pass_milliseconds(pipe, scheduler, batch_size, passes)
     samples, _ = _pass_milliseconds(pipe, scheduler, batch_size, passes)
     pipe.disable_compile()
+    if not samples:
+        raise ValueError(f"A picture takes no more than {WARM_UP_PASSES} passes at window {scheduler.window}.")
     middle = median(samples)
-    return PassCost(
+    cost = PassCost(
         scheduler=type(scheduler).__name__,
         window=scheduler.window,
         execution=execution,
@@ -239,6 +249,7 @@ def _pass_cost(
         floors=middle / floor,
         samples=samples,
     )
+    return asdict(cost)
 
 
 def _pass_milliseconds(

@@ -5,13 +5,13 @@ from dataclasses import asdict
 
 from ..tables import table
 from .arguments import CommandError, add_json_option, at_once, positive, windows
-from .files import check_writable, write_json
+from .files import write_json
 from .loading import check_device, show_progress
-from .measuring import show_count
+from .measuring import open_journal, show_count
 
 SHAPES = ("janus-pro-1b", "janus-pro-7b", "toy")
 WINDOWS = (1, 16, 32, 64)
-EXECUTIONS = ("written", "compiled", "captured")
+EXECUTIONS = ("written", "captured", "compiled", "compiled-captured")
 
 
 HEAD = ("pass", "execution", "ms", "transformer ms", "x floor", "x library token", "warm-up s", "graph MiB")
@@ -48,8 +48,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         dest="executions",
         choices=EXECUTIONS,
         nargs="+",
-        help="passes as they are written, as one compiled graph, or that captured as a CUDA graph; default: all that "
-        "the device has",
+        help="passes as they are written, captured as a CUDA graph, compiled, or both; default: all that it can",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on screen")
     add_json_option(parser)
@@ -57,27 +56,31 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        check_writable("--json", arguments.json)
     device = check_device(arguments.device)
     on_cuda = device.startswith("cuda")
-    executions = arguments.executions or (EXECUTIONS if on_cuda else EXECUTIONS[:2])
-    if "captured" in executions and not on_cuda:
-        raise CommandError(f"--execution captured needs a CUDA device, not {device}.")
+    executions = arguments.executions or [name for name in EXECUTIONS if on_cuda or "captured" not in name]
+    for name in executions:
+        if "captured" in name and not on_cuda:
+            raise CommandError(f"--execution {name} needs a CUDA device, not {device}.")
+    journal = open_journal("--json", arguments.json)
     import torch
 
     from ..benchmark.pass_cost import measure_pass_costs
 
-    report = measure_pass_costs(
-        arguments.shape,
-        arguments.windows,
-        getattr(torch, arguments.dtype),
-        device,
-        arguments.batch_size,
-        arguments.passes,
-        executions,
-        show_count if show_progress(arguments.quiet) else None,
-    )
+    try:
+        report = measure_pass_costs(
+            arguments.shape,
+            arguments.windows,
+            getattr(torch, arguments.dtype),
+            device,
+            arguments.batch_size,
+            arguments.passes,
+            executions,
+            show_count if show_progress(arguments.quiet) else None,
+            journal,
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from error
     if arguments.json:
         write_json(arguments.json, {"command": arguments.command} | asdict(report))
     print(

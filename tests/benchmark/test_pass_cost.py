@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from sjd_pipelines.benchmark.journal import Journal
 from sjd_pipelines.benchmark.pass_cost import EXECUTIONS, SHAPES, measure_pass_costs, shape_pipeline, weight_bytes
 from sjd_pipelines.cli import main
 from sjd_pipelines.cli.pass_cost import EXECUTIONS as WAYS
@@ -31,11 +32,11 @@ def test_every_window_is_measured(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_compiled_passes_are_measured():
-    report = measure_pass_costs("toy", [2], torch.float32, passes=6, executions=EXECUTIONS[:2])
+    report = measure_pass_costs("toy", [2], torch.float32, passes=6, executions=["written", "compiled"])
     assert [(cost.window, cost.execution) for cost in report.costs] == [
-        (window, execution) for window in (0, 2) for execution in ("written", "compiled")
+        (window, execution) for execution in ("written", "compiled") for window in (0, 2)
     ]
-    for cost in report.costs[1::2]:
+    for cost in report.costs[2:]:
         assert cost.transformer is None
         assert cost.warm_up > 0
         assert cost.graph_bytes > 0
@@ -44,6 +45,21 @@ def test_compiled_passes_are_measured():
 def test_captured_passes_need_a_gpu(capsys):
     assert main(["pass-cost", "--shape", "toy", "--device", "cpu", "--execution", "captured"]) == 2
     assert "--execution captured needs a CUDA device, not cpu." in capsys.readouterr().err
+
+
+def test_a_picture_that_ends_too_soon_is_told(capsys):
+    assert main(["pass-cost", "--shape", "toy", "--device", "cpu", "--windows", "64", "--execution", "written"]) == 2
+    assert "A picture takes no more than 3 passes at window 64." in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on(tmp_path):
+    saved = []
+    journal = Journal(save=lambda value: saved.append(json.dumps(value)))
+    report = measure_pass_costs("toy", [2], torch.float32, passes=2, journal=journal)
+    half = json.loads(saved[2])  # bandwidth, library and sequential decoding
+    again = measure_pass_costs("toy", [2], torch.float32, passes=2, journal=Journal(half))
+    assert (again.bandwidth, again.library, again.costs[0]) == (report.bandwidth, report.library, report.costs[0])
+    assert again.costs[1].samples != report.costs[1].samples
 
 
 def test_operations_are_counted_by_part(tmp_path, capsys, model):
@@ -75,7 +91,7 @@ def test_published_shapes(name, billions):
 
 def test_every_shape_is_offered():
     assert tuple(SHAPES) == OFFERED
-    assert EXECUTIONS == WAYS
+    assert tuple(EXECUTIONS) == WAYS
 
 
 def weights(pipe):
