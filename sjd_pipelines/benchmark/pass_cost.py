@@ -182,7 +182,7 @@ def measure_pass_costs(
     progress: Callable[[int, int], None] | None = None,
     journal: Journal | None = None,
 ) -> PassCostReport:
-    """Time the library, then the first passes of a picture, sequentially and with seeded Jacobi at every window.
+    """Time the first passes of a picture, sequentially and with seeded Jacobi at every window, then the library.
 
     Args:
         shape: name in `SHAPES`.
@@ -208,14 +208,14 @@ def measure_pass_costs(
     number, costs, read = 1 + len(schedulers) * len(executions), [], weight_bytes(pipe)
     bandwidth = journal.measure("bandwidth", copy_bandwidth, device)
     floor = 1000 * read / bandwidth
-    library = journal.measure("library", _library_milliseconds, pipe, batch_size)
     for execution in executions:
         for scheduler in schedulers:
             if progress is not None:
-                progress(1 + len(costs), number)
+                progress(len(costs), number)
             key = f"window {scheduler.window} {execution}"
             cost = journal.measure(key, _pass_cost, pipe, scheduler, execution, batch_size, passes, floor)
             costs.append(PassCost(**cost))
+    library = journal.measure("library", _library_milliseconds, pipe, batch_size)
     return PassCostReport(
         **made, facts=facts, weight_bytes=read, bandwidth=bandwidth, floor=floor, library=library, costs=costs
     )
