@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     layout = pipe.image_layout(None, None)
     made = {name: SCHEDULERS[name]() for name in arguments.schedulers or SCHEDULERS}
     suited = {name: one for name, one in made.items() if one.unsuited(layout, pipe.companions()) is None}
-    counted = count_operations(pipe, suited, [PROMPT], pipe.prepare_sampling())
+    prompt = "0" if pipe.class_count else PROMPT
+    counted = count_operations(pipe, suited, [prompt], pipe.prepare_sampling())
     if arguments.json:
         write_json(
             arguments.json,

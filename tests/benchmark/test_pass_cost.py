@@ -7,6 +7,7 @@ import torch
 
 from sjd_pipelines.benchmark.journal import Journal
 from sjd_pipelines.benchmark.pass_cost import EXECUTIONS, SHAPES, measure_pass_costs, shape_pipeline, weight_bytes
+from sjd_pipelines.benchmark.toy import toy_par_pipeline
 from sjd_pipelines.cli import main
 from sjd_pipelines.cli.pass_cost import EXECUTIONS as WAYS
 from sjd_pipelines.cli.pass_cost import SHAPES as OFFERED
@@ -70,6 +71,12 @@ def test_operations_are_counted_by_part(tmp_path, capsys, model):
     assert plain["parts"]["companions"] == 0 < revised["parts"]["companions"]
     assert plain["parts"]["transformer"] == revised["parts"]["transformer"] > plain["parts"]["sampling"] > 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == names[:2]
+
+
+def test_operations_of_a_model_of_classes(tmp_path, capsys):
+    toy_par_pipeline(6).save_pretrained(tmp_path / "par")
+    assert main(["operations", "--model", str(tmp_path / "par"), "--device", "cpu"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["par"]
 
 
 def test_pictures_of_a_batch_share_passes():
