@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import torch
 
+from sjd_pipelines.decoding.runner import Execution
+
 from .labels import LABELS
 from .types import Report, Tokens
 
@@ -26,11 +28,18 @@ def describe(report: Report) -> str:
             *pictures,
             *(prompts if report.negative_prompt else prompts[:1]),
             ", ".join(f"{name} {value:g}" for name, value in report.sampling.items()),
+            *([] if statistics.execution is None else [_executed(statistics.execution)]),
             f"{report.width} x {report.height} pixels from {report.tokens} tokens",
             LABELS[statistics.label],
             *report.remarks,
         ]
     )
+
+
+def _executed(execution: Execution) -> str:
+    """How compiled passes were executed, in a line."""
+    made = f"{execution.graphs} graph{'' if execution.graphs == 1 else 's'} made in {execution.seconds:.1f} s"
+    return f"compiled: {execution.replayed} passes replayed, {made}, {execution.nbytes / 2**20:.1f} MiB"
 
 
 def caption(report: Report) -> str:

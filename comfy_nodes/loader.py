@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from sjd_pipelines.pipelines.families import AUTOREGRESSIVE, FAMILIES
 
 from . import models, runtime
-from .schema import schema
+from .schema import advanced, schema
 from .types import ModelType
 
 FAMILY_NAMES = ", ".join(family.models for family in FAMILIES if family.kind == AUTOREGRESSIVE)
@@ -39,6 +39,16 @@ class SJDModelLoader(io.ComfyNode):
                     "the memory of fp32 and are faster on GPUs; exact decoders repeat a picture most faithfully "
                     "in fp32.",
                 ),
+                advanced(
+                    io.Boolean.Input,
+                    "compile",
+                    default=False,
+                    optional=True,
+                    tooltip="Compile the passes of the model and replay them, on NVIDIA GPUs as CUDA graphs. Pictures "
+                    "then come faster, but the first one of each size, batch size and decoder takes a minute or "
+                    "more. Needs Triton on a GPU, a C++ compiler on a CPU, and some memory. Decoders that work row by "
+                    "row stay as they are.",
+                ),
             ],
             outputs=[
                 ModelType.Output(
@@ -55,9 +65,9 @@ class SJDModelLoader(io.ComfyNode):
         return models.refusal(model, cls.kind) or True
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, dtype: str) -> str:
+    def fingerprint_inputs(cls, model: str, dtype: str, compile: bool = False) -> str:
         return models.fingerprint(model, dtype, cls.kind)
 
     @classmethod
-    def execute(cls, model: str, dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(runtime.load_model(models.find_model(model), models.check_dtype(dtype)))
+    def execute(cls, model: str, dtype: str, compile: bool = False) -> io.NodeOutput:
+        return io.NodeOutput(runtime.load_model(models.find_model(model), models.check_dtype(dtype), compile))

@@ -36,9 +36,19 @@ class SJDWeights(torch.nn.Module):
 
     def __init__(self, pipe: SJDPipeline):
         super().__init__()
+        self.pipe = pipe
         for name, component in pipe.components.items():
             if isinstance(component, torch.nn.Module):
                 self.add_module(name, component)
+
+
+class SJDPatcher(ModelPatcher):
+    """Moves the weights between devices; when they leave, graphs that read them there go at once."""
+
+    def detach(self, unpatch_all: bool = True) -> SJDWeights:
+        if unpatch_all:  # else the weights stay
+            self.model.pipe.drop_graphs()
+        return super().detach(unpatch_all)
 
 
 @dataclass
@@ -105,13 +115,15 @@ def model_folders(place: str) -> list[Path]:
     return [Path(path) for path in folder_paths.get_folder_paths(place)]
 
 
-def load_model(source: str | Path, dtype: str) -> Model:
+def load_model(source: str | Path, dtype: str, compile: bool = False) -> Model:
     """Load a pipeline and hand its memory to ComfyUI; `source` is as `models.find_model` returns it."""
     device = management.get_torch_device()
     torch_dtype = _best_dtype(device) if dtype == "auto" else DTYPES[dtype]
     pipe = SJDAutoRegressivePipeline.from_pretrained(source, dtype=torch_dtype)
     pipe.set_progress_bar_config(disable=True)
-    patcher = ModelPatcher(SJDWeights(pipe), load_device=device, offload_device=management.unet_offload_device())
+    if compile:
+        pipe.enable_compile()
+    patcher = SJDPatcher(SJDWeights(pipe), load_device=device, offload_device=management.unet_offload_device())
     vectors = pipe.codebook_vectors()
     codebook = Origin(
         f"{type(pipe).__name__} {vectors.shape[0]} x {vectors.shape[1]}", vectors[:ORIGIN_SAMPLE].float().cpu()

@@ -44,6 +44,11 @@ class ModelPatcher:
         model.device = offload_device  # refused by library models, which is why they are wrapped
         self.model, self.load_device, self.offload_device = model, load_device, offload_device
 
+    def detach(self, unpatch_all: bool = True) -> torch.nn.Module:
+        if unpatch_all:
+            self.model.to(self.offload_device)
+        return self.model
+
 
 class Server:
     """What the tests see and set.

@@ -11,7 +11,7 @@ LANTERN = ["window", "initialise", "rule", "relaxation", "neighbours", "decay", 
 
 # node id -> inputs, outputs
 FROZEN = {
-    "SJDModelLoader": (["model", "dtype"], ["MODEL"]),
+    "SJDModelLoader": (["model", "dtype", "compile"], ["MODEL"]),
     "SJDDecoderSequential": ([], ["DECODER"]),
     "SJDDecoderJacobi": (["window", "initialise"], ["DECODER"]),
     "SJDDecoderSeededJacobi": (["window", "initialise"], ["DECODER"]),

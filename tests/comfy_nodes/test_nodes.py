@@ -63,6 +63,24 @@ def test_the_report_in_words_and_numbers(run, drawn):
     assert seconds > 0
 
 
+def test_a_compiled_model_draws_the_same_and_leaves_no_graphs_behind(run, sample, one_extent):
+    """As in ComfyUI, in inference mode; weights that leave the device take their graphs along at once."""
+    with torch.inference_mode():
+        (model,) = run("SJDModelLoader", model="toy", dtype="fp32", compile=True)
+        assert model.pipe.runner.backend == "inductor"
+        model.pipe.enable_compile("eager")  # compiles nothing, which takes long
+        tokens, report = sample(model=model)
+        assert torch.equal(tokens.ids, sample()[0].ids)
+    execution = report.statistics.execution
+    assert execution.graphs == len(model.pipe.runner) == 1
+    made = f"1 graph made in {execution.seconds:.1f} s, {execution.nbytes / 2**20:.1f} MiB"
+    assert f"\ncompiled: {execution.replayed} passes replayed, {made}\n" in run("SJDReport", report=report)[0]
+    model.patcher.detach(unpatch_all=False)  # of a copy that ComfyUI throws away: the weights stay
+    assert len(model.pipe.runner) == 1
+    model.patcher.detach()
+    assert len(model.pipe.runner) == 0
+
+
 @pytest.mark.parametrize("metric", ["step", "together"])
 def test_the_acceptance_map_alone_and_over_the_picture(run, bundled, drawn, metric):
     tokens, report = drawn
