@@ -138,13 +138,12 @@ def test_memory_is_given_back(fresh, one_extent, backend, release):
     pipe.enable_compile(backend)
     for _ in range(2):  # libraries have their workspaces after the first time
         before = allocated()
-        expected = draw("sjd").tokens
+        assert draw("sjd").statistics.execution.graphs == 1
         assert draw("sjd").statistics.execution.graphs == 0
         during = allocated()
         release(pipe)
         after = allocated()
         pipe.enable_compile(backend)
-        del expected
     assert during[0] > before[0]
     assert after[0] <= before[0]
     assert after[1] <= before[1]
@@ -159,7 +158,9 @@ def test_the_memory_of_a_pipeline_is_given_back_with_it(models, one_extent):
     draw_and_forget()
     before = allocated()
     draw_and_forget()
-    assert allocated() == before
+    after = allocated()
+    assert after[0] <= before[0]
+    assert after[1] <= before[1]
 
 
 def test_a_pipeline_that_was_moved_draws_on(fresh, one_extent):
@@ -182,6 +183,7 @@ def test_half_precision(fresh, one_extent, dtype, float32_logits):
     pipe.to(dtype)
     if float32_logits:
         pipe.enable_float32_logits()
+    pipe.enable_compile("eager", capture=False)  # prompts are as long as with capture
     expected = draw().tokens
     pipe.enable_compile("eager")
     captured = draw()
