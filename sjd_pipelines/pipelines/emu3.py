@@ -11,6 +11,7 @@ from ..decoding import CanvasCache, ImageTokenLayout
 from ..schedulers import DecodingScheduler
 from .autoregressive import SJDAutoRegressivePipeline
 from .companions import with_companions
+from .grouped_attention import group_queries
 from .language_model import final_hidden_states
 from .prompts import EncodedPrompt
 from .vocabulary import ImageVocabulary
@@ -30,7 +31,8 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
     """Emu3-Gen's own recipe: prompt suffix, negative prompt with the same size header, guidance 3, top-k 2048.
 
     Args:
-        model: language model with image tokens in its vocabulary, and VQ decoder, unmodified.
+        model: language model with image tokens in its vocabulary, and VQ decoder; its attention is set to that of
+            `grouped_attention`, which computes the same.
         tokenizer: with the special tokens that frame a picture.
         scheduler: decides which tokens to draft, verify and commit.
         image_area: pixels of a picture whose size is not given.
@@ -45,6 +47,7 @@ class SJDEmu3Pipeline(SJDAutoRegressivePipeline):
         image_area: int = 720 * 720,
     ):
         super().__init__()
+        group_queries(model.model.text_model)
         self.register_modules(model=model, tokenizer=tokenizer, scheduler=scheduler)
         self.register_to_config(image_area=image_area)
 

@@ -132,6 +132,7 @@ def attention_bias(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     two products and a softmax 3.2, 5.6, 7.8, 12.6; the order is the same on the bundled model. Flex attention has no
     kernel for the CPU that is not compiled, and its block mask would have to be made in every pass: what a slot sees
     changes. Where keys and values have fewer heads than queries (Emu3: 8 and 32), transformers repeats them in each
-    layer, 9.6 and 14.2 at 1 and 17 queries; scaled dot product on grouped queries takes 1.4 and 6.2.
+    layer; at 1, 17, 33 and 65 queries, on a busy core, that takes 18.3, 14.4, 19.0 and 28.6, its kernel for grouped
+    heads 2.2, 6.8, 11.3 and 20.1, and `grouped_attention` 1.4, 6.5, 11.2 and 20.1.
     """
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)[:, None]

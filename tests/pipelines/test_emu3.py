@@ -6,6 +6,7 @@ from transformers import Emu3Config, Emu3ForConditionalGeneration
 
 from sjd_pipelines import JacobiScheduler, SJDAutoRegressivePipeline, SJDEmu3Pipeline
 from sjd_pipelines.pipelines.emu3 import NEGATIVE_PROMPT, POSITIVE_SUFFIX
+from sjd_pipelines.pipelines.grouped_attention import NAME
 
 PROMPTS = ["a red dog", "two blue cat on a red house"]
 
@@ -66,6 +67,28 @@ def test_own_negative_prompts_equal_the_library(emu3):
     expected = library_greedy(emu3, PROMPTS, 3, 3, 2.5, negatives)
     tokens = emu3(PROMPTS, negatives, temperature=0, guidance_scale=2.5, output_type="latent").tokens
     assert torch.equal(tokens, grid(emu3, expected, 3, 3))
+
+
+@torch.no_grad()
+def test_grouped_queries_attend_as_in_the_library(emu3):
+    """Rows of other lengths, and slots that nothing sees but themselves."""
+    network = emu3.model.model.text_model
+    assert network.config._attn_implementation == NAME
+    generator = torch.Generator().manual_seed(0)
+    embeds = torch.randn(2, 7, network.config.hidden_size, generator=generator).to(emu3.device)
+    visible = torch.rand(2, 1, 7, 7, generator=generator).to(emu3.device) < 0.5
+    visible |= torch.eye(7, dtype=torch.bool, device=emu3.device)
+    bias = torch.zeros(visible.shape, device=emu3.device).masked_fill_(~visible, -torch.inf)
+    states = {}
+    try:
+        for name in ("sdpa", "eager", NAME):
+            network.set_attn_implementation(name)
+            states[name] = [network(inputs_embeds=embeds, attention_mask=mask)[0] for mask in (bias, None)]
+    finally:
+        network.set_attn_implementation(NAME)
+    for name in ("sdpa", "eager"):
+        for mine, theirs in zip(states[NAME], states[name]):
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
 def grid(pipe, sequence, rows, columns):
