@@ -187,10 +187,21 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8. Raises `OSError`, of the type of what went wrong."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise type(error)(f"{file}: {_reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise OSError(f"{file} is no text in UTF-8: {error}.") from error
+
+
 def read_json(file: Path) -> Any:
     """What a JSON file of unknown origin holds. Raises `OSError` if it cannot be read or is not valid JSON."""
+    text = read_text(file)
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise OSError(f"{file} is not valid JSON: {reason}.") from error

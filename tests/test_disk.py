@@ -107,7 +107,7 @@ def test_what_is_no_text_is_an_escape_in_json(tmp_path):
     ("content", "error"),
     [
         (b"", "is not valid JSON: Expecting value"),
-        (b"\xff\xfe{}", "is not valid JSON: 'utf-8' codec"),
+        (b"\xff\xfe{}", "is no text in UTF-8: 'utf-8' codec"),
         (b"[" * 100_000, "is not valid JSON: it is nested too deeply"),
         (b'{"a":' * 100_000, "is not valid JSON: it is nested too deeply"),
         (b"1" * 10_000, "is not valid JSON: Exceeds the limit"),

@@ -15,7 +15,9 @@ import sys
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from ..learning.runs import in_words
 from ..pipelines import SJDAutoRegressivePipeline
 from .export import export_student
 from .train import StudentRecipe, train_student
@@ -74,18 +76,17 @@ def judge(place: str) -> Judge:
 
 def main(arguments: list[str] | None = None) -> int:
     options = vars(build_parser().parse_args(arguments))
-    command = options.pop("command")
-    try:
-        if command == "trajectories":
-            _record(**options)
-        elif command == "train":
-            train_student(StudentRecipe(**options))
-        else:
-            print(export_student(**options))
-    except (OSError, ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    commands = {"trajectories": _record, "train": _train, "export": _export}
+    command = commands[options.pop("command")]
+    return in_words(lambda: command(**options))
+
+
+def _train(**options: Any) -> None:
+    train_student(StudentRecipe(**options))
+
+
+def _export(**options: Any) -> None:
+    print(export_student(**options))
 
 
 def _record(folder: Path, prompts: Path, judge: Judge | None, minutes: float, device: str, **settings) -> None:

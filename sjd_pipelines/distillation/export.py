@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from ..bundled import BUNDLED, DEFAULT
 from ..disk import expanded, write_json
 from ..learning.runs import write_atomically
+from ..learning.saved import read_weights
 from ..learning.timed import run_files
 from ..pipelines.adapters import CONFIG, PREFIX, WEIGHTS, is_adapter, record_base
 from ..pipelines.loading import find_pipeline
@@ -37,7 +38,7 @@ def export_student(folder: Path, target: Path, adapter: bool = False) -> Path:
 
 
 def _write_adapter(folder: Path, target: Path) -> None:
-    form, weights = load_form(folder), load_file(run_files(folder, NAME)[0])
+    form, weights = load_form(folder), read_weights(run_files(folder, NAME)[0])
     components = {name.partition(".")[0] for name in weights}
     if not form.rank:
         raise ValueError(f"{folder} has trained all weights of its model; export it as a whole, without --adapter.")

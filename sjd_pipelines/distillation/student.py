@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from ..decoding import ImageTokenLayout
+from ..disk import read_object
 from ..learning.runs import write_atomically
+from ..learning.saved import as_saved, read_weights
 from ..learning.timed import run_files
 from ..pipelines import SJDAutoRegressivePipeline
 from .packed import packed_pass
@@ -113,20 +114,25 @@ def save_form(folder: Path, form: Form) -> None:
     file = folder / FORM_FILE
     if not file.exists():
         write_atomically(file, lambda path: path.write_text(json.dumps(asdict(form), indent=2) + "\n"))
-    elif Form(**json.loads(file.read_text())) != form:
-        raise ValueError(f"{folder} holds a run of {file.read_text().strip()}; choose another folder.")
+    elif (before := load_form(folder)) != form:
+        raise ValueError(f"{folder} holds a run of {asdict(before)}; choose another folder.")
 
 
 def load_form(folder: Path) -> Form:
-    """What a run trains."""
-    return Form(**json.loads((Path(folder) / FORM_FILE).read_text()))
+    """What a run trains. Raises `OSError` where there is none."""
+    file = Path(folder) / FORM_FILE
+    with as_saved(file):
+        return Form(**read_object(file))
 
 
 def student_pipeline(folder: Path) -> SJDAutoRegressivePipeline:
     """The teacher's pipeline with the averaged weights of a run in place of its own; it needs no PEFT."""
     form = load_form(folder)
     pipe = SJDAutoRegressivePipeline.from_pretrained(form.model or None)
-    merge(pipe, load_file(run_files(Path(folder), NAME)[0]), form)
+    file = run_files(Path(folder), NAME)[0]
+    weights = read_weights(file)
+    with as_saved(file):
+        merge(pipe, weights, form)
     return pipe
 
 

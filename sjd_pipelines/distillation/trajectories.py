@@ -19,7 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ..decoding import PositionNoise, Sampling, TargetPass, decode
+from ..disk import read_object, read_text
 from ..learning.runs import write_atomically
+from ..learning.saved import as_saved
 from ..pipelines import SJDAutoRegressivePipeline
 from ..schedulers import SeededJacobiScheduler
 
@@ -168,6 +170,7 @@ def load(folder: Path) -> list[Trajectory]:
     """What a folder holds by now.
 
     Raises:
+        OSError: a file is not as it was recorded.
         ValueError: nothing.
     """
     files = sorted(Path(folder).glob("*.safetensors"))
@@ -180,9 +183,10 @@ def read_prompts(file: Path) -> list[dict[str, Any]]:
     """The entries of a file: a prompt on each line, or (`.jsonl`) an object with a `prompt`.
 
     Raises:
+        OSError: it can't be read.
         ValueError: a line is no such object.
     """
-    lines = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in read_text(Path(file)).splitlines() if line.strip()]
     if Path(file).suffix != ".jsonl":
         return [{"prompt": line.strip()} for line in lines]
     entries = []
@@ -204,7 +208,7 @@ def _keep_settings(folder: Path, settings: Settings) -> None:
     if not file.exists():
         write_atomically(file, lambda path: path.write_text(json.dumps(asdict(settings), indent=2) + "\n"))
         return
-    kept = json.loads(file.read_text())
+    kept = read_object(file)
     differing = [name for name, value in asdict(settings).items() if kept.get(name) != value]
     if differing:
         raise ValueError(f"{folder} was recorded with another {', '.join(differing)}; choose another folder.")
@@ -233,7 +237,8 @@ def _save(drawn: Trajectory, file: Path) -> None:
 
 
 def _load(file: Path) -> Trajectory:
-    with safe_open(file, framework="pt") as opened:
-        told = json.loads(opened.metadata()[_TOLD])
-    tensors = {name: tensor.long() for name, tensor in load_file(file).items()}
-    return Trajectory(told["prompts"], told["seeds"], Sampling(**told["sampling"]), **tensors)
+    with as_saved(file):
+        with safe_open(file, framework="pt") as opened:
+            told = json.loads(opened.metadata()[_TOLD])
+        tensors = {name: tensor.long() for name, tensor in load_file(file).items()}
+        return Trajectory(told["prompts"], told["seeds"], Sampling(**told["sampling"]), **tensors)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,20 @@ def write_atomically(path: Path, write) -> None:
     temporary = path.with_name(path.name + ".tmp")
     write(temporary)
     temporary.replace(path)
+
+
+def in_words(command: Callable[[], None]) -> int:
+    """Run a command; what it refuses is a line on standard error. Returns the exit status."""
+    try:
+        command()
+    except (OSError, ValueError, ImportError) as error:
+        words = f"{error.filename}: {error.strerror}." if getattr(error, "filename", None) else str(error)
+        print(f"error: {' '.join(words.split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
 
 
 def append_log(path: Path, entry: dict) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from .optimization import Optimizer, rate_factor, update_average
 from .runs import append_log, averaged_weights, machine_name, save_run
+from .saved import as_saved, read_state, read_weights
 
 
 @dataclass
@@ -60,13 +60,13 @@ class TimedRun:
         self.average = [p.detach().clone() for p in self.parameters]
         self.progress = {"step": 0, "images": 0, "seconds": 0.0}
         if self.state_file.exists():
-            state = torch.load(self.state_file, map_location=recipe.device, weights_only=True)
-            self.optimizer.load_state_dict(state["optimizer"])
-            saved = load_file(self.average_file, device=recipe.device)
-            with torch.no_grad():
+            state = read_state(self.state_file, recipe.device)
+            saved = read_weights(self.average_file, recipe.device)
+            with torch.no_grad(), as_saved(self.state_file):
+                self.optimizer.load_state_dict(state["optimizer"])
                 torch._foreach_copy_(self.parameters, [state["weights"][name] for name in self.named])
                 torch._foreach_copy_(self.average, [saved[name] for name in self.named])
-            self.progress = state["progress"]
+                self.progress = state["progress"]
 
     def train(
         self,

@@ -27,10 +27,12 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+from ..disk import read_object
 from ..emoji.codes import build_table
 from ..emoji.glyphs import make_sheet
-from ..learning.runs import write_atomically
+from ..learning.runs import in_words, write_atomically
 from ..schedulers import SCHEDULERS
 from .drafter import DrafterRecipe, export_drafter, train_drafter
 from .emoji_fast import write_prompts
@@ -142,9 +144,12 @@ def run_all(folder: Path, target: Path, processes: int, device: str, pixel_minut
     export(folder, target, evaluate(folder, threads=processes))
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     options = vars(build_parser().parse_args(arguments))
-    command = options.pop("command")
+    return in_words(lambda: _run(**options))
+
+
+def _run(command: str, **options: Any) -> None:
     if command == "glyphs":
         print(make_sheet(options["font"]))
         print(build_table())
@@ -161,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(results, indent=2))
     elif command == "export":
         path = options.pop("results")
-        print(export(results=json.loads(path.read_text()) if path else None, **options))
+        print(export(results=read_object(path) if path else None, **options))
     elif command == "drafter":
         train_drafter(DrafterRecipe(**options))
     elif command == "add-drafter":
@@ -183,4 +188,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

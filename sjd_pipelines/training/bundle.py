@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ..disk import read_object
+
 RESULTS_FILE = "results.json"
 
 
@@ -18,7 +20,7 @@ def kept_results(target: Path) -> dict:
     """
     if not (target / RESULTS_FILE).exists():
         raise FileNotFoundError(f"{target} has no {RESULTS_FILE} yet; pass the results that evaluate writes.")
-    return json.loads((target / RESULTS_FILE).read_text())
+    return read_object(target / RESULTS_FILE)
 
 
 def write_bundle(target: Path, write: Callable[[Path], None], results: dict, card: str) -> Path:

@@ -6,15 +6,14 @@ whose target has been trained on in the meantime.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from diffusers import ModelMixin
-from safetensors.torch import load_file
 
+from ..learning.saved import last_entry, read_weights
 from ..learning.timed import TimedRecipe, TimedRun, run_files
 from ..pipelines import SJDAutoRegressivePipeline
 
@@ -59,7 +58,7 @@ def export_companion(
         FileNotFoundError: the run has saved nothing, or the target does not exist.
     """
     average_file, _, log_file = run_files(folder, name)
-    weights = load_file(average_file)
+    weights = read_weights(average_file)
     if not target.is_dir():
         raise FileNotFoundError(f"{target} is no folder; give the folder of the pipeline that the {name} is for.")
     destination = target / name
@@ -71,7 +70,7 @@ def export_companion(
     network.half().save_pretrained(temporary)
     for file in temporary.iterdir():
         file.chmod(0o644)  # weights are written for their owner alone, which a wheel would keep
-    last = json.loads(log_file.read_text().splitlines()[-1])
+    last = last_entry(log_file)
     (temporary / "README.md").write_text(card.format(parameters=network.num_parameters() / 1e6, **last))
     if destination.exists():
         destination.rename(previous)

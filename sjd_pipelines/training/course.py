@@ -19,8 +19,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ..disk import read_object
 from ..learning.optimization import Optimizer, update_average
 from ..learning.runs import append_log, averaged_weights, stop_signals, write_atomically
+from ..learning.saved import as_saved, last_entry, read_state
 
 COURSE_FILE = "course.json"  # what the model card says of the run
 
@@ -172,14 +174,16 @@ class Training(ABC):
         state_file = self.recipe.folder / self.files.state
         if not state_file.exists():
             return
-        state = torch.load(state_file, map_location=self.device, weights_only=True)
-        if state["architecture"] != self.recipe.architecture:
+        state = read_state(state_file, self.device)
+        with as_saved(state_file):
+            same = state["architecture"] == self.recipe.architecture
+        if not same:
             raise ValueError(f"{self.recipe.folder} holds a run of another architecture; choose another folder.")
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.model.load_state_dict(state["model"])
-        with torch.no_grad():
+        with torch.no_grad(), as_saved(state_file):
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.model.load_state_dict(state["model"])
             torch._foreach_copy_(self.average, [state["average"][name] for name in self.named])
-        self.progress = state["progress"]
+            self.progress = state["progress"]
 
     def save(self) -> None:
         """Write the averaged weights, and what it takes to go on."""
@@ -258,5 +262,4 @@ class Training(ABC):
 def training_facts(folder: str | Path, files: Files) -> dict:
     """How far a run has come, from the last line of its log, and its `course`."""
     folder = Path(folder)
-    last = json.loads((folder / files.log).read_text().splitlines()[-1])
-    return last | {"course": json.loads((folder / COURSE_FILE).read_text())}
+    return last_entry(folder / files.log) | {"course": read_object(folder / COURSE_FILE)}

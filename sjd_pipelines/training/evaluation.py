@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from ..emoji.judge import ceilings, held_out_scenes, rates, score_picture
 from ..emoji.scenes import KINDS
 from ..learning.runs import write_atomically
+from ..learning.saved import last_entry
 from ..pipelines import SJDJanusPipeline
 from ..pipelines.pictures import render_tokens, to_pictures
 from ..pipelines.sheets import contact_sheet
@@ -83,7 +83,7 @@ def evaluate(
     if grid is not None:
         write_atomically(Path(grid), lambda path: contact_sheet(shown, 8, captions=below).save(path, format="PNG"))
     encoder_trained = PixelRecipe(Path(folder), "encoder").weights_file.exists()
-    last = json.loads((Path(folder) / LOG_FILE).read_text().splitlines()[-1])
+    last = last_entry(Path(folder) / LOG_FILE)
     return {
         "scores": scores,
         "sampling": sampling | {"seed": seed},

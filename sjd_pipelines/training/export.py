@@ -7,14 +7,16 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import GenerationConfig, JanusForConditionalGeneration, JanusImageProcessor, JanusProcessor
 
 from ..bundled import bundled_folder
 from ..companions import COMPANIONS
+from ..disk import read_object
 from ..emoji.captions import BOI, BOS, CHAT_TEMPLATE, EOS, PAD, build_tokenizer, words_by_kind
 from ..emoji.glyphs import CELL, GRID
 from ..learning.runs import write_atomically
+from ..learning.saved import read_weights
 from .architecture import build_config, build_model
 from .bundle import RESULTS_FILE, kept_results, write_bundle
 from .model_card import model_card
@@ -34,12 +36,12 @@ def load_trained(folder: str | Path) -> JanusForConditionalGeneration:
     """
     folder = Path(folder)
     model = build_model(build_config())
-    model.load_state_dict(load_file(folder / AVERAGE_FILE), strict=False)
+    model.load_state_dict(read_weights(folder / AVERAGE_FILE), strict=False)
     model.tie_weights()
     for side in ("decoder", "encoder"):
         weights = PixelRecipe(folder, side).weights_file
         if weights.exists():
-            model.model.vqmodel.load_state_dict(load_file(weights), strict=False)
+            model.model.vqmodel.load_state_dict(read_weights(weights), strict=False)
     return model.eval()
 
 
@@ -87,15 +89,16 @@ def restore(folder: str | Path, source: str | Path = BUNDLED) -> Path:
 
     Raises:
         FileExistsError: the folder already holds a run.
+        FileNotFoundError: the checkpoint is not there.
     """
     folder, source = Path(folder), Path(source)
     if (folder / AVERAGE_FILE).exists():
         raise FileExistsError(f"{folder} already holds a run; choose another folder.")
+    if not (source / RESULTS_FILE).is_file():
+        raise FileNotFoundError(f"{source} has no {RESULTS_FILE}, so that no run can be made of it.")
     folder.mkdir(parents=True, exist_ok=True)
     model = JanusForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
-    training = json.loads((source / RESULTS_FILE).read_text()).get(
-        "training", {"steps": 0, "images": 0, "seconds": 0.0}
-    )
+    training = read_object(source / RESULTS_FILE).get("training", {"steps": 0, "images": 0, "seconds": 0.0})
     progress = {"step": training["steps"], "images": training["images"], "seconds": training["seconds"]}
     with (folder / LOG_FILE).open("w") as log:
         log.write(json.dumps(progress) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..distillation.student import NAME as RUN_NAME
 from ..distillation.student import load_form
 from ..emoji.glyphs import GRID
 from ..emoji.scenes import KINDS
+from ..learning.saved import as_saved, last_entry
 from ..learning.timed import run_files
 from ..pipelines.adapters import CONFIG, RECORD, WEIGHTS
 from .bundle import write_bundle
@@ -101,9 +101,10 @@ def _figures(file: Path) -> Figures:
 
 def _training(run: Path, options: str) -> dict[str, Any]:
     """How far a distillation came, and how it was started."""
-    lines = [json.loads(line) for line in run_files(run, RUN_NAME)[-1].read_text().splitlines()]
-    form = load_form(run)
-    told = {name: lines[-1][name] for name in ("step", "images", "seconds", "machine")}
+    log, form = run_files(run, RUN_NAME)[-1], load_form(run)
+    last = last_entry(log)
+    with as_saved(log):
+        told = {name: last[name] for name in ("step", "images", "seconds", "machine")}
     return told | {"rank": form.rank, "alpha": form.alpha, "options": options}
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
-from ..learning.runs import write_atomically
+from ..disk import read_object
+from ..learning.runs import in_words, write_atomically
 from .course import add_course_options, add_export_options
 from .flow_export import evaluate_flow, export_flow
 from .flow_train import FlowRecipe, train_flow
@@ -39,9 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     options = vars(build_parser().parse_args(arguments))
-    command = options.pop("command")
+    return in_words(lambda: _run(**options))
+
+
+def _run(command: str, **options: Any) -> None:
     if command == "train":
         train_flow(FlowRecipe(**options))
         return
@@ -52,8 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
             write_atomically(path, lambda temporary: temporary.write_text(json.dumps(results, indent=2) + "\n"))
         print(json.dumps(results, indent=2))
     else:
-        print(export_flow(results=json.loads(path.read_text()) if path else None, **options))
+        print(export_flow(results=read_object(path) if path else None, **options))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from ..emoji.flow_world import SIDE, PictureStream
 from ..emoji.glyphs import OBJECTS
+from ..learning.saved import as_saved, read_state, read_weights
 from ..models.tarflow import TarFlowTransformer2DModel
 from .course import CourseRecipe, Files, Phase, Training
 
@@ -119,9 +119,11 @@ def load_trained(folder: str | Path) -> TarFlowTransformer2DModel:
 
     Raises:
         FileNotFoundError: nothing has been saved yet.
+        OSError: it is not as it was saved.
     """
     folder = Path(folder)
-    state = torch.load(folder / FILES.state, map_location="cpu", weights_only=True)
-    model = build_model(state["architecture"], 0)
-    model.load_state_dict(state["model"] | load_file(folder / FILES.average))
+    state, average = read_state(folder / FILES.state), read_weights(folder / FILES.average)
+    with as_saved(folder / FILES.state):
+        model = build_model(state["architecture"], 0)
+        model.load_state_dict(state["model"] | average)
     return model.eval()

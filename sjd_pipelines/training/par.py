@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
-from ..learning.runs import write_atomically
+from ..disk import read_object
+from ..learning.runs import in_words, write_atomically
 from .course import add_course_options, add_export_options
 from .par_compare import compare_orders, comparison_table
 from .par_export import evaluate_par, export_par
@@ -48,15 +51,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     options = vars(build_parser().parse_args(arguments))
-    command = options.pop("command")
+    return in_words(lambda: _run(**options))
+
+
+def _run(command: str, **options: Any) -> None:
     if command == "train":
         train_par(ParRecipe(**options))
         return
     path = options.pop("results")
     if command == "export":
-        print(export_par(results=json.loads(path.read_text()) if path else None, **options))
+        print(export_par(results=read_object(path) if path else None, **options))
         return
     results = evaluate_par(**options) if command == "evaluate" else compare_orders(**options)
     if path is not None:
@@ -65,4 +71,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from ..decoding import ImageTokenLayout, ParallelSequence
 from ..emoji.codes import CODEBOOK
 from ..emoji.glyphs import GRID, OBJECTS
 from ..emoji.scenes import sample_scene
 from ..learning.compilation import compiled_for
+from ..learning.saved import as_saved, read_state, read_weights
 from ..models.llamagen import CONDITION, LlamaGenTransformer
 from .attention import PrefixAttention
 from .batches import picture
@@ -187,9 +187,11 @@ def load_trained(folder: str | Path) -> LlamaGenTransformer:
 
     Raises:
         FileNotFoundError: nothing has been saved yet.
+        OSError: it is not as it was saved.
     """
     folder = Path(folder)
-    state = torch.load(folder / FILES.state, map_location="cpu", weights_only=True)
-    model = build_model(state["architecture"], 0)
-    model.load_state_dict(load_file(folder / FILES.average))
+    state, average = read_state(folder / FILES.state), read_weights(folder / FILES.average)
+    with as_saved(folder / FILES.state):
+        model = build_model(state["architecture"], 0)
+        model.load_state_dict(average)
     return model.eval()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
@@ -22,6 +22,7 @@ from ..emoji.glyphs import CELL, GRID
 from ..emoji.scenes import place, render, sample_shading, scene_stream
 from ..learning.optimization import Optimizer, rate_factor, update_average
 from ..learning.runs import write_atomically
+from ..learning.saved import read_weights
 from ..models import render_janus_codes
 from .architecture import build_config, build_model
 
@@ -115,9 +116,9 @@ def _start(recipe: PixelRecipe, model: JanusForConditionalGeneration | None) -> 
         decoder_file = Path(recipe.folder) / "pixel_decoder.safetensors"
         if not decoder_file.exists():
             raise FileNotFoundError(f"{decoder_file} is missing; train the decoder first.")
-        vqmodel.load_state_dict(load_file(decoder_file), strict=False)
+        vqmodel.load_state_dict(read_weights(decoder_file), strict=False)
     if recipe.weights_file.exists():
-        vqmodel.load_state_dict(load_file(recipe.weights_file), strict=False)
+        vqmodel.load_state_dict(read_weights(recipe.weights_file), strict=False)
     return vqmodel
 
 

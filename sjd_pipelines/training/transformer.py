@@ -7,7 +7,6 @@ restored from an exported checkpoint goes on with a new optimizer.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import threading
@@ -19,7 +18,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import JanusForConditionalGeneration
@@ -27,6 +25,7 @@ from transformers import JanusForConditionalGeneration
 from ..learning.compilation import compiled_for
 from ..learning.optimization import Optimizer, update_average
 from ..learning.runs import append_log, averaged_weights, machine_name, save_run, stop_signals
+from ..learning.saved import as_saved, last_entry, read_state, read_weights
 from . import attention
 from .architecture import build_config, build_model
 from .auxiliary import SceneHeads
@@ -161,16 +160,20 @@ class Run:
     def _resume(self) -> None:
         if not (self.folder / AVERAGE_FILE).exists():
             return
-        saved = load_file(self.folder / AVERAGE_FILE, device=str(self.device))
-        weights = saved
-        if (self.folder / STATE_FILE).exists():
-            state = torch.load(self.folder / STATE_FILE, map_location=self.device, weights_only=True)
-            self.optimizer.load_state_dict(state["optimizer"])
-            weights, self.progress = state["weights"], state["progress"]
+        saved = read_weights(self.folder / AVERAGE_FILE, str(self.device))
+        weights, file = saved, self.folder / STATE_FILE
+        if file.exists():
+            state = read_state(file, self.device)
+            with as_saved(file):
+                self.optimizer.load_state_dict(state["optimizer"])
+                weights, self.progress = state["weights"], state["progress"]
         else:  # restored from an exported checkpoint
-            last = json.loads((self.folder / LOG_FILE).read_text().splitlines()[-1])
-            self.progress = {name: last[name] for name in ("step", "images", "seconds")} | {"started": last["step"]}
-        with torch.no_grad():
+            file = self.folder / LOG_FILE
+            last = last_entry(file)
+            with as_saved(file):
+                done = {name: last[name] for name in ("step", "images", "seconds")}
+            self.progress = done | {"started": last["step"]}
+        with torch.no_grad(), as_saved(self.folder):
             torch._foreach_copy_(self.average, [saved[name] for name, _ in zip(self.named, self.average)])
             for name, tensor in weights.items():
                 self.named[name].copy_(tensor)
