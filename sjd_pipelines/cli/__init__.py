@@ -14,6 +14,7 @@ from importlib import import_module
 
 from ..version import __version__
 from .arguments import CommandError, Parser
+from .notices import logged_once
 
 # A command's module defines `add_parser(commands)`, which sets the default `run`: arguments -> exit status.
 # It finds the whole command, as typed, in `arguments.command`.
@@ -64,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             arguments = build_parser().parse_args(argv)
             arguments.command = shlex.join(["sjd", *(sys.argv[1:] if argv is None else argv)])
-            return arguments.run(arguments)
+            with logged_once():
+                return arguments.run(arguments)
         except CommandError as error:
             print(f"sjd: error: {_one_line(error)}", file=sys.stderr)
             return 2

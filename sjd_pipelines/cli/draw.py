@@ -15,6 +15,7 @@ from .arguments import CommandError, add_drawing_options, add_model_options, pat
 from .generate import check_kind, read_defaults
 from .loading import model_kind, show_progress
 from .measuring import show_count
+from .notices import Notices
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -23,7 +24,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="draw a table of prompts into a folder; repeat the command to go on after an interruption",
         description="Draw the pictures of a table of prompts: a prompt on every line, JSON lines (.jsonl), .csv or "
         ".parquet, with the columns prompt, id, negative_prompt, seed, picture_seed, height, width and settings. "
-        "Whatever stops it, the same command goes on from there. What can't be drawn is recorded with the reason.",
+        "Whatever stops it, the same command goes on from there. What can't be drawn is recorded with the reason; "
+        "words that the model does not know are named on standard error.",
     )
     parser.add_argument("job", metavar="JOB", nargs="?", type=place, help="the table, a file")
     parser.add_argument("-o", "--output", metavar="OUT", type=path, help="folder of the job, new or begun before")
@@ -82,7 +84,7 @@ def draw(job: Job, arguments: argparse.Namespace) -> int:
     progress = show_count_of_pictures if show_progress(arguments.quiet) else None
     try:
         workers = make_workers(job, arguments)
-        status = run_job(job, workers, arguments.retry_failed, progress)
+        status = run_job(job, workers, arguments.retry_failed, progress, Notices())
     except (JobError, ValueError) as error:
         raise CommandError(str(error)) from error
     if not arguments.quiet:

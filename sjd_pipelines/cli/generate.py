@@ -22,7 +22,6 @@ from .arguments import (
     seed,
 )
 from .loading import check_device, load_pipeline, model_kind, show_progress
-from .notices import logged_once
 from .outputs import Outputs, check_outputs
 from .plan import Plan, Source, listed, of_rows, of_table
 
@@ -121,21 +120,20 @@ def draw_source(source: Source, remembered: "Remembered | None", arguments: argp
     check_kind(kind or AUTOREGRESSIVE, plan.defaults)
     check_of_tokens(kind, arguments)
     device = check_device(arguments.device)
-    with logged_once():
-        dtype = arguments.dtype or "float32"
-        pipe = load_pipeline(arguments.model, dtype, device, show_progress(arguments.quiet), kind=None)
-        from ..jobs.session import Session
+    dtype = arguments.dtype or "float32"
+    pipe = load_pipeline(arguments.model, dtype, device, show_progress(arguments.quiet), kind=None)
+    from ..jobs.session import Session
 
-        if arguments.compile:
-            pipe.enable_compile()
-        try:
-            session = Session(pipe, arguments.model)
-            if remembered is not None:
-                plan.source = of_rows(remembered.rows_for(pipe))
-            check_rows(session, plan, arguments.table)  # the last, before the first is drawn
-        except ValueError as error:
-            raise CommandError(error) from error
-        draw_all(session, plan, arguments)
+    if arguments.compile:
+        pipe.enable_compile()
+    try:
+        session = Session(pipe, arguments.model)
+        if remembered is not None:
+            plan.source = of_rows(remembered.rows_for(pipe))
+        check_rows(session, plan, arguments.table)  # the last, before the first is drawn
+    except ValueError as error:
+        raise CommandError(error) from error
+    draw_all(session, plan, arguments)
 
 
 def check_source(arguments: argparse.Namespace) -> "Remembered | None":

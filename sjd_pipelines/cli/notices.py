@@ -1,34 +1,28 @@
 """What the library logs while a command runs, as lines of the command."""
 
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+
+from ..jobs.notices import telling
+
+MOST_NOTICES = 20  # of one command: a table may have a million prompts
 
 
-class _OnceHandler(logging.Handler):
-    """Prints each message once: a command may draw the same prompt in many calls."""
+class Notices:
+    """Prints messages on standard error, each once, since a command may draw the same prompt in many calls."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self) -> None:
         self._printed: set[str] = set()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if message not in self._printed:
-            self._printed.add(message)
-            print(f"sjd: {message}", file=sys.stderr, flush=True)
+    def __call__(self, message: str) -> None:
+        if message in self._printed or len(self._printed) > MOST_NOTICES:
+            return
+        self._printed.add(message)
+        if len(self._printed) > MOST_NOTICES:
+            message = "more was logged, which is not shown"
+        print(f"sjd: {message}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def logged_once() -> Iterator[None]:
-    """Warnings of this package on standard error, each once; its logger is put back."""
-    logger = logging.getLogger(__package__.partition(".")[0])
-    handler, propagate = _OnceHandler(), logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
+def logged_once() -> AbstractContextManager[None]:
+    """A block whose warnings of this package are printed."""
+    return telling(Notices())

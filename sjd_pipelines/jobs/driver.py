@@ -73,7 +73,11 @@ class Job:
 
 
 def run_job(
-    job: Job, workers: Workers, retry_failed: bool = False, on_progress: Callable[[int, int], None] | None = None
+    job: Job,
+    workers: Workers,
+    retry_failed: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_notice: Callable[[str], None] | None = None,
 ) -> Status:
     """Draw what is missing of a job, then write its sheet and its summary.
 
@@ -82,6 +86,7 @@ def run_job(
         workers: who draws it.
         retry_failed: try those again that could not be drawn.
         on_progress: called with the pictures that are settled, and all of the job.
+        on_notice: called with what the library logs while it draws, such as words that the model does not know.
 
     Raises:
         ValueError: a row is bad.
@@ -94,6 +99,8 @@ def run_job(
         with closing(workers.draw(job.missing(retry_failed))) as outcomes:
             for outcome in outcomes:
                 settled += outcome.drawn + outcome.failed
+                for notice in outcome.notices if on_notice else ():
+                    on_notice(notice)
                 if on_progress is not None:
                     on_progress(settled, described["rows"])
                 if outcome.stopped is not None:

@@ -66,7 +66,7 @@ class Actors:
         )
         try:
             for row in drawn.iter_rows():
-                yield Outcome(row["drawn"], row["failed"], row["stopped"] or None)
+                yield Outcome(row["drawn"], row["failed"], row["stopped"] or None, tuple(row["notices"].splitlines()))
         except self._ray.exceptions.RayError as error:
             raise JobError(f"Ray gave up: {str(error).splitlines()[0]}") from error
 
@@ -92,6 +92,7 @@ class RayWorker:
             "drawn": [outcome.drawn for outcome in outcomes],
             "failed": [outcome.failed for outcome in outcomes],
             "stopped": [outcome.stopped or "" for outcome in outcomes],
+            "notices": ["\n".join(outcome.notices) for outcome in outcomes],
         }
 
     def _draw(self, line: str) -> Outcome:

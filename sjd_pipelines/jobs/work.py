@@ -1,6 +1,5 @@
 """What a worker of a job does: load the model, then draw batches and write them."""
 
-import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from .batches import Batch
 from .folder import JobError, JobFolder, cannot_write
+from .notices import telling
 from .session import Drawn, Session
 
 
@@ -39,11 +39,13 @@ class Outcome:
         drawn: pictures that are written.
         failed: pictures that could not be drawn.
         stopped: why the job can't go on; None if it can.
+        notices: what was logged, such as words that the model does not know.
     """
 
     drawn: int = 0
     failed: int = 0
     stopped: str | None = None
+    notices: tuple[str, ...] = ()
 
 
 class Worker:
@@ -72,7 +74,10 @@ class Worker:
 
     def draw(self, batch: Batch) -> Outcome:
         """Draw a batch and write what is wanted of it."""
-        drawn, errors = self._attempt(batch)
+        logged: dict[str, None] = {}
+        with telling(lambda message: logged.setdefault(message)):
+            drawn, errors = self._attempt(batch)
+        notices = tuple(logged)
         written = failed = 0
         try:
             for one in drawn:
@@ -84,8 +89,8 @@ class Worker:
                     self.folder.write_failure(row, errors[row.id])
                     failed += 1
         except OSError as error:
-            return Outcome(written, failed, cannot_write(error))
-        return Outcome(written, failed)
+            return Outcome(written, failed, cannot_write(error), notices)
+        return Outcome(written, failed, notices=notices)
 
     def _attempt(self, batch: Batch) -> tuple[list[Drawn], dict[str, str]]:
         """What can be drawn of a batch, and id -> reason for the rest."""
@@ -144,7 +149,7 @@ def _device(name: str | None, number: int) -> str:
 
 
 def settle_process(work: Work) -> None:
-    """Make this process a worker and nothing else: its threads, no bars, no remarks on a million prompts."""
+    """Make this process a worker and nothing else: its threads, no bars."""
     import torch
     from diffusers.utils import logging as diffusers_logging
     from tqdm import tqdm
@@ -154,7 +159,6 @@ def settle_process(work: Work) -> None:
     tqdm.set_lock(threading.RLock())  # its own is shared by processes, and missed when one of them is killed
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
-    logging.getLogger(__package__.partition(".")[0]).setLevel(logging.ERROR)
 
 
 def _reason(error: Exception) -> str:

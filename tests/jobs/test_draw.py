@@ -70,6 +70,15 @@ def test_a_job_from_the_command_line(sjd, model, undisturbed):
     assert Path("again.png").read_bytes() == picture.read_bytes()
 
 
+def test_words_that_the_model_does_not_know_are_named_once_a_job(sjd, model):
+    Path("a.txt").write_text("car\na lemon\na red lemon\na yelow dog\n")
+    run = ("draw", "a.txt", "-o", "out", "--model", model, "--quiet", "--negative-prompt", "lemon")
+    words = [line.split("'")[1::2] for line in sjd(*run)[2].splitlines()]
+    assert words == [["lemon"], ["yelow", "lemon"]]
+    _, out, err = sjd("generate", "a lemon", "--model", model, "--quiet", "-o", "a.png")
+    assert (out, err) == ("a.png\n", "sjd: This model does not know 'lemon'; `sjd info` of it lists its words.\n")
+
+
 def test_what_can_not_be_drawn_is_recorded_and_stops_nothing(sjd, model):
     rows = [{"id": f"p{number}", "prompt": "car"} for number in range(6)]
     rows[1]["height"] = 4096
