@@ -287,7 +287,8 @@ class RunAtWork:
         graph = None
         if stays:
             try:
-                graph = Graph(arena, tensors, places, *self.runner.compiled(module, tensors))
+                with _turns.a_pass():  # torch compiles nothing beside a recording
+                    graph = Graph(arena, tensors, places, *self.runner.compiled(module, tensors))
             except RuntimeError as error:  # of whatever compiler
                 self._tell(f"{self.runner.backend} failed: {told_by(error)}")
         else:
