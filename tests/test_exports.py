@@ -8,7 +8,7 @@ import pytest
 from diffusers import ModelMixin, SchedulerMixin
 
 import sjd_pipelines
-from sjd_pipelines.cli import COMMANDS
+from sjd_pipelines.cli.program import COMMANDS
 
 from .stubs import LATE, stub, stub_file
 
@@ -124,3 +124,27 @@ def test_settings_of_other_schedulers_are_known_before_those_are_loaded():
     )
     run = fresh_process(code)
     assert (run.stdout, run.stderr) == ("0\n", "")
+
+
+# A module that is interrupted when its import begins, as by Ctrl-C.
+INTERRUPTED = """
+import signal, sys
+from importlib.abc import MetaPathFinder
+
+class Finder(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from sjd_pipelines.cli import main
+sys.exit(main(["generate", "car", "--model", "./nowhere"]))
+"""
+
+
+@pytest.mark.parametrize("module", ["argparse", "torch", "diffusers", "transformers"])
+def test_an_interrupt_while_a_command_is_imported_is_a_line(module, tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED, module]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "sjd: interrupted\n")
+    assert list(tmp_path.iterdir()) == []

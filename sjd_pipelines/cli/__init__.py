@@ -1,51 +1,11 @@
-"""`sjd`: the command line. One module per command; a new command is one more name in `COMMANDS`.
+"""`sjd`: the command line, which is in `program`."""
 
-Parsing imports nothing heavy. A command imports torch and the rest of the package when it runs.
-"""
-
-import argparse
 import contextlib
 import os
-import re
-import shlex
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
-from ..version import __version__
-from .arguments import CommandError, Parser
-from .notices import logged_once
-
-# A command's module defines `add_parser(commands)`, which sets the default `run`: arguments -> exit status.
-# It finds the whole command, as typed, in `arguments.command`.
-COMMANDS = (
-    "generate",
-    "draw",
-    "info",
-    "schedulers",
-    "benchmark",
-    "fidelity",
-    "verify",
-    "step_cost",
-    "pass_cost",
-    "operations",
-    "convert",
-    "comfy",
-)
-LONGEST_WORD = 400  # characters of a message without a blank; a path may be long
 INTERRUPTED, PIPE_CLOSED = 130, 141  # as shells count a process that a signal has ended
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="sjd",
-        description="Draw pictures with autoregressive image models, several tokens per forward pass.",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        import_module(f".{command}", __name__).add_parser(commands)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,21 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 a verdict of `sjd verify` failed, 2 bad input, 130 interrupted, 141 nobody reads what
         is printed.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, "errors", None) == "strict":
-            stream.reconfigure(errors="backslashreplace")  # a name need not be text
     try:
-        try:
-            arguments = build_parser().parse_args(argv)
-            arguments.command = shlex.join(["sjd", *(sys.argv[1:] if argv is None else argv)])
-            with logged_once():
-                return arguments.run(arguments)
-        except CommandError as error:
-            print(f"sjd: error: {_one_line(error)}", file=sys.stderr)
-            return 2
-        finally:
-            if sys.stdout is not None:  # it was closed before Python began
-                sys.stdout.flush()
+        from .program import run  # in here: whoever stops the command may do so while it is imported
+
+        return run(argv)
     except KeyboardInterrupt:
         print("sjd: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -80,9 +29,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):  # what is left in the buffer goes nowhere, without a word
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-
-
-def _one_line(error: CommandError) -> str:
-    """A message without line breaks, and without the middle of what is absurdly long."""
-    text = " ".join(str(error).split())
-    return re.sub(rf"\S{{{LONGEST_WORD},}}", lambda word: f"{word[0][:40]}…{word[0][-20:]}", text)
