@@ -178,6 +178,21 @@ def test_benchmark_of_named_solvers(sjd, flow_model):
     assert len(out.split("\n\n")) == 1 + 2 * 2
 
 
+def test_benchmark_in_float64(sjd, flow_model):
+    """Where nothing rounds a solver without tolerance ends where sequential sampling does."""
+    names = ("frontier:tolerance=0", "frontier")
+    what = ("--prompts", 1, "--repeats", 1, "--batch-size", 1, "--guidance-scale", 0.5, "--json", "flow.json")
+    status, _, err = sjd("benchmark", "--model", flow_model, "--dtype", "float64", "--schedulers", *names, *what)
+    assert (status, err) == (0, "")
+    numbers = json.loads(Path("flow.json").read_text())
+    assert numbers["facts"]["dtype"] == "float64"
+    _, still, exact = numbers["cells"][0]["results"]
+    assert still["error"] < 1e-13 < exact["error"] < 2e-6
+    status, out, err = sjd("benchmark", "--dtype", "float64")
+    assert (status, out) == (2, "")
+    assert err == "sjd: error: --dtype float64 is for flows, to see what solvers do where nothing rounds.\n"
+
+
 def test_report_of_all_solvers(sjd, flow_model):
     what = ("--prompts", 2, "--repeats", 1, "--batch-size", 1, "--guidance-scale", 0)
     status, out, err = sjd("benchmark", "--model", flow_model, "--report", "made", *what)

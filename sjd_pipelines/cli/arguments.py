@@ -14,6 +14,7 @@ from ..pipelines.inputs import AT_ONCE, SAMPLING, SEED, SIDE, check_sampling
 from ..ranges import Range, shown
 from ..schedulers.declaration import AUTO, WINDOW
 
+DTYPES = ("float32", "bfloat16", "float16")  # that models work in
 MODEL_HELP = (
     "a bundled model ("
     + "; ".join(
@@ -120,7 +121,8 @@ def windows(text: str) -> list[int]:
 a_window = whole(Range(WINDOW.least, WINDOW.most, whole=True))
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser, dtypes: Sequence[str] = DTYPES) -> None:
+    """`--model`, `--dtype` with these number formats, and `--device`."""
     parser.add_argument(
         "--model",
         metavar="MODEL",
@@ -129,7 +131,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "float16"),
+        choices=dtypes,
         default="float32",
         help="number format of the weights; default: float32",
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ..pipelines.families import FLOW
 from ..tables import table
 from .arguments import (
+    DTYPES,
     CommandError,
     add_json_option,
     add_model_options,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..benchmark.speed import SpeedReport, SpeedResult
 
 WINDOWS = (1, 4, 8, 16, 32, 64)
+WIDE = "float64"  # in which the rounding of flows hides nothing; nothing else is worth it
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -41,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "command goes on where it was interrupted. Of a flow: error, PSNR and judged objects beside sequential "
         "sampling, by default of all solvers, with plans calibrated here.",
     )
-    add_model_options(parser)
+    add_model_options(parser, (*DTYPES, WIDE))
     add_scheduler_names(parser)
     add_windows(parser, WINDOWS)
     parser.add_argument("--prompts", metavar="N", type=positive, help="pictures per contender; default: 4, report: 3")
@@ -67,6 +69,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     arguments.windows_given = arguments.windows != [WINDOWS]
     kind = model_kind(arguments.model)
+    if arguments.dtype == WIDE and kind != FLOW:
+        raise CommandError(f"--dtype {WIDE} is for flows, to see what solvers do where nothing rounds.")
     if kind == FLOW:
         check_flow_options(arguments)
         check_names((text.partition(":")[0] for text in arguments.schedulers or ()), FLOW)
