@@ -41,7 +41,7 @@ class BlockState:
         length: inputs of a segment, for a solver that has segments.
         remaining: `[A']`, which of the rows before the last step are still there; None if all are.
         open: pictures whose latents may still change, because the block that they come from is not solved (host).
-        moved: pictures of which a token moved by more than the tolerance in the last step (host).
+        moved: pictures that moved in the last step, by more than a block beside this one may overlook (host).
         moving: root mean square of the last change over all tokens of a picture, the largest of any, in units of
             `scale` (host); None where a solver does not look.
         correction: what changes foretell, of a solver that has it.
@@ -102,9 +102,9 @@ class BlockState:
 
     @property
     def unsettled(self) -> set[int]:
-        """Pictures that were not solved before the last pass, by more than the tolerance.
+        """Pictures that were not solved before the last pass, and moved in it.
 
-        One may end although it moves: when the last of its tokens is computed from settled ones.
+        One may end although it moves: by what may be rounding, or when its last token is computed from settled ones.
         """
         return self.pending | self.moved
 

@@ -12,7 +12,7 @@ import torch
 from ..disk import replacing
 from ..ranges import shown
 from .llamagen import LLAMAGEN_SIZES, LlamaGenTransformer
-from .vq import Weights
+from .vq import Weights, check_weights
 
 _WRAPPERS = ("model", "module", "state_dict")  # of plain training, DeepSpeed, and Lightning; FSDP files have none
 _RECOMPUTED = ("freqs_cis", "causal_mask")
@@ -136,10 +136,8 @@ def llamagen_from_published(
     config = _config(renamed, sample_size, num_attention_heads)
     with torch.device("meta"):
         model = LlamaGenTransformer(**config)
-    try:
-        model.load_state_dict(renamed, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"These weights do not fit the LlamaGen of their own shape: {error}") from error
+    check_weights(model, renamed, "the LlamaGen")
+    model.load_state_dict(renamed, assign=True)
     return model.eval()
 
 

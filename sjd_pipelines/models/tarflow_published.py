@@ -6,13 +6,17 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from ..ranges import Range
 from .published import count_of
 from .tarflow import TarFlowTransformer2DModel
-from .vq import Weights
+from .vq import Weights, check_weights
 
 HEAD_DIM = 64  # of all published models
+NOISE_STD = Range(0, 100)  # pictures lie in [-1, 1]
+IN_CHANNELS = Range(1, 1024, whole=True)
 _RECOMPUTED = re.compile(r"blocks\.\d+\.attn_mask")
 _BLOCK = re.compile(r"blocks\.(\d+)\.(?:attn_blocks\.(\d+)\.)?")
 
@@ -86,16 +90,15 @@ def tarflow_from_published(
         attention_head_dim: channels of a head; 64 in all published files.
 
     Raises:
-        ValueError: the weights are not a TarFlow's.
+        ValueError: the weights are not a TarFlow's, or a number is out of range.
     """
+    noise_std, in_channels = NOISE_STD.check("noise_std", noise_std), IN_CHANNELS.check("in_channels", in_channels)
     weights = {name: tensor for name, tensor in weights.items() if not _RECOMPUTED.fullmatch(name)}
     config = _config(weights, in_channels, attention_head_dim)
     with torch.device("meta"):
         model = TarFlowTransformer2DModel(**config, noise_std=noise_std)
-    try:
-        model.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"These weights do not fit the TarFlow of their own shape: {error}") from error
+    check_weights(model, weights, "the TarFlow")
+    model.load_state_dict(weights, assign=True)
     return model.eval()
 
 
@@ -119,7 +122,8 @@ def published_tarflow_name(model: TarFlowTransformer2DModel, dataset: str) -> st
     """What a file of this model is called: `dataset_model_patch_width_blocks_layers_sigma.pth`."""
     config = model.config
     sizes = (config.patch_size, config.hidden_size, config.num_blocks, config.layers_per_block)
-    return f"{dataset}_model_{'_'.join(map(str, sizes))}_{config.noise_std:.2f}.pth"
+    noise = np.format_float_positional(config.noise_std, min_digits=2)
+    return f"{dataset}_model_{'_'.join(map(str, sizes))}_{noise}.pth"
 
 
 def _config(weights: Weights, in_channels: int, attention_head_dim: int) -> dict[str, Any]:
@@ -132,6 +136,10 @@ def _config(weights: Weights, in_channels: int, attention_head_dim: int) -> dict
         classes = weights["blocks.0.class_embed"].shape[0] if "blocks.0.class_embed" in weights else 0
     except KeyError as error:
         raise ValueError(f"These weights are not a TarFlow's: {error} is missing.") from error
+    except (IndexError, ValueError) as error:  # of other dimensions
+        raise ValueError(f"These weights are not a TarFlow's: their shapes are others ({error}).") from error
+    if not hidden_size:
+        raise ValueError("These weights are not a TarFlow's: blocks.0.pos_embed is empty.")
     side, patch_size = isqrt(num_tokens), isqrt(token_size // in_channels)
     if side**2 != num_tokens or in_channels * patch_size**2 != token_size:
         raise ValueError(

@@ -15,6 +15,20 @@ Weights = dict[str, torch.Tensor]
 _CODES_USED = 65536  # length of the usage statistics in a LlamaGen file, which nothing reads at inference
 
 
+def check_weights(model: nn.Module, weights: Weights, kind: str) -> None:
+    """Raise `ValueError` for the first weight that does not fit the network which was shaped after them."""
+    own = model.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        shapes = [tuple(one[name].shape) if name in one else None for one in (weights, own)]
+        if shapes[0] != shapes[1]:
+            given, fitting = (
+                "none" if shape is None else " x ".join(map(str, shape)) or "a number" for shape in shapes
+            )
+            raise ValueError(
+                f"These weights do not fit {kind} of their own shape: {name[:100]!r} should be {fitting}, got {given}."
+            )
+
+
 def render_codes(vq_model: VQModel, grid: torch.Tensor) -> torch.Tensor:
     """`[B, rows, columns]` codebook ids -> `[B, 3, H, W]` pixels in about [-1, 1]."""
     shape = (*grid.shape, vq_model.quantize.embedding.embedding_dim)
@@ -54,10 +68,8 @@ def vq_model_from_published(weights: Weights, dialect: str | None = None) -> VQM
     renamed = dict(_rename(weights, model.config, dialect, published_to_diffusers=True))
     if dialect != "taming":
         renamed["quantize.embedding.weight"] = nn.functional.normalize(renamed["quantize.embedding.weight"], dim=-1)
-    try:
-        model.load_state_dict(renamed)
-    except RuntimeError as error:
-        raise ValueError(f"These weights do not fit a VQGAN of their own shape: {error}") from error
+    check_weights(model, renamed, "a VQGAN")
+    model.load_state_dict(renamed)
     return model.eval()
 
 

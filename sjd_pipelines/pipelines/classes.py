@@ -1,6 +1,7 @@
 """Classes of a prompt, by name or index."""
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from ..ranges import plain, shown
@@ -10,10 +11,21 @@ NAMES_SHOWN = 60  # class names that a message lists, at most
 
 
 def keyed_by_text(id2label: dict[int, str] | None) -> dict[str, str] | None:
-    """Names of classes in the order of their indices, with keys as they come back from JSON."""
+    """Names of classes in the order of their indices, with keys as they come back from JSON.
+
+    Raises:
+        ValueError: they are no names by index.
+    """
     if id2label is None:
         return None
+    if not isinstance(id2label, Mapping) or not all(map(_is_named, id2label, id2label.values())):
+        raise ValueError(f"id2label must be a dict of names by index, such as {{0: 'cat'}}; got {shown(id2label)}.")
     return {str(index): name for index, name in sorted(id2label.items(), key=lambda entry: int(entry[0]))}
+
+
+def _is_named(index: Any, name: Any) -> bool:
+    digits = "" if isinstance(index, bool) else str(index)
+    return isinstance(name, str) and digits.isdecimal() and len(digits) <= MOST_DIGITS
 
 
 def class_index(label: Any, classes: int, names: list[str]) -> int:

@@ -30,7 +30,7 @@ from ..models.tarflow_published import (
 )
 from . import inputs
 from .base import SJDPipeline, drawing
-from .classes import class_index
+from .classes import class_index, keyed_by_text
 from .flow_calibration import FlowCalibration
 from .loading import load_pipeline, load_single_file
 from .output import TarFlowPipelineOutput
@@ -77,9 +77,7 @@ class TarFlowPipeline(FlowCalibration, SJDPipeline):
         if unknown:
             raise ValueError(f"sampling: {sorted(unknown)} not in {', '.join(DEFAULTS)}.")
         self.register_modules(transformer=transformer, scheduler=scheduler)
-        # Keys are strings, as they come back from JSON.
-        names = None if id2label is None else {str(index): name for index, name in id2label.items()}
-        self.register_to_config(id2label=names, sampling=dict(sampling or {}))
+        self.register_to_config(id2label=keyed_by_text(id2label), sampling=dict(sampling or {}))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any):

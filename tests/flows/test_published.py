@@ -7,7 +7,12 @@ import torch
 
 from sjd_pipelines.flows import FlowGuidance, FlowTarget, SequentialFlowSolver, invert
 from sjd_pipelines.models.tarflow import TarFlowTransformer2DModel
-from sjd_pipelines.models.tarflow_published import PUBLISHED_TARFLOWS, noise_std_of, tarflow_from_published
+from sjd_pipelines.models.tarflow_published import (
+    PUBLISHED_TARFLOWS,
+    noise_std_of,
+    published_tarflow_name,
+    tarflow_from_published,
+)
 
 from . import reference
 from .conftest import build_flow, pictures
@@ -107,12 +112,29 @@ def test_foreign_weights_are_refused(flow):
     weights = flow.state_dict()
     with pytest.raises(ValueError, match=r"are not a TarFlow's: 'blocks.0.pos_embed' is missing"):
         tarflow_from_published({"layers.0.weight": torch.zeros(1)}, 0.1)
-    with pytest.raises(ValueError, match=r"do not fit[\s\S]*blocks.1.proj_in.bias"):
-        tarflow_from_published({k: v for k, v in weights.items() if k != "blocks.1.proj_in.bias"}, 0.1, 3, 16)
+    for changed, message in (
+        ({"blocks.1.proj_in.bias": None}, "fit the TarFlow of their own shape: 'blocks.1.proj_in.bias' should be 32"),
+        ({"head": torch.zeros(2)}, "'head' should be none, got 2"),
+        ({"var": torch.zeros(3)}, "'var' should be 16 x 12, got 3"),
+        ({"var": torch.zeros(())}, "'var' should be 16 x 12, got a number"),
+        ({"blocks.0.pos_embed": torch.zeros(16)}, "are not a TarFlow's: their shapes are others"),
+        ({"blocks.0.proj_in.weight": torch.zeros(())}, "are not a TarFlow's: their shapes are others"),
+        ({"blocks.0.pos_embed": torch.zeros(16, 0)}, "blocks.0.pos_embed is empty"),
+    ):
+        broken = {name: weight for name, weight in (weights | changed).items() if weight is not None}
+        with pytest.raises(ValueError, match=message) as refusal:
+            tarflow_from_published(broken, 0.1, 3, 16)
+        assert "\n" not in str(refusal.value)
     with pytest.raises(ValueError, match="16 tokens of 12 numbers are no square picture of 1 channels"):
         tarflow_from_published(weights, 0.1, in_channels=1)
     with pytest.raises(ValueError, match=r"model.pth does not tell the noise"):
         noise_std_of(Path("model.pth"))
+
+
+def test_a_name_tells_all_of_the_noise():
+    names = [published_tarflow_name(build_flow(noise_std=noise), "mine") for noise in (0.05, 0.1, 0.125, 2.0, 1e-5)]
+    assert names[1].endswith("_0.10.pth")
+    assert [noise_std_of(Path(name)) for name in names] == [0.05, 0.1, 0.125, 2.0, 1e-5]
 
 
 def test_weights_go_out_as_they_came_in(flow):

@@ -221,6 +221,27 @@ def test_published_file(flow_pipe, tmp_path):
         TarFlowPipeline.from_single_file(tmp_path / "none_0.1.pth")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"in_channels": 0}, "in_channels must be an integer from 1"),
+        ({"in_channels": "3"}, "in_channels must be an integer from 1"),
+        ({"noise_std": -1.0}, "noise_std must be a number from 0"),
+        ({"noise_std": math.nan}, "noise_std must be a number from 0"),
+        ({"noise_std": "x"}, "noise_std must be a number from 0"),
+        ({"id2label": ["cat"]}, r"id2label must be a dict of names by index, such as .0: 'cat'.; got .'cat'"),
+        ({"id2label": {"x": "cat"}}, "id2label must be"),
+        ({"id2label": {-1: "cat"}}, "id2label must be"),
+        ({"id2label": {0: 5}}, "id2label must be"),
+    ],
+)
+def test_what_is_told_of_a_published_file_is_checked(tmp_path, options, message):
+    weights = tiny_pipeline(hidden_size=64, attention_head_dim=64).transformer.state_dict()
+    write_published_file(weights, tmp_path / "mine_0.05.pth")
+    with pytest.raises(ValueError, match=message):
+        TarFlowPipeline.from_single_file(tmp_path / "mine_0.05.pth", **options)
+
+
 def test_pickles_do_not_run(tmp_path):
     class Payload:
         def __reduce__(self):
