@@ -63,12 +63,15 @@ def progress_end(events):
 def forget_everything(comfyui):
     """Unload models and empty the cache; takes effect between runs.
 
-    One flag means both. Sent as two, the second one may wait for the next run.
+    One flag means both. Sent as two, the second one may wait for the next run; so may one that is sent while the
+    server tidies up after a run, and it is sent again.
     """
-    comfyui.post("/free", {"free_memory": True})
     end = time.monotonic() + 60
     while (state := comfyui.get("/probe"))["SJDWeights"] and time.monotonic() < end:
-        pass
+        comfyui.post("/free", {"free_memory": True})
+        soon = time.monotonic() + 10
+        while comfyui.get("/probe")["SJDWeights"] and time.monotonic() < soon:
+            pass
     return state
 
 
