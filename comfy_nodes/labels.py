@@ -8,8 +8,8 @@ LABELS = {
     "the same seed.",
     "approximate": "Approximate: pictures differ a little from what the model would draw on its own.",
 }
-# Follows ComfyUI's Python: what it was installed with need not bring the command `sjd`.
-CONVERT = "-m sjd_pipelines.cli convert FILE.pth FOLDER"
+# What makes a folder of a published file, below the pack's folder. A pack is not installed, so that there is no `sjd`.
+CONVERT = "sjd_pipelines/cli convert FILE.pth FOLDER"
 # Of words that the model does not know, in the place of the command that lists the others.
 WORDS_LISTED = "; the tooltip of prompt lists what the emoji model knows."
 # Of a seed.

@@ -149,7 +149,7 @@ def _not_here(name: str, kind: str) -> str:
     searched = ", ".join(str(path) for place in (OWN_FOLDER, SHARED_FOLDER) for path in model_folders(place))
     sought = f"model_index.json{' of a TarFlowPipeline' if kind == FLOW else ', config.json or adapter_config.json'}"
     fetch = [f"fetch one, for instance with: {download_command(one)}," for one in published(kind)[:1]]
-    how = fetch[0] if fetch else f'make one of a published file: in "{PACK}" type: {_python()} {CONVERT},'
+    how = fetch[0] if fetch else f'make one of a published file, in "{PACK}" with: {_python()} {CONVERT},'
     return (
         f"There is no model '{name}'. It is not a bundled one ({', '.join(bundled(kind))}), and no folder so "
         f"named in {searched} holds a {sought}. Choose another, or {how} and press R."

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sjd_pipelines import FLOW_SOLVERS, SCHEDULERS, SeededJacobiScheduler, __version__
+from sjd_pipelines import FLOW_SOLVERS, SCHEDULERS, SeededJacobiScheduler, __version__, cli
 from sjd_pipelines.benchmark.toy import toy_pipeline
 from sjd_pipelines.bundled import BUNDLED
 from sjd_pipelines.cli import main
@@ -42,9 +42,12 @@ class ThreePassScheduler(SeededJacobiScheduler):
         return super().plan(state, noise)
 
 
-def test_version_from_the_module():
-    command = [sys.executable, "-m", "sjd_pipelines.cli", "--version"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    "start", [["-m", "sjd_pipelines.cli"], ["-I", str(Path(cli.__file__).parent)]], ids=["module", "folder"]
+)
+def test_version_from_the_module(start, tmp_path):
+    command = [sys.executable, *start, "--version"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert finished.stdout == f"sjd {__version__}\n"
 
 

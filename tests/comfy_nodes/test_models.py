@@ -113,7 +113,7 @@ def test_a_missing_model_names_the_folders_and_the_command(nodes, run):
     message = loader.validate_inputs("gone")
     assert "There is no model 'gone'." in message
     assert "hf download deepseek-community/Janus-Pro-1B --local-dir" in message
-    made = f'in "{ROOT}" type: {sys.executable} -m sjd_pipelines.cli convert FILE.pth FOLDER, and press R.'
+    made = f'in "{ROOT}" with: {sys.executable} sjd_pipelines/cli convert FILE.pth FOLDER, and press R.'
     assert nodes["SJDFlowLoader"].validate_inputs("gone").endswith(made)
     assert loader.validate_inputs("toy") is True
     assert loader.validate_inputs(None) is True
