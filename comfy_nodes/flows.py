@@ -57,8 +57,9 @@ class SJDFlowLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str | None = None) -> bool | str:
-        return models.refusal(model, cls.kind) or True
+    def validate_inputs(cls, model: str | None = None) -> bool:
+        models.check_choice(model, cls.kind)
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, dtype: str) -> str:

@@ -102,14 +102,13 @@ def model_files(source: str | Path) -> list[Path]:
     return [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
 
 
-def refusal(model: str | None, kind: str) -> str | None:
-    """What is wrong with the choice of a loader; a linked one arrives as None."""
-    try:
-        if model is not None:
-            find_model(model, kind)
-    except ValueError as error:
-        return str(error)
-    return None
+def check_choice(model: str | None, kind: str) -> None:
+    """Raise `ValueError` that says what is wrong with the choice of a loader; a linked or missing one is None.
+
+    Raised, not returned: ComfyUI's page hides behind two clicks what is returned, and shows at once what is raised.
+    """
+    if model is not None:
+        find_model(model, kind)
 
 
 def check_dtype(dtype: str) -> str:

@@ -199,7 +199,7 @@ class SJDSampler(io.ComfyNode):
         top_p: float | None = None,
         size: str | None = None,
     ) -> bool:
-        # Raised, not returned: ComfyUI repeats what is returned for every input. What is linked or missing is None.
+        # Raised, as of loaders; what is returned is repeated for every input, too. Linked and missing ones are None.
         if prompt is not None:
             check_prompt(prompt)
         check_sampling(guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p)

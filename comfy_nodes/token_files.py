@@ -72,11 +72,9 @@ class SJDLoadTokens(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str | None = None) -> bool | str:
-        try:
-            _ = file is None or _find(file)
-        except ValueError as error:
-            return str(error)
+    def validate_inputs(cls, file: str | None = None) -> bool:
+        if file is not None:
+            _find(file)  # raised, as of loaders
         return True
 
     @classmethod

@@ -154,11 +154,11 @@ def test_loaders_list_their_own_kind(nodes):
     )
     assert flows == ["emoji-flow", "toy-flow"]
     assert not set(flows) & set(others)
-    message = nodes["SJDFlowLoader"].validate_inputs("toy")
-    assert "It is not a bundled one (emoji-flow)" in message
-    assert "model_index.json of a TarFlowPipeline" in message
+    with pytest.raises(ValueError, match=r"a bundled one \(emoji-flow\), .* a model_index\.json of a TarFlowPipeline"):
+        nodes["SJDFlowLoader"].validate_inputs("toy")
     assert nodes["SJDFlowLoader"].validate_inputs("toy-flow") is True
-    assert "no model 'emoji-flow'" in nodes["SJDModelLoader"].validate_inputs("emoji-flow")
+    with pytest.raises(ValueError, match="no model 'emoji-flow'"):
+        nodes["SJDModelLoader"].validate_inputs("emoji-flow")
     assert nodes["SJDFlowLoader"].fingerprint_inputs("emoji-flow", "auto") == "emoji-flow auto []"
 
 

@@ -33,7 +33,8 @@ def test_saved_tokens_are_loaded(nodes, run, toy, drawn, output):
     assert torch.equal(*(run("SJDDecodeTokens", model=toy, tokens=one)[0] for one in (again, tokens)))
     assert loader.validate_inputs(options[0]) is True
     assert loader.validate_inputs(None) is True
-    assert loader.validate_inputs("gone").startswith("No tokens are saved as 'gone'.")
+    with pytest.raises(ValueError, match=r"^No tokens are saved as 'gone'\."):
+        loader.validate_inputs("gone")
     before = loader.fingerprint_inputs(file=options[0])
     (output / "kept" / "dog_00002_.sjd.safetensors").touch()
     (output / "kept" / "dog_00001_.sjd.safetensors").touch()
