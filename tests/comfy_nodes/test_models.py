@@ -28,7 +28,7 @@ TO_DOWNLOAD = [
 
 def refusal(loader, choice):
     """What a loader says of a choice that it refuses."""
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r"\S") as caught:
         loader.validate_inputs(choice)
     return str(caught.value)
 
