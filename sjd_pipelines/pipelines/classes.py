@@ -39,7 +39,8 @@ def class_index(label: Any, classes: int, names: list[str]) -> int:
     Raises:
         ValueError: there is no such class; names the nearest, and all there are.
     """
-    text, lowered = label.strip().lower() if isinstance(label, str) else "", [name.lower() for name in names]
+    text = " ".join(label.lower().split()) if isinstance(label, str) else ""
+    lowered = [name.lower() for name in names]
     if text and text in lowered:
         return lowered.index(text)
     index = int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else plain(label)

@@ -56,6 +56,8 @@ class FlowCalibration:
         def noise_of(first: int, count: int) -> torch.Tensor:
             return self.prepare_latents(list(range(first, first + count)))
 
+        if on_block is not None and not callable(on_block):
+            raise ValueError(f"on_block must be a function, got {shown(on_block)}.")
         if fitted is not None:
             _check_fitted(fitted, len(self.transformer.blocks), self.transformer.num_tokens)
 

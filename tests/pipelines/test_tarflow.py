@@ -41,7 +41,7 @@ def pixels(pipe, *args, **options):
 
 
 def test_classes_by_name_and_index(flow_pipe):
-    by_name = pixels(flow_pipe, ["dog", "Red Fox "], seeds=[1, 2])
+    by_name = pixels(flow_pipe, ["dog", "Red  Fox "], seeds=[1, 2])
     assert torch.equal(by_name, pixels(flow_pipe, [1, "2"], seeds=[1, 2]))
     assert not torch.allclose(by_name[:1], pixels(flow_pipe, "cat", seeds=[1]), atol=1e-3)
     assert pixels(flow_pipe, seeds=[1]).shape == (1, 3, 8, 8)
@@ -380,6 +380,7 @@ def test_calibration(flow_pipe):
         ({"mode": ["safe"]}, "mode must be one of exact, safe, fast; got .'safe'"),
         ({"objective": "time"}, "objective must be one of passes, seconds; got 'time'"),
         ({"fitted": FrontierFlowSolver()}, r"fitted must be what fit\(\) returned, or None; got FrontierFlowSolver"),
+        ({"on_block": 3}, "on_block must be a function, got 3"),
         ({"batch_size": 0}, "batch_size must be an integer from 1"),
         ({"prompt": "dig"}, "Did you mean dog"),
     ],
