@@ -18,7 +18,7 @@ from sjd_pipelines.flows import (
 )
 from sjd_pipelines.flows.planned import text_of
 from sjd_pipelines.flows.side_by_side import fitted_solver
-from sjd_pipelines.flows.trials import worst_error
+from sjd_pipelines.flows.trials import Calibrator, worst_error
 
 from .conftest import build_flow
 
@@ -36,6 +36,18 @@ def plan_for(model, mode, objective, batch_size, **options):
         examples = FlowTarget(model, torch.arange(12, device=model.device) % 3, 12, FlowGuidance(0.5))
         fitted = fitted_solver(examples, noise_of(1000, 12))
     return calibrate(target_of, noise_of, lambda: fitted, mode, objective, batch_size, references=2, **options)
+
+
+def test_rounding_is_that_of_a_picture_alone_too(flow):
+    """Quarters of a large batch may round as the batch does, where a picture alone is computed by other kernels."""
+    latents = normal_noise(list(range(16)), 16, 12).to(flow.device, flow.dtype)
+    target = FlowTarget(flow, torch.arange(16, device=flow.device) % 3, 16, FlowGuidance(0.5))
+    alone = FlowTarget(flow, target.labels[:1], 1, FlowGuidance(0.5))
+    with torch.no_grad():
+        calibrator = Calibrator(lambda index: target, latents, 16, repeats=1)
+        sample = invert(alone, SequentialFlowSolver(), latents[:1]).sample
+        moved = worst_error(sample, calibrator.runs[0].sample[:1])
+        assert calibrator.rounding() >= moved > 0
 
 
 @pytest.fixture(scope="module")
