@@ -114,6 +114,8 @@ class TarFlowTransformer2DModel(ModelMixin, ConfigMixin):
         super().__init__()
         if sample_size % patch_size:
             raise ValueError(f"sample_size must be a multiple of patch_size {patch_size}, got {sample_size}.")
+        if sample_size < 2 * patch_size:  # the first patch of a block is given: nothing would be left to solve
+            raise ValueError(f"sample_size must be at least twice patch_size {patch_size}, got {sample_size}.")
         if hidden_size % attention_head_dim:
             raise ValueError(
                 f"hidden_size must be a multiple of attention_head_dim {attention_head_dim}, got {hidden_size}."

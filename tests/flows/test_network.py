@@ -105,3 +105,9 @@ def test_bad_settings_are_refused():
         TarFlowTransformer2DModel(**TINY | {"patch_size": 3})
     with pytest.raises(ValueError, match="hidden_size must be a multiple of attention_head_dim 24, got 32"):
         TarFlowTransformer2DModel(**TINY | {"attention_head_dim": 24})
+
+
+def test_a_picture_of_one_patch_is_refused():
+    """There would be nothing to solve, and solvers would wait for it."""
+    with pytest.raises(ValueError, match="sample_size must be at least twice patch_size 2, got 2"):
+        build_flow(sample_size=2)
