@@ -21,7 +21,7 @@ class SJDModelLoader(io.ComfyNode):
             display_name="SJD Load Model",
             category="SJD/loaders",
             description="Loads an autoregressive image model: one that writes a picture token by token. Models are "
-            "folders in models/sjd (or models/diffusers); a small emoji model comes with the pack.",
+            "folders in models/sjd (or models/diffusers); small emoji models come with the pack.",
             search_aliases=["autoregressive", "emoji", "checkpoint", "text to image", *FAMILY_NAMES.split(", ")],
             inputs=[
                 io.Combo.Input(

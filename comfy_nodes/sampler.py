@@ -39,8 +39,9 @@ def _picture_inputs() -> list[io.Input]:
             multiline=True,
             dynamic_prompts=True,
             default="a heart on a blue background",
-            tooltip=f"What to draw. {_bundled_words()} A class-conditional LlamaGen wants the number of an ImageNet "
-            "class. Words that the model does not know are named on the node.",
+            tooltip=f"What to draw. {_bundled_words()} emoji-par draws one of these objects, by its name alone. "
+            "A published class-conditional LlamaGen wants the number of an ImageNet class. Words that the model does "
+            "not know are named on the node.",
         ),
         io.Int.Input(
             "seed",

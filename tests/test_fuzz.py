@@ -32,7 +32,7 @@ WORDS = (
     *("around.png", "null.png", ".", "..", "/", "/dev/null", "/proc/a.png", "~", "~nobody/a", "n" * 300),
     *("n" * 252 + ".png", "car", "a red dog", "ä", "\udcff", "\ud800", "\0", "\n", "a\nb", "%s", "{0}", "'", '"'),
     *("🦊" * 30, "<image>", "float16", "bfloat16", "cpu", "cuda", "cuda:99", "mps", "meta", "hpu", "xla", "abacus"),
-    *("prompts.txt", "table.csv", "lines.jsonl", "drawn.png", "job", "prompts", "emoji-flow", "nowhere"),
+    *("prompts.txt", "table.csv", "lines.jsonl", "drawn.png", "job", "prompts", "emoji-flow", "emoji-par", "nowhere"),
     *("owner/name", "./folder", "--help", *SCHEDULERS, *FLOW_SOLVERS),
 )
 OPTIONS = {

@@ -25,6 +25,9 @@ BUNDLED: dict[str, BundledModel] = {
     "emoji-flow": BundledModel(
         "TarFlowPipeline", "one of 48 kinds of emoji, by name, on a pastel ground, 32 x 32 pixels"
     ),
+    "emoji-par": BundledModel(
+        "SJDLlamaGenPipeline", "one of 48 kinds of emoji, by name, on ten backgrounds, several tokens at once (PAR)"
+    ),
 }
 DEFAULT = "emoji-janus"
 ROOT = Path(__file__).parent

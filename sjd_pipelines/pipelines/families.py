@@ -115,7 +115,8 @@ FAMILIES = (
         "llamagen",
         "SJDLlamaGenPipeline",
         "LlamaGen",
-        "`from_single_file` of the published `.pt` files, text and class; or a converted folder",
+        "`emoji-par`, which is part of the package; `from_single_file` of the published `.pt` files (text, class, "
+        "PAR); or a converted folder",
         single_files="tok_embeddings.weight",
         options=_LLAMAGEN,
     ),

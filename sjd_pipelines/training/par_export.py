@@ -186,7 +186,7 @@ in pictures:
 
 ## Measured
 
-Trained on {pictures:,} pictures in {minutes:.0f} minutes{device}. Of {n} pictures at the defaults, every class in
+Trained on {pictures} in {minutes:.0f} minutes{device}. Of {n} pictures at the defaults, every class in
 turn, {object:.1%} show the right object and nothing else; of pictures with true tokens, {true:.1%}. The judge
 (`sjd_pipelines/emoji/judge.py`) places glyphs on the picture and reads what explains {match:.0%} of it; it knows
 nothing of the model.
@@ -202,6 +202,7 @@ def model_card(results: dict, pipe: SJDLlamaGenPipeline) -> str:
     """The card, filled with what was measured."""
     training, scores, config = results["training"], results["scores"], pipe.transformer.config
     course, layout = training["course"], pipe.image_layout(None, None)
+    done, whole = training["pictures"], sum(phase["pictures"] for phase in course["phases"])
     order = f"--order par --groups {config.parallel_tokens}" if config.parallel_tokens > 1 else "--order raster"
     return _CARD.format(
         parallel=config.parallel_tokens,
@@ -213,7 +214,7 @@ def model_card(results: dict, pipe: SJDLlamaGenPipeline) -> str:
         sampling=", ".join(f"{name} {value}" for name, value in SAMPLING.items()),
         command=f"python -m sjd_pipelines.training.par train --folder RUN {order}{course_options(course)}",
         phases=phases_told(course),
-        pictures=training["pictures"],
+        pictures=f"{done:,} pictures" if done == whole else f"{done:,} of these {whole:,} pictures",
         minutes=training["seconds"] / 60,
         device=" on a GPU" if course["device"] != "cpu" else " on one CPU thread",
         n=scores["drawn"]["n"],

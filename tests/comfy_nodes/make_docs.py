@@ -14,6 +14,7 @@ from typing import Any
 
 from sjd_pipelines import FLOW_SOLVERS, SCHEDULERS
 from sjd_pipelines.pipelines.families import FAMILIES
+from sjd_pipelines.training.par_compare import comparison_table
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "comfy_nodes" / "web" / "docs"
@@ -21,6 +22,7 @@ README = ROOT / "README.md"
 RESULTS = ROOT / "sjd_pipelines" / "benchmark" / "results"
 NOTES = RESULTS / "report" / "NOTES.md"
 SPEEDS = {README: RESULTS / "cpu_defaults.json", NOTES: RESULTS / "cpu_guidance3.json"}
+ORDERS = RESULTS / "par.json"
 COMMAND = "python tests/comfy_nodes/make_docs.py"
 
 
@@ -28,7 +30,7 @@ def documents(nodes: Mapping[str, Any]) -> dict[Path, str]:
     """File -> what it should say, of node classes by id."""
     pages = {PAGES / f"{node_id}.md": node for node_id, node in nodes.items()}
     return {path: page(node, _by_hand(path)) for path, node in pages.items()} | {
-        README: with_tables(with_speeds(README)),
+        README: with_orders(with_tables(with_speeds(README))),
         NOTES: with_speeds(NOTES),
     }
 
@@ -60,11 +62,22 @@ def with_tables(readme: str) -> str:
             (f"`{name}`", f"`{cls.__name__}`", claim, f"{cls.card.summary.split('. ')[0].rstrip('.')}.", cls.paper)
             for name, cls, claim in entries
         ]
-        made = table((title, "class", "label", "what it does", "source"), rows) + "\n"
-        pattern = rf"^\| {title} \| class \|.*\n(?:\|.*\n)*"
-        readme, count = re.subn(pattern, lambda _, made=made: made, readme, flags=re.MULTILINE)
-        assert count == 1, f"README has no table that begins with {title} and class"
+        made = table((title, "class", "label", "what it does", "source"), rows)
+        readme = _with_table(readme, f"| {title} | class |", made)
     return readme
+
+
+def with_orders(readme: str) -> str:
+    """README with its table of generation orders made anew from what was measured."""
+    return _with_table(readme, "| model | scheduler |", comparison_table(json.loads(ORDERS.read_text())))
+
+
+def _with_table(page: str, begin: str, made: str) -> str:
+    """A page with the table that begins so made anew."""
+    pattern = rf"^{re.escape(begin)}.*\n(?:\|.*\n)*"
+    page, count = re.subn(pattern, lambda _: f"{made}\n", page, flags=re.MULTILINE)
+    assert count == 1, f"there is no table that begins {begin}"
+    return page
 
 
 def with_speeds(page: Path) -> str:

@@ -126,6 +126,17 @@ FOUR_DECODERS = {
     "save": Node("SaveImage", 6, {"filename_prefix": "sjd"}, {"images": ("sheet", 0)}, height=620),
 }
 
+PARALLEL_GROUPS = {
+    "model": Node("SJDModelLoader", 0, {"model": "emoji-par"}),
+    "decoder": Node("SJDDecoderParallelGroups", 0),
+    "sampler": sampler(1, shared=False, prompt="rocket", seed=SEED),
+    "decode": decoded(2),
+    "map": Node("SJDAcceptanceMap", 2, {"metric": "step"}, {"report": ("sampler", 1), "image": ("decode", 0)}),
+    "report": Node("SJDReport", 2, {}, {"report": ("sampler", 1)}, height=WORDS_HEIGHT),
+    "image": Node("PreviewImage", 3, {}, {"images": ("decode", 0)}, height=IMAGE_HEIGHT),
+    "map image": Node("PreviewImage", 3, {}, {"images": ("map", 0)}, "When each part was finished", IMAGE_HEIGHT),
+}
+
 FLOW = {
     "flow": Node("SJDFlowLoader", 0),
     "solver": Node("SJDSolverFrontier", 0),
@@ -170,6 +181,13 @@ WORKFLOWS: dict[str, tuple[dict[str, Node], str, App | None]] = {
         FOUR_DECODERS,
         "**Four decoders, one prompt.** Passes and seconds stand below each picture. Three are the same picture; the "
         "one that says so is another, just as good.",
+        None,
+    ),
+    "Several tokens at once": (
+        PARALLEL_GROUPS,
+        "**Several tokens at once.** This model was trained to make one token of every region of the picture in each "
+        "pass (PAR). Write the name of an object and run. The map paints when each part was finished: the regions "
+        "fill side by side, the dark one first, bright ones last.",
         None,
     ),
     "A flow draws a class": (

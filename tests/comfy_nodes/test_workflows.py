@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from ..fixtures.recording import RECORDED
-from .graph_run import CORE
-from .graphs import NOTE
+from .graph_run import CORE, object_info, run_graph
+from .graphs import NOTE, to_prompt
 
 FOLDER = Path(__file__).parents[2] / "workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.json"))
@@ -26,6 +26,7 @@ def test_there_is_one_for_each_use():
         "Draw a picture",
         "Four decoders, one prompt",
         "Same picture, fewer passes",
+        "Several tokens at once",
         "Where passes are saved",
     ]
 
@@ -67,7 +68,18 @@ def test_what_an_artist_changes_is_typed_once_and_a_second_run_draws_something_n
     assert len(typed) == 1
     assert "randomize" in typed[0]["widgets_values"]
     words = [value for node in workflow["nodes"] if node["type"] != NOTE for value in node["widgets_values"]]
-    assert sum(" on a " in str(value) or value == "penguin" for value in words) == 1
+    assert sum(" on a " in str(value) or value in ("penguin", "rocket") for value in words) == 1
+
+
+def test_a_map_shows_the_regions_that_grow_together(nodes):
+    prompt = to_prompt(read(FOLDER / "Several tokens at once.json"), object_info(nodes))
+    outputs = {prompt[number]["class_type"]: values for number, values in run_graph(prompt, nodes).items()}
+    tokens, report = outputs["SJDSampler"]
+    group, count = tokens.layout.parallel, tokens.layout.num_tokens
+    passes = report.statistics.acceptance_map[0].flatten()[tokens.layout.cells(count)]  # of each token as it is made
+    assert group > 1
+    assert passes.tolist() == [*range(group), *(group + number // group for number in range(count - group))]
+    assert outputs["SJDAcceptanceMap"][0].shape == outputs["SJDDecodeTokens"][0].shape == (1, 128, 128, 3)
 
 
 def test_one_opens_as_an_app():

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from PIL import Image
 
 import sjd_pipelines
 from sjd_pipelines import SJDAutoRegressivePipeline, SJDEmu3Pipeline, SJDJanusPipeline, SJDLlamaGenPipeline
 from sjd_pipelines.bundled import BUNDLED, DEFAULT, bundled_folder
+from sjd_pipelines.emoji.glyphs import OBJECTS
+from sjd_pipelines.emoji.judge import read_scene
 from sjd_pipelines.pipelines.families import FAMILIES, family_of_pipeline
 from sjd_pipelines.pipelines.info import inspect_model
 from sjd_pipelines.pipelines.loading import find_family, find_pipeline
@@ -132,3 +135,21 @@ def test_readme_has_a_row_for_every_family():
 def test_a_config_tells_its_family(family, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family.model_type}))
     assert find_family(tmp_path) is family.load()
+
+
+def test_emoji_par_draws_what_is_named(sjd):
+    results = json.loads((bundled_folder("emoji-par") / "results.json").read_text(encoding="utf-8"))
+    drawn = results["scores"]["drawn"]
+    assert drawn["n"] >= 200
+    assert drawn["object"] >= 0.92
+    assert sjd("generate", "penguin", "--model", "emoji-par", "--seed", 1, "-o", "penguin.png")[0] == 0
+    assert sjd("generate", "--like", "penguin.png", "-o", "again.png")[0] == 0
+    assert Path("again.png").read_bytes() == Path("penguin.png").read_bytes()
+    with Image.open("penguin.png") as picture:
+        assert read_scene(picture).objects == ("penguin",)
+    status, _, error = sjd("generate", "unicorn", "--model", "emoji-par")
+    assert status == 2
+    assert f"by index in [0, 48) or by name ({', '.join(OBJECTS)}); got 'unicorn'." in error
+    status, _, error = sjd("generate", "dog", "--model", "emoji-par", "--scheduler", "sjd")
+    assert status == 2
+    assert "makes tokens one after the other, and this model makes" in error
