@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 import sjd_pipelines
@@ -70,7 +69,7 @@ def test_a_folder_comes_before_the_hub(here, captions, monkeypatch):
     monkeypatch.setenv("HOME", str(here))
     assert find_pipeline("~/mine", {}) == (here / "mine", SJDLlamaGenPipeline)
     shutil.rmtree(here / "owner")
-    with pytest.raises(LocalEntryNotFoundError):  # looked for among the files of the hub
+    with pytest.raises(OSError, match=r"^owner/name has not been downloaded before"):
         find_pipeline("owner/name", {"local_files_only": True, "cache_dir": here})
 
 
