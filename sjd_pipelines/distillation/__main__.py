@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     exporting.add_argument("--folder", type=Path, required=True, help="the run's folder")
     exporting.add_argument("--target", type=Path, required=True, help="the new model's folder")
     exporting.add_argument("--adapter", action="store_true", help="write what low-rank training has added, alone")
+    exporting.add_argument("--scale", type=float, default=1.0, help="of these additions; default: %(default)s")
     return parser
 
 

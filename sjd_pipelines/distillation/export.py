@@ -16,7 +16,7 @@ from ..pipelines.loading import find_pipeline
 from .student import NAME, load_form, student_pipeline
 
 
-def export_student(folder: Path, target: Path, adapter: bool = False) -> Path:
+def export_student(folder: Path, target: Path, adapter: bool = False, scale: float = 1.0) -> Path:
     """Write the averaged weights of a run.
 
     Args:
@@ -24,20 +24,23 @@ def export_student(folder: Path, target: Path, adapter: bool = False) -> Path:
         target: the new model's folder.
         adapter: write low-rank additions alone, in float16, with the name of the teacher and the digests of its
             weights: an adapter in PEFT's layout, which `from_pretrained` merges into the teacher without PEFT.
+        scale: of an adapter's additions; less than 1 keeps the student nearer to its teacher, in more passes.
 
     Raises:
         ValueError: it can't be an adapter: all weights were trained, or parts of several networks, or the teacher is
-            an adapter itself.
+            an adapter itself; or a whole model should be scaled.
     """
     folder, target = Path(folder), Path(target)
+    if not adapter and scale != 1:
+        raise ValueError("Only an adapter can be scaled; give --adapter too.")
     if adapter:
-        _write_adapter(folder, target)
+        _write_adapter(folder, target, scale)
     else:
         student_pipeline(folder).save_pretrained(target)
     return target
 
 
-def _write_adapter(folder: Path, target: Path) -> None:
+def _write_adapter(folder: Path, target: Path, scale: float) -> None:
     form, weights = load_form(folder), read_weights(run_files(folder, NAME)[0])
     components = {name.partition(".")[0] for name in weights}
     if not form.rank:
@@ -56,7 +59,7 @@ def _write_adapter(folder: Path, target: Path) -> None:
         "peft_type": "LORA",
         "base_model_name_or_path": _lasting_name(form.model),
         "r": form.rank,
-        "lora_alpha": form.alpha,
+        "lora_alpha": form.alpha * scale,
         "target_modules": sorted(modules),
         "bias": "none",
         "inference_mode": True,

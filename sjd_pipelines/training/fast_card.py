@@ -43,7 +43,7 @@ python -m sjd_pipelines.training fast-prompts --file prompts.jsonl
 python -m sjd_pipelines.distillation trajectories --prompts prompts.jsonl --folder drawn \\
     --judge sjd_pipelines.training.emoji_fast:true_tokens
 python -m sjd_pipelines.distillation train --trajectories drawn --folder RUN {options}
-python -m sjd_pipelines.distillation export --folder RUN --target ADAPTER --adapter
+python -m sjd_pipelines.distillation export --folder RUN --target ADAPTER --adapter --scale {scale:g}
 python -m sjd_pipelines.training reviser --model ADAPTER --folder REVISER --start .../emoji-janus/reviser
 python -m sjd_pipelines.training add-reviser --folder REVISER --target ADAPTER
 ```
@@ -100,6 +100,7 @@ def fast_card(results: dict[str, Any]) -> str:
     training, laws = results["training"], results["laws"]
     return _CARD.format(
         options=training["options"],
+        scale=training["scale"],
         rank=training["rank"],
         step=training["step"],
         images=training["images"],

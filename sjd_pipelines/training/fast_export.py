@@ -50,7 +50,7 @@ def export_fast(
         ValueError: something was not measured.
     """
     adapter, run = Path(adapter), Path(run)
-    results = summarise(Path(figures), adapter.name) | {"training": _training(run, options)}
+    results = summarise(Path(figures), adapter.name) | {"training": _training(run, adapter, options)}
 
     def write(bundle: Path) -> None:
         for name in (CONFIG, WEIGHTS, RECORD):
@@ -99,13 +99,14 @@ def _figures(file: Path) -> Figures:
     return read_object(file)["figures"] if file.exists() else {}
 
 
-def _training(run: Path, options: str) -> dict[str, Any]:
-    """How far a distillation came, and how it was started."""
+def _training(run: Path, adapter: Path, options: str) -> dict[str, Any]:
+    """How far a distillation came, how it was started, and how much of it the adapter has."""
     log, form = run_files(run, RUN_NAME)[-1], load_form(run)
     last = last_entry(log)
     with as_saved(log):
         told = {name: last[name] for name in ("step", "images", "seconds", "machine")}
-    return told | {"rank": form.rank, "alpha": form.alpha, "options": options}
+    scale = read_object(adapter / CONFIG)["lora_alpha"] / form.alpha
+    return told | {"rank": form.rank, "alpha": form.alpha, "scale": scale, "options": options}
 
 
 def _passes(figures: Figures, names: Sequence[str], decoders: dict, scheduler: str) -> list[dict[str, Any]]:

@@ -103,6 +103,8 @@ def test_an_adapter_of_what_is_none_is_refused(teacher, drawn, tmp_path):
     train_student(recipe_for(tmp_path, drawn, rank=0, max_steps=1), teacher)
     with pytest.raises(ValueError, match="has trained all weights of its model; export it as a whole"):
         export_student(tmp_path / "run", tmp_path / "adapter", adapter=True)
+    with pytest.raises(ValueError, match="Only an adapter can be scaled; give --adapter too"):
+        export_student(tmp_path / "run", tmp_path / "adapter", scale=0.5)
     assert not (tmp_path / "adapter").exists()
 
 

@@ -102,7 +102,7 @@ def test_figures_are_held_against_the_promises(tmp_path):
 
 
 def test_a_promise_that_is_not_held_is_told(run, tmp_path, capsys):
-    export_student(run, tmp_path / "adapter", adapter=True)
+    export_student(run, tmp_path / "adapter", adapter=True, scale=0.75)
     write_figures(tmp_path / "figures", fewer=1.2)
     target = tmp_path / "emoji-fast"
     told = ["--adapter", str(tmp_path / "adapter"), "--run", str(run), "--figures", str(tmp_path / "figures")]
@@ -111,12 +111,14 @@ def test_a_promise_that_is_not_held_is_told(run, tmp_path, capsys):
     card = (target / "README.md").read_text()
     assert "| times fewer passes at the defaults | 1.2 | at least 1.3 | **not held** |" in card
     assert "--folder RUN --windows 9\n" in card
+    assert "--adapter --scale 0.75\n" in card
     assert "Rank 2, 7 steps over 56 pictures, 2 minutes on a test." in card
     assert "**Other students**" in card
     names = {"adapter_config.json", "adapter_model.safetensors", "base.json", "README.md", "results.json"}
     assert {file.name for file in target.iterdir()} == names
     assert json.loads((target / "results.json").read_text())["training"]["step"] == 7
-    assert "emoji-janus" in json.loads((target / "adapter_config.json").read_text())["base_model_name_or_path"]
+    config = json.loads((target / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["lora_alpha"]) == ("emoji-janus", 1.5)
 
 
 def test_a_student_is_measured_beside_its_teacher(run, tmp_path, capsys):
