@@ -146,16 +146,17 @@ def test_cancel_takes_a_pass_and_the_next_run_is_right(comfyui):
     for event in comfyui.follow():
         if event["type"] == "progress" and event["data"]["prompt_id"] == prompt_id and event["data"]["node"] == "3":
             heard.append(event["heard"])
-        if len(heard) == 40:
+        assert not is_over(event, prompt_id), "too fast to be cancelled"
+        if len(heard) == 10:  # a newer ComfyUI tells ten a second at most
             break
     clicked = time.monotonic()
     comfyui.post("/interrupt", {})
     end = comfyui.wait(prompt_id)[-1]
     assert end["type"] == "execution_interrupted"
-    passes = [later - earlier for earlier, later in pairwise(heard)]
+    steps = [later - earlier for earlier, later in pairwise(heard)]  # a pass each, or several
     latency = end["heard"] - clicked
-    print(f"cancelled after {latency:.3f} s; a pass takes {statistics.median(passes):.3f} s")
-    assert latency < 2 * max(passes) + 0.25
+    print(f"cancelled after {latency:.3f} s; progress was told every {statistics.median(steps):.3f} s")
+    assert latency < 2 * max(steps) + 0.25
     forget_everything(comfyui)
     _, outputs = comfyui.run(graph("watched", seed=2, temperature=0.9))
     assert pixels(comfyui.pictures(outputs)) == expected
