@@ -54,7 +54,7 @@ def _in_words(name: str, options: dict[str, Any]) -> Iterator[None]:
             why = "nothing is downloaded, as local_files_only or HF_HUB_OFFLINE says"
         else:
             why = "the hub can't be reached; check the connection, or give a folder on this machine"
-        raise OSError(f"{name} has not been downloaded before, and {why}.") from error
+        raise LocalEntryNotFoundError(f"{name} has not been downloaded before, and {why}.") from error
     except EntryNotFoundError as error:
         raise OSError(f"The hub has no {name}.") from error
     except (HfHubHTTPError, HTTPError) as error:
