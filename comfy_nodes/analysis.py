@@ -11,7 +11,15 @@ from .schema import schema
 from .types import Report, ReportType, Tokens, TokensType
 
 
-class SJDReport(io.ComfyNode):
+class Words(io.ComfyNode):
+    """A node that shows words. It runs every time, at no cost: what stood on it may be gone from the page."""
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: object) -> float:
+        return float("nan")  # a new one, since ComfyUI takes an object to equal itself
+
+
+class SJDReport(Words):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -102,7 +110,7 @@ class SJDAcceptanceMap(io.ComfyNode):
         return io.NodeOutput(torch.lerp(image[..., :3], coloured, opacity))
 
 
-class SJDCompare(io.ComfyNode):
+class SJDCompare(Words):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -169,6 +169,11 @@ def test_the_second_run_is_cached_and_a_repeated_one_equal(comfyui):
     assert set(cached) == {"1", "2", "3", "4", "5"}
     expected = pixels(comfyui.pictures(first))
     assert pixels(comfyui.pictures(second)) == expected
+    told = graph("quick", seed=4) | {"9": {"class_type": "SJDReport", "inputs": {"report": ["3", 1]}}}
+    for _ in range(2):  # what stood on the node may be gone from the page
+        events, _ = comfyui.run(told)
+        texts = [event["body"] for event in events if event["type"] == "binary"]
+        assert any(b"passes" in text for text in texts)
     forget_everything(comfyui)
     events, third = comfyui.run(graph("quick", seed=4))
     assert not next(event["data"]["nodes"] for event in events if event["type"] == "execution_cached")
