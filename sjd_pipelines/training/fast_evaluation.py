@@ -40,13 +40,13 @@ TEACHER = "teacher"
 PARTS = ("laws", "passes", "revised", "exits", "pictures")
 SAMPLINGS: dict[str, dict[str, float]] = {
     "defaults": {},
-    "temperature 0": {"temperature": 0.0},
     "guidance 3": {"guidance_scale": 3.0, "temperature": 1.0, "top_p": 1.0},
+    "temperature 0": {"temperature": 0.0},
 }
 SEEDED = {f"window {window}": SeededJacobiScheduler(window=window) for window in (16, 32)}
 REVISED = {
-    "window 16": RevisedJacobiScheduler(),
     "window 63": RevisedJacobiScheduler(window=63, reach=63, revisions=4),  # 64 slots
+    "window 16": RevisedJacobiScheduler(),
 }
 EXITS = (1, 2, 3, 4, 8)
 OTHER = ", other seeds"

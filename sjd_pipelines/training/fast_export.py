@@ -110,11 +110,14 @@ def _training(run: Path, adapter: Path, options: str) -> dict[str, Any]:
 
 
 def _passes(figures: Figures, names: Sequence[str], decoders: dict, scheduler: str) -> list[dict[str, Any]]:
-    """A row for each decoder and sampling setting: mean passes of teacher and student."""
+    """A row for each decoder and sampling setting that both were measured with: passes of teacher and student."""
     rows = []
     for title in decoders:
         for sampling in SAMPLINGS:
-            teacher, student = (mean(figures[name][f"{title}, {sampling}"]) for name in names)
+            key = f"{title}, {sampling}"
+            if not all(key in figures[name] for name in names):
+                continue
+            teacher, student = (mean(figures[name][key]) for name in names)
             row = {"decoder": f"{scheduler}, {title}", "sampling": sampling, "teacher": teacher, "student": student}
             rows.append(row | {"fewer": teacher / student, "tokens_per_pass": TOKENS / student})
     return rows
@@ -174,7 +177,10 @@ def _other(parts: dict[str, Figures], name: str) -> dict[str, Any]:
 
 
 def _row(results: dict[str, Any], decoder: str, sampling: str) -> dict[str, Any]:
-    return next(row for row in results["passes"] if (row["decoder"], row["sampling"]) == (decoder, sampling))
+    for row in results["passes"]:
+        if (row["decoder"], row["sampling"]) == (decoder, sampling):
+            return row
+    raise ValueError(f"{decoder} at {sampling} was not measured of teacher and student; see fast-evaluate.")
 
 
 def _gates(results: dict[str, Any]) -> list[dict[str, Any]]:
