@@ -7,6 +7,7 @@ from diffusers.loaders import PeftAdapterMixin
 from torch import nn
 
 from ..decoding import CanvasCache, ImageTokenLayout
+from ..ranges import Range
 
 # The published sizes: name -> (layers, heads, hidden size).
 LLAMAGEN_SIZES: dict[str, tuple[int, int, int]] = {
@@ -20,6 +21,17 @@ LLAMAGEN_SIZES: dict[str, tuple[int, int, int]] = {
     "7B": (32, 32, 4096),
 }
 CONDITION = -1  # the position id of every token of the condition
+_COUNT = Range(1, whole=True)
+_COUNTS = (
+    "num_layers",
+    "num_attention_heads",
+    "hidden_size",
+    "codebook_size",
+    "sample_size",
+    "caption_length",
+    "parallel_tokens",
+)
+_COUNTS_OR_NONE = ("intermediate_size", "caption_channels", "num_classes")
 
 
 class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
@@ -39,6 +51,9 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         norm_eps: epsilon of the norms.
         parallel_tokens: n of a model that makes n tokens at once (PAR, Wang et al. 2024, arXiv 2412.15119), which has
             n - 1 learned tokens besides; 1 is LlamaGen.
+
+    Raises:
+        ValueError: a size is no integer of at least 1, or they do not go together.
     """
 
     _no_split_modules = ["LlamaGenBlock"]
@@ -62,6 +77,11 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         parallel_tokens: int = 1,
     ):
         super().__init__()
+        for name in _COUNTS:
+            _COUNT.check(name, self.config[name])
+        for name in _COUNTS_OR_NONE:
+            if self.config[name] is not None:
+                _COUNT.check(name, self.config[name])
         if (caption_channels is None) == (num_classes is None):
             raise ValueError("Give exactly one of caption_channels (text) and num_classes (classes).")
         if hidden_size % (4 * num_attention_heads):

@@ -31,6 +31,7 @@ _NAMES = {
     "cls_embedding.uncond_embedding": "caption_embedding.unconditional",
     _LEARNED: "learned_embedding.weight",
 }
+_EXPORTED = re.compile(r"(?:t2i|c2i|PAR-\d+x)_(\d+)")  # names of files that this package writes, of any size
 PAR_IMAGE_SIZE = 384  # pixels per side; the names of PAR's files do not state it
 # File -> guidance that its authors draw with.
 PAR_GUIDANCE = {"PAR-XL-4x": 1.5, "PAR-XXL-4x": 1.435, "PAR-3B-4x": 1.345, "PAR-3B-16x": 1.5}
@@ -104,6 +105,8 @@ def image_size_of(file: Path, names: Collection[str] = ()) -> int:
     Raises:
         ValueError: the name does not say it.
     """
+    if exported := _EXPORTED.fullmatch(file.stem):
+        return int(exported[1])
     numbers = re.findall(r"(?<!\d)(256|384|512)(?!\d)", file.stem)
     if not numbers and _LEARNED in names:
         return PAR_IMAGE_SIZE
@@ -194,13 +197,13 @@ def count_of(indices: Iterable[int], what: str) -> int:
 def _our_name(name: str) -> str | None:
     if name.startswith("layers.") and name.count(".") > 2:
         _, index, part = name.split(".", 2)
-        return f"layers.{index}.{_LAYER_NAMES[part]}" if part in _LAYER_NAMES else None
+        return f"layers.{index}.{_LAYER_NAMES[part]}" if part in _LAYER_NAMES and index.isdecimal() else None
     return _NAMES.get(name)
 
 
 def _config(weights: Weights, sample_size: int, heads: int | None) -> dict:
     try:
-        codebook_size, hidden_size = weights["token_embedding.weight"].shape
+        codebook_size, hidden_size = _shape(weights, "token_embedding.weight")
         if heads is None:
             heads = _HEADS.get(hidden_size)
         if heads is None:
@@ -211,16 +214,24 @@ def _config(weights: Weights, sample_size: int, heads: int | None) -> dict:
             ),
             "num_attention_heads": heads,
             "hidden_size": hidden_size,
-            "intermediate_size": weights["layers.0.feed_forward.gate.weight"].shape[0],
+            "intermediate_size": _shape(weights, "layers.0.feed_forward.gate.weight")[0],
             "codebook_size": codebook_size,
             "sample_size": sample_size,
         }
         if "learned_embedding.weight" in weights:
-            config["parallel_tokens"] = len(weights["learned_embedding.weight"]) + 1
+            config["parallel_tokens"] = _shape(weights, "learned_embedding.weight")[0] + 1
         if "class_embedding.weight" in weights:
-            classes = weights["class_embedding.weight"].shape[0] - 1
+            classes = _shape(weights, "class_embedding.weight")[0] - 1
             return config | {"num_classes": classes, "caption_channels": None}
-        length, channels = weights["caption_embedding.unconditional"].shape
+        length, channels = _shape(weights, "caption_embedding.unconditional")
         return config | {"caption_channels": channels, "caption_length": length}
     except KeyError as error:
         raise ValueError(f"These weights are not a LlamaGen transformer's: {error} is missing.") from error
+
+
+def _shape(weights: Weights, name: str) -> torch.Size:
+    """Of a matrix, from which a size is read."""
+    shape = weights[name].shape
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"{name} should have rows and columns, got shape {tuple(shape)}.")
+    return shape

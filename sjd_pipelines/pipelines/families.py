@@ -90,6 +90,7 @@ _CHAMELEON = (
 _LLAMAGEN = (
     LoadOption("vq_file", "its image tokenizer (vq_ds16_t2i.pt, ...)", "FILE"),
     LoadOption("image_size", "where the name does not say it", "PIXELS", int),
+    LoadOption("num_attention_heads", "where no published model is as wide", "N", int),
     LoadOption("text_encoder", "T5 encoder of a text model", "FOLDER|ID"),
     LoadOption("tokenizer", "tokenizer of the T5 encoder", "FOLDER|ID"),
 )

@@ -27,6 +27,7 @@ from .autoregressive import SJDAutoRegressivePipeline
 from .captions import clean_caption
 from .classes import class_index, keyed_by_text
 from .companions import with_companions
+from .inputs import SIDE
 from .prompts import EncodedPrompt
 from .vocabulary import in_format_of
 from .weights import load_network
@@ -117,7 +118,7 @@ class SJDLlamaGenPipeline(SJDAutoRegressivePipeline):
         hub_options = hub_options or {}
         vq_model, file = vq_model_from_published(read_published_file(vq_file)), Path(file)
         weights = read_published_file(file)
-        image_size = image_size_of(file, weights) if image_size is None else image_size
+        image_size = SIDE.check("image_size", image_size_of(file, weights) if image_size is None else image_size)
         scale = 2 ** (len(vq_model.config.block_out_channels) - 1)
         if image_size % scale:
             raise ValueError(f"image_size must be a multiple of {scale}, got {image_size}.")

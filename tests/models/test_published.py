@@ -80,5 +80,7 @@ def test_written_whole_or_not_at_all(tmp_path):
 def test_picture_size_is_read_from_the_name():
     assert image_size_of(Path("t2i_XL_stage2_512.pt")) == 512
     assert image_size_of(Path("c2i_3B_384.pt")) == 384
+    assert image_size_of(Path("PAR-16x_128.pt"), ["spe_tok_embeddings.special_embeddings.weight"]) == 128  # exported
+    assert image_size_of(Path("PAR-3B-16x.pt"), ["spe_tok_embeddings.special_embeddings.weight"]) == 384
     with pytest.raises(ValueError, match="pass image_size="):
         image_size_of(Path("model.pt"))

@@ -196,12 +196,20 @@ def test_a_damaged_file_is_a_documented_error(classes, tmp_path, damaged):
             lambda weights: weights | {"layers.99999999.ffn_norm.weight": torch.zeros(1)},
             "which are not numbered",
         ),
-        (lambda weights: weights | {"layers.x.ffn_norm.weight": torch.zeros(1)}, "invalid literal"),
-        (lambda weights: weights | {"tok_embeddings.weight": torch.zeros(3)}, "not enough values to unpack"),
+        (lambda weights: weights | {"layers.x.ffn_norm.weight": torch.zeros(1)}, "layers.x.ffn_norm.weight is not"),
+        (lambda weights: weights | {"tok_embeddings.weight": torch.zeros(3)}, r"rows and columns, got shape \(3,\)"),
+        (
+            lambda weights: weights | {"spe_tok_embeddings.special_embeddings.weight": torch.zeros(0, 16)},
+            "learned_embedding.weight should have rows and columns",
+        ),
         (lambda weights: weights | {"norm.weight": torch.zeros(3)}, "do not fit the LlamaGen of their own shape"),
         (
             lambda weights: weights | {"cls_embedding.embedding_table.weight": torch.tensor(1.0)},
-            "can't be loaded: I",
+            r"class_embedding.weight should have rows and columns, got shape \(\)",
+        ),
+        (
+            lambda weights: weights | {"cls_embedding.embedding_table.weight": torch.zeros(1, 16)},
+            "num_classes must be an integer of at least 1, got 0",
         ),
     ],
 )
@@ -210,3 +218,18 @@ def test_weights_that_are_no_llamagen(classes, tmp_path, change, message):
     torch.save(change(published_llamagen_weights(classes.transformer)), file)
     with pytest.raises(ValueError, match=message):
         SJDLlamaGenPipeline.from_single_file(file, vq_file=vq_file, image_size=8, num_attention_heads=2)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"image_size": -8}, "image_size must be an integer from 1 to 16384, got -8"),
+        ({"image_size": 8.5}, "image_size must be an integer"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be an integer of at least 1, got 0"),
+    ],
+)
+def test_sizes_that_are_none(classes, tmp_path, option, message):
+    file, vq_file = published(classes, tmp_path)
+    options = {"image_size": 8, "num_attention_heads": 2} | option
+    with pytest.raises(ValueError, match=message):
+        SJDLlamaGenPipeline.from_single_file(file, vq_file=vq_file, **options)
