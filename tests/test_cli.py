@@ -194,7 +194,10 @@ BAD_INPUT = {
     ("generate", "car", "--negative-prompt", "\ud800"): "negative_prompt is not valid text: '\\ud800' at character 1.",
     ("generate",): "the following arguments are required: PROMPT",
     (): "the following arguments are required: COMMAND",
-    ("generate", "car", "--window", "0"): "argument --window: must be an integer from 1 to 65536 or 'auto', got 0",
+    ("generate", "car", "--window", "-1"): "argument --window: must be an integer from 0 to 65536 or 'auto', got -1",
+    ("generate", "car", "--scheduler", "sjd", "--window", "0"): (
+        "scheduler sjd: window must be an integer from 1 to 65536 or 'auto', got 0."
+    ),
     ("generate", "car", "--num-images", "x"): "argument --num-images: must be an integer from 1 to 1000000, got 'x'",
     ("generate", "car", "--num-images", "1000000000"): (
         "argument --num-images: must be an integer from 1 to 1000000, got 1000000000"

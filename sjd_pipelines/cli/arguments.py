@@ -5,10 +5,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..bundled import BUNDLED, DEFAULT
+from ..declaration import Setting
 from ..disk import expanded
 from ..pipelines.inputs import AT_ONCE, SAMPLING, SEED, SIDE, check_sampling
 from ..ranges import Range, shown
@@ -98,19 +100,23 @@ def place(text: str) -> str:
 
 
 def window(text: str) -> int | str:
-    """Argument type: what a setting `window` may be, or `auto`."""
+    """Argument type: what the setting `window` of some scheduler may be, or `auto`; that scheduler looks again."""
+    return _window(text, _ANY_WINDOW)
+
+
+def _window(text: str, taken: Setting) -> int | str:
     value: int | str = text
     if text != AUTO:
         with contextlib.suppress(ValueError):
             value = int(text)
-    if refusal := WINDOW.refusal(value):
+    if refusal := taken.refusal(value):
         raise argparse.ArgumentTypeError(refusal)
     return value
 
 
 def windows_or_auto(text: str) -> list[int | str]:
     """Argument type: what a setting `window` may be, separated by commas."""
-    return [window(part) for part in text.split(",")]
+    return [_window(part, WINDOW) for part in text.split(",")]
 
 
 def windows(text: str) -> list[int]:
@@ -119,6 +125,7 @@ def windows(text: str) -> list[int]:
 
 
 a_window = whole(Range(WINDOW.least, WINDOW.most, whole=True))
+_ANY_WINDOW = replace(WINDOW, least=0)  # 0 is one of par's
 
 
 def add_model_options(parser: argparse.ArgumentParser, dtypes: Sequence[str] = DTYPES) -> None:

@@ -90,22 +90,23 @@ class DecodingScheduler(Configured):
 
     def unsuited(self, layout: ImageTokenLayout, companions: Collection[str]) -> str | None:
         """Why it can't decode a target with this layout and these companions; None if it can."""
-        for name in self.companions:
-            if name not in companions:
-                return f"needs a {name} and this model has none"
         if self.parallel and layout.parallel == 1:
             return "decodes models that make tokens in groups (PAR), and this model makes one after the other"
         if layout.parallel > 1 and not self.parallel:
             return f"makes tokens one after the other, and this model makes {layout.parallel} at once (PAR)"
         if self.raster_only and not layout.is_raster:
             return "decodes one grid in raster order, and this model makes its tokens otherwise"
+        for name in self.companions:
+            if name not in companions:
+                return f"needs a {name} and this model has none"
         return None
 
     def check_target(self, layout: ImageTokenLayout, companions: Collection[str]) -> None:
         """Raise `ValueError` with the reason if it can't decode such a target."""
         reason = self.unsuited(layout, companions)
         if reason is not None:
-            raise ValueError(f"{type(self).__name__} {reason}; choose another scheduler.")
+            instead = "the scheduler par" if layout.parallel > 1 else "another scheduler"
+            raise ValueError(f"{type(self).__name__} {reason}; choose {instead}.")
 
     @abstractmethod
     def margin(self, layout: ImageTokenLayout) -> int:

@@ -149,6 +149,7 @@ def test_emoji_par_draws_what_is_named(sjd):
     status, _, error = sjd("generate", "unicorn", "--model", "emoji-par")
     assert status == 2
     assert f"by index in [0, 48) or by name ({', '.join(OBJECTS)}); got 'unicorn'." in error
+    assert sjd("generate", "penguin", "--model", "emoji-par", "--window", 0, "-o", "zero.png")[0] == 0
     status, _, error = sjd("generate", "dog", "--model", "emoji-par", "--scheduler", "sjd")
     assert status == 2
     assert "makes tokens one after the other, and this model makes" in error

@@ -119,9 +119,12 @@ def test_the_acceptance_map_shows_the_regions(par_toy):
 def test_a_wrong_pair_is_refused_with_the_reason(pipe, par_toy):
     for cls in SCHEDULERS.values():
         scheduler = cls()
-        if cls.parallel or scheduler.companions:
+        if cls.parallel:
             continue
-        reason = f"{cls.__name__} makes tokens one after the other, and this model makes 4 at once (PAR); choose"
+        reason = (
+            f"{cls.__name__} makes tokens one after the other, and this model makes 4 at once (PAR); "
+            "choose the scheduler par."
+        )
         with pytest.raises(ValueError, match=f"^{re.escape(reason)}"):
             par_toy("car", scheduler=scheduler, **SAMPLING)
     with pytest.raises(ValueError, match="decodes models that make tokens in groups"):
