@@ -75,21 +75,23 @@ The law at the teacher's pictures: {kl:.4f} nats a token from the teacher's, ent
 pictures and of the teacher's own; chance exceeds the last column once in a hundred times.
 
 {distributions}
-
-**Early exit** (`early-exit`, window 16): passes, share of right pictures, and share of tokens that are those of the
-same model's exact decoding, when a token is kept after so many iterations at most.
-
-{exits}
-{others}
+{exits}{others}
 ## Licence
 
 The weights and the pictures they draw derive from the glyphs of Noto Color Emoji, whose font is licensed under the SIL
 Open Font License 1.1 (Copyright Google Inc.). The code is licensed as the package is.
 """
 
+_EXITS = """
+**Early exit** (`early-exit`, window 16): passes, share of right pictures, and share of tokens that are those of the
+same model's exact decoding, when a token is kept after so many iterations at most.
+
+{table}
+"""
+
 _OTHERS = """
-**Other students** of the same budget: times fewer passes (window 16), KL and entropy as above, and right pictures when
-tokens are kept after 2 and 4 iterations.
+**Other students** of the same budget: times fewer passes (window 16), KL, share of the teacher's entropy, and right
+pictures when tokens are kept after 2 and 4 iterations.
 
 {table}
 """
@@ -135,13 +137,7 @@ def fast_card(results: dict[str, Any]) -> str:
                 for quantity, row in results["distributions"].items()
             ],
         ),
-        exits=_table(
-            ("iterations", *(f"{who}: passes, right, tokens" for who in results["exits"])),
-            [
-                [k, *(_exit(figures[k]) for figures in results["exits"].values())]
-                for k in next(iter(results["exits"].values()))
-            ],
-        ),
+        exits=_exits(results["exits"]),
         others=_others(results["others"]),
     )
 
@@ -154,6 +150,14 @@ def _promises(rows: Sequence[dict[str, Any]]) -> str:
     return _table(("", "measured", "promised", ""), cells)
 
 
+def _exits(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    counts = next(iter(found.values()))
+    if not counts:
+        return ""
+    head = ("iterations", *(f"{who}: passes, right, tokens" for who in found))
+    return _EXITS.format(table=_table(head, [[k, *(_exit(one[k]) for one in found.values())] for k in counts]))
+
+
 def _exit(figures: dict[str, float]) -> str:
     return f"{figures['passes']:.1f}, {100 * figures['right']:.0f} %, {100 * figures['agreement']:.0f} %"
 
@@ -161,10 +165,12 @@ def _exit(figures: dict[str, float]) -> str:
 def _others(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
-    samplings = [name for name in rows[0] if name not in ("model", "kl", "entropy_share", "exits")]
+    known = ("model", "kl", "entropy_share", "exits")
+    samplings = list(dict.fromkeys(name for row in rows for name in row if name not in known))
     cells = [
-        [row["model"], *(f"{row[name]:.2f}" for name in samplings), f"{row['kl']:.4f}", f"{row['entropy_share']:.3f}"]
-        + [f"{100 * row['exits'][k]['right']:.0f} %" if "exits" in row else "-" for k in ("2", "4")]
+        [row["model"], *(f"{row[name]:.2f}" if name in row else "-" for name in samplings)]
+        + [f"{row['kl']:.4f}", f"{row['entropy_share']:.3f}"]
+        + [f"{100 * row['exits'][k]['right']:.0f} %" if k in row.get("exits", {}) else "-" for k in ("2", "4")]
         for row in rows
     ]
     head = ("student", *samplings, "KL", "entropy", "after 2", "after 4")
