@@ -21,7 +21,7 @@ LLAMAGEN_SIZES: dict[str, tuple[int, int, int]] = {
     "7B": (32, 32, 4096),
 }
 CONDITION = -1  # the position id of every token of the condition
-_COUNT = Range(1, whole=True)
+_COUNT, _POSITIVE = Range(1, whole=True), Range(0, above=True)
 _COUNTS = (
     "num_layers",
     "num_attention_heads",
@@ -53,7 +53,8 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
             n - 1 learned tokens besides; 1 is LlamaGen.
 
     Raises:
-        ValueError: a size is no integer of at least 1, or they do not go together.
+        ValueError: a size is no integer of at least 1, the base or the epsilon no number above 0, or they do not go
+            together.
     """
 
     _no_split_modules = ["LlamaGenBlock"]
@@ -79,6 +80,8 @@ class LlamaGenTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         super().__init__()
         for name in _COUNTS:
             _COUNT.check(name, self.config[name])
+        for name in ("rope_theta", "norm_eps"):
+            _POSITIVE.check(name, self.config[name])
         for name in _COUNTS_OR_NONE:
             if self.config[name] is not None:
                 _COUNT.check(name, self.config[name])

@@ -88,7 +88,7 @@ def _differing(cls: type[torch.nn.Module], folder: Path, variant: str | None) ->
     with torch.device("meta"):
         network = cls.from_config(cls.load_config(folder))
     absent = {name for name, tensor in network.state_dict().items() if stored.get(name) != list(tensor.shape)}
-    return absent, _surplus(network, stored.keys() - network.state_dict().keys())
+    return absent, stored.keys() - network.state_dict().keys()
 
 
 def load_transformers_model(cls: type, folder: Path, **kwargs: Any) -> Any:
@@ -143,6 +143,6 @@ def _module(name: str) -> str:
 def load_network(cls: type[torch.nn.Module], folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """A network of diffusers' kind in a folder of its own; raises `ValueError` unless the weights are its own."""
     network, report = cls.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)
-    check_weights(folder, set(report["missing_keys"]), _surplus(network, report["unexpected_keys"]))
+    check_weights(folder, set(report["missing_keys"]), set(report["unexpected_keys"]))
     # Past diffusers' own `to`, which warns of float32 modules that there are none of.
     return torch.nn.Module.to(network, dtype).eval()

@@ -132,3 +132,12 @@ def test_full_size_key_schema_of_the_text_model():
     assert shapes["layers.0.attention_norm.weight"] == shapes["layers.0.ffn_norm.weight"] == (1280,)
     restored = llamagen_from_published(published_llamagen_weights(model), 32)
     assert settings(restored) | {"intermediate_size": None} == settings(model)
+
+
+@pytest.mark.parametrize(
+    "option", [{"parallel_tokens": 0}, {"num_layers": None}, {"num_classes": 0}, {"rope_theta": -1}, {"norm_eps": "x"}]
+)
+def test_a_size_that_is_none_is_named(option):
+    [name] = option
+    with pytest.raises(ValueError, match=f"^{name} must be "), torch.device("meta"):
+        LlamaGenTransformer(**{"num_layers": 1} | option)

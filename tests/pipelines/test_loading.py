@@ -252,6 +252,14 @@ def test_what_libraries_have_left_beside_weights_is_no_fault(pipe, tmp_path):
     )
 
 
+def test_a_network_of_ours_with_weights_of_modules_that_it_lacks_is_refused(par_toy, tmp_path):
+    par_toy.save_pretrained(tmp_path)
+    file = tmp_path / "transformer" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"parallel_tokens": 1}))
+    with pytest.raises(ValueError, match=r"has no place: \['learned_embedding\.weight'\]"):
+        SJDAutoRegressivePipeline.from_pretrained(tmp_path)
+
+
 def test_a_companion_of_more_layers_than_its_config_says_is_refused(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
     file = next((tmp_path / "reviser").glob("*.safetensors"))
