@@ -28,6 +28,7 @@ BUNDLED: dict[str, BundledModel] = {
     "emoji-par": BundledModel(
         "SJDLlamaGenPipeline", "one of 48 kinds of emoji, by name, on ten backgrounds, several tokens at once (PAR)"
     ),
+    "emoji-fast": BundledModel("SJDJanusPipeline", "what emoji-janus draws, in fewer passes", base="emoji-janus"),
 }
 DEFAULT = "emoji-janus"
 ROOT = Path(__file__).parent
