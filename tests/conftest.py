@@ -1,5 +1,6 @@
 """Fixtures: tiny random models shared by the whole run, 4 x 4 tokens, 16 codebook entries; and the command line."""
 
+import signal
 import warnings
 
 import pytest
@@ -22,6 +23,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # A shell's background job ignores it, and so would the commands that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--device") == "cpu":
         return
     with warnings.catch_warnings():
