@@ -3,7 +3,7 @@
 from sjd_pipelines import DecodingScheduler, FlowSolver
 
 LABELS = {
-    "exact": "Exact: the very picture that drawing one token at a time gives for the same seed.",
+    "exact": "Exact: the very picture that the model draws without guessing, for the same seed.",
     "lossless": "Lossless: pictures as good and as varied as drawing one token at a time gives, but another one for "
     "the same seed.",
     "approximate": "Approximate: pictures differ a little from what the model would draw on its own.",
