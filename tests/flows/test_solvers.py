@@ -278,14 +278,14 @@ def test_what_only_rounds_is_done(flow):
     for name, values in changes.items():
         state = FrontierFlowSolver().begin(0, 1, noise(flow, 1))
         for value in values:
-            change = torch.full((1, 15), value)
+            change = torch.full((1, 15), value, device=flow.device)
             state.observe(change)
         assert state.moves(change, 1e-6).any() == (name != "rounding")
         assert state.moves(change, 0).all()
         assert not state.moves(change, 1e-2).any()
         assert state.moves(change, 1e-6, SETTLED).all()
-    state.observe(torch.full((1, 15), float("nan")))
-    assert state.moves(torch.full((1, 15), float("nan")), 1.0).all()
+    state.observe(torch.full((1, 15), float("nan"), device=flow.device))
+    assert state.moves(torch.full((1, 15), float("nan"), device=flow.device), 1.0).all()
 
 
 def test_a_flow_that_rounds_strongly_is_solved_as_exactly_as_sequentially():
