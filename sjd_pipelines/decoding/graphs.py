@@ -55,7 +55,8 @@ class CUDAReplay:
 def captured(call: Callable[..., Any], tensors: list[torch.Tensor]) -> tuple[CUDAReplay, int]:
     """`call(*tensors)` as a CUDA graph, and the bytes of device memory that it keeps."""
     device = tensors[0].device
-    with _capturing, torch.cuda.device(device):
+    # A capture that fails leaves its stream as the current one: the outer block takes it back.
+    with _capturing, torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
         stream, graph = _side_stream(device), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

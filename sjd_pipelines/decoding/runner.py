@@ -175,24 +175,26 @@ class Runner:
             for arena in arenas:
                 arena.lent = False
 
-    def compiled(self, module: torch.fx.GraphModule, tensors: list[torch.Tensor]) -> tuple[Callable[..., Any], int]:
+    def compiled(
+        self, module: torch.fx.GraphModule, tensors: list[torch.Tensor], backend: str
+    ) -> tuple[Callable[..., Any], int]:
         """Make a graph callable without arguments, and say how much device memory it keeps.
 
-        Every backend is called once, so that nothing is left to be made in a pass; the tensors are as before then.
+        Every backend is called once, so that nothing is left to be made in a pass; the tensors are as before then,
+        also where it fails.
         """
-        call: Callable[..., Any] = module
-        if self.backend != "eager":
-            call = torch.compile(module, backend=self.backend, fullgraph=True, dynamic=False)
         before = [tensor.clone() for tensor in tensors]
-        device = tensors[0].device
-        if self.capture and device.type == "cuda":
-            made = captured(call, tensors)
-        else:
+        try:
+            call: Callable[..., Any] = module.forward  # around it fx has code of its own, which is not compiled
+            if backend != "eager":
+                call = torch.compile(call, backend=backend, fullgraph=True, dynamic=False)
+            if self.capture and tensors[0].device.type == "cuda":
+                return captured(call, tensors)
             call(*tensors)
-            made = partial(call, *tensors), 0
-        for tensor, value in zip(tensors, before):
-            tensor.copy_(value)
-        return made
+            return partial(call, *tensors), 0
+        finally:
+            for tensor, value in zip(tensors, before):
+                tensor.copy_(value)
 
 
 class RunAtWork:
@@ -246,7 +248,7 @@ class RunAtWork:
         if self.runner.known(key):
             graph = self.runner.borrow(key, self._arenas)
             if graph is None:
-                self._tell("another run is at work on the graph of this shape, or it cannot be recorded")
+                self._tell("replayed", "another run is at work on the graph of this shape, or it cannot be recorded")
                 self._compute()
             return graph
         if key in self._met:
@@ -286,13 +288,11 @@ class RunAtWork:
             module = make_fx(one_pass)(*tensors)
         graph = None
         if stays:
-            try:
-                with _turns.a_pass():  # torch compiles nothing beside a recording
-                    graph = Graph(arena, tensors, places, *self.runner.compiled(module, tensors))
-            except RuntimeError as error:  # of whatever compiler
-                self._tell(f"{self.runner.backend} failed: {told_by(error)}")
+            with _turns.a_pass():  # torch compiles nothing beside a recording
+                made = self._compile(module, tensors)
+            graph = made and Graph(arena, tensors, places, *made)
         else:
-            self._tell("what a pass leaves to the next one changes its shape")
+            self._tell("replayed", "what a pass leaves to the next one changes its shape")
         if graph is not None:
             if arena not in self._arenas:
                 self._arenas.append(arena)
@@ -300,10 +300,21 @@ class RunAtWork:
         self.runner.keep(key, graph)
         self.execution.seconds += time.perf_counter() - begin
 
-    def _tell(self, reason: str) -> None:
+    def _compile(
+        self, module: torch.fx.GraphModule, tensors: list[torch.Tensor]
+    ) -> tuple[Callable[..., Any], int] | None:
+        """What the runner's backend makes of a recorded pass; where it fails, the recorded operations as they are."""
+        for backend in dict.fromkeys((self.runner.backend, "eager")):
+            try:
+                return self.runner.compiled(module, tensors, backend)
+            except RuntimeError as error:  # of whatever compiler, or of a capture
+                self._tell("replayed" if backend == "eager" else "compiled", f"{backend} failed: {told_by(error)}")
+        return None
+
+    def _tell(self, what: str, reason: str) -> None:
         if reason not in self._told:
             self._told.add(reason)
-            logger.warning("Passes with shape %s are not replayed: %s.", self.run.state.shape, reason)
+            logger.warning("Passes with shape %s are not %s: %s.", self.run.state.shape, what, reason)
 
 
 def executing(run: Run) -> AbstractContextManager[Callable[[], bool]]:

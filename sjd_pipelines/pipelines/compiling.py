@@ -30,8 +30,9 @@ class Compiling:
         companions. There is one for each number of slots and of tokens that are read, so that the first picture with
         another scheduler, batch size, picture size or sampling setting takes longer; `statistics.execution` says how
         much. Prompts of up to 64 tokens, 128 and so on share their graphs. A pass without a graph, and every pass of
-        schedulers that work row by row, is executed as it is written. The numbers of a compiled pass differ from
-        those of a written one in their last bits: a token may differ where two were as likely.
+        schedulers that work row by row, is executed as it is written; one that the backend fails on is replayed as it
+        was recorded, uncompiled. The numbers of a compiled pass differ from those of a written one in their last bits:
+        a token may differ where two were as likely.
 
         Moving or changing weights forgets the graphs, as `disable_compile` does; copies of the pipeline have none.
 
