@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 
 from ..configured import Configured
@@ -126,8 +127,7 @@ def new_state(latents: torch.Tensor, start: str, stop: int) -> BlockState:
         start=0,
         stop=stop,
         scale=root_mean_square(latents),
-        resting=latents.new_zeros(latents.shape[:2], dtype=torch.int32),
-        front=torch.zeros_like(rows),
+        resting=np.zeros(latents.shape[:2], dtype=np.int32),
         fronts=[0] * batch_size,
         solved=[1] * batch_size,
         row_passes=[0] * batch_size,

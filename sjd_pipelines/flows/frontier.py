@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 
@@ -76,24 +77,25 @@ class FrontierFlowSolver(FlowSolver):
         window = state.sample[:, state.start + 1 : state.stop + 1]
         if min(state.fronts) != max(state.fronts):  # rows that are ahead keep what they have settled
             tokens = torch.arange(state.start + 1, state.stop + 1, device=window.device)
-            proposal = torch.where((tokens <= state.front[:, None])[..., None], window, proposal)
+            fronts = torch.tensor(state.fronts, device=window.device)
+            proposal = torch.where((tokens <= fronts[:, None])[..., None], window, proposal)
         change = state.change(proposal, window)  # [A, Q]
         state.observe(change)
         unsettled = state.moves(change, SETTLING * self.config.tolerance, SETTLED)
-        moved = state.moves(change, self.config.tolerance).any(1)
+        moves = state.moves(change, self.config.tolerance).any(1).tolist()
         # The first token that moved was computed from settled ones: it is settled, but not yet its key and value.
-        arrived = torch.where(unsettled.any(1), unsettled.int().argmax(1), unsettled.shape[1] - 1)  # [A]
-        power = change.square().sum(1) / (state.num_tokens - 1)
-        numbers = [one.to(change.dtype) for one in (arrived, moved, change.amax(1), power)]
-        arrived, moves, largest, powers = torch.stack(numbers).tolist()  # the one look of a pass
+        arrived = np.where(unsettled.any(1), unsettled.argmax(1), unsettled.shape[1] - 1).tolist()
+        largest = change.max(1).tolist()
+        with np.errstate(over="ignore"):  # what has overflowed moves more than any bound
+            power = np.square(change).sum(1).max() / (state.num_tokens - 1)
         # What an exact solver goes on from has not moved at all; the error of others is measured.
         allowed = 0.0 if self.label == "exact" else self.config.tolerance
         state.moved = {number for number, value in zip(state.numbers, largest) if not value <= allowed}
-        state.moving = max(powers) ** 0.5
+        state.moving = float(power) ** 0.5
         if not all(value < float("inf") for value in largest):
             proposal = self._repair(proposal, window, state)
         state.sample[:, state.start + 1 : state.stop + 1] = self.corrected(proposal, window, state)
-        fronts = [state.start + 1 + int(index) for index in arrived]
+        fronts = [state.start + 1 + index for index in arrived]
         held = [number in state.open for number in state.numbers]  # nothing is settled on latents that change
         state.fronts = [
             before if hold else max(front, before) for front, before, hold in zip(fronts, state.fronts, held)
@@ -110,14 +112,13 @@ class FrontierFlowSolver(FlowSolver):
         complete = state.stop == last
         state.finish([front == last or (complete and rests) for front, rests in zip(state.fronts, still)])
         if not state.done:
-            state.front = torch.tensor(state.fronts, device=state.rows.device)
             state.start = min(state.fronts)
             state.stop = min(state.start + (self.window or last), last)
 
     def _repair(self, proposal: torch.Tensor, window: torch.Tensor, state: BlockState) -> torch.Tensor:
         """Keep overflowed iterates out of keys and values; raises where the one after a front has overflowed."""
-        after = (state.front - state.start).clamp(max=proposal.shape[1] - 1)  # [A] index of token front + 1
-        certain = proposal[torch.arange(len(after), device=after.device), after]  # [A, D]
+        after = [min(front - state.start, proposal.shape[1] - 1) for front in state.fronts]  # index of token front + 1
+        certain = proposal[range(len(after)), after]  # [A, D]
         certain = certain[[number not in state.open for number in state.numbers]]
         if not is_tame(certain).all():
             raise_overflow()

@@ -73,8 +73,7 @@ def sweep(log_scale: torch.Tensor, shift: torch.Tensor, state: BlockState, toler
     state.iteration += 1
     change = state.change(proposal, window)
     state.observe(change)
-    largest, moved = change.amax(1), state.moves(change, tolerance).any(1)
-    changes, moves = torch.stack([largest, moved.to(largest.dtype)]).tolist()  # the one look of a pass
+    changes, moves = change.max(1).tolist(), state.moves(change, tolerance).any(1).tolist()
     if not all(change < float("inf") for change in changes):
         if not is_tame(proposal[:, : state.iteration]).all():
             raise_overflow()

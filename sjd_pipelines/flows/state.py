@@ -1,7 +1,9 @@
 """One block of a flow while it is solved, and what a whole run has cost."""
 
+import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from .correction import LinearCorrection
@@ -33,9 +35,8 @@ class BlockState:
         start: first input of the next pass.
         stop: after its last; the pass computes tokens `start + 1` to `stop`.
         scale: `[A, 1]`, what changes are measured in: the root mean square of the picture's latents.
-        resting: `[A, T]` int32, for how many passes each token has changed by no more than rounding may.
-        front: `[A]` int64: this token and those before it are settled.
-        fronts: `front` on the host.
+        resting: `[A, T]` int32, for how many passes each token has changed by no more than rounding may (host).
+        fronts: `[A]`: this token and those before it are settled (host).
         iteration: passes over the present window.
         limit: at most so many of them, for a solver that counts.
         length: inputs of a segment, for a solver that has segments.
@@ -62,8 +63,7 @@ class BlockState:
     start: int
     stop: int
     scale: torch.Tensor
-    resting: torch.Tensor
-    front: torch.Tensor
+    resting: np.ndarray
     fronts: list[int]
     iteration: int = 0
     limit: int = 0
@@ -118,7 +118,7 @@ class BlockState:
         """Let pictures settle whose latents change no more, all but the `pending` ones."""
         settled = [number in self.open and number not in pending for number in self.numbers]
         if any(settled):  # what has rested so far has rested on other latents
-            self.resting[torch.tensor(settled, device=self.rows.device)] = 0
+            self.resting[settled] = 0
         self.open = pending
 
     def proposal(self, log_scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -127,16 +127,21 @@ class BlockState:
         self.token_passes += shift.shape[0] * shift.shape[1]
         return torch.addcmul(shift, self.latents[:, self.start + 1 : self.stop + 1], log_scale.exp())
 
-    def change(self, proposal: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        """How far each token has moved, its root mean square in units of `scale`: `[A, Q]`; not finite on overflow."""
-        return (proposal - before).square().mean(-1).sqrt() / self.scale
+    def change(self, proposal: torch.Tensor, before: torch.Tensor) -> np.ndarray:
+        """How far each token has moved, its root mean square in units of `scale`: `[A, Q]`; not finite on overflow.
 
-    def observe(self, change: torch.Tensor) -> None:
+        The one look of a pass: what follows from it is little, and decided on the host.
+        """
+        unit = self.scale * math.sqrt(proposal.shape[-1])
+        return (torch.linalg.vector_norm(proposal - before, dim=-1) / unit).detach().cpu().numpy()
+
+    def observe(self, change: np.ndarray) -> None:
         """Count the passes in which each token of the window has rested: `[A, Q]` changes."""
-        resting = change <= ROUNDING * torch.finfo(change.dtype).eps
-        self.resting[:, self.start + 1 : self.stop + 1].add_(1).mul_(resting)
+        resting = self.resting[:, self.start + 1 : self.stop + 1]
+        resting += 1
+        resting *= change <= ROUNDING * np.finfo(change.dtype).eps
 
-    def moves(self, change: torch.Tensor, tolerance: float, rested: int = RESTED) -> torch.Tensor:
+    def moves(self, change: np.ndarray, tolerance: float, rested: int = RESTED) -> np.ndarray:
         """Which tokens of the window have not converged, after `observe`: `[A, Q]` bool.
 
         Args:
@@ -166,9 +171,9 @@ class BlockState:
         self.remaining = torch.tensor(left, device=self.rows.device)
         self.latents, self.sample = self.latents[self.remaining], self.sample[self.remaining]
         self.rows, self.scale = self.rows[self.remaining], self.scale[self.remaining]
-        self.resting = self.resting[self.remaining]
+        self.resting = self.resting[left]
         self.numbers = [self.numbers[index] for index in left]
-        self.front, self.fronts = self.front[self.remaining], [self.fronts[index] for index in left]
+        self.fronts = [self.fronts[index] for index in left]
 
 
 def root_mean_square(latents: torch.Tensor) -> torch.Tensor:
