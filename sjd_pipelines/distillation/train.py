@@ -7,7 +7,7 @@ for the price of putting them back (`averaged_weights`), with no second model.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class StudentRecipe(TimedRecipe):
     Attributes:
         trajectories: folders of them, separated by commas.
         windows: passes of each picture that a step learns from.
+        slots: of each of these passes, the first ones; 0: all that were recorded.
         rank: of the additions to the linear layers; 0 trains all weights.
         alpha: see `Form`.
         consistency, choice, label, nearer: weights of the losses, see `Weights`.
@@ -40,6 +41,7 @@ class StudentRecipe(TimedRecipe):
 
     trajectories: str = ""
     windows: int = 8
+    slots: int = 0
     rank: int = 16
     alpha: float = 16.0
     consistency: float = 1.0
@@ -109,8 +111,11 @@ def _batches(
     while True:
         folder = drawn[rng.integers(len(drawn))]
         index = int(rng.integers(len(folder)))
-        pictures = len(folder[index].prompts)
+        trajectory = folder[index]
+        if recipe.slots:
+            trajectory = replace(trajectory, drafts=trajectory.drafts[..., : recipe.slots])
+        pictures = len(trajectory.prompts)
         if index == len(folder) - 1:  # its last pictures are measured
             pictures = max(pictures - recipe.probe_pictures, 1)
         rows = torch.from_numpy(rng.permutation(pictures)[: recipe.batch_size])
-        yield pick_windows(folder[index], rows, recipe.windows, free, chance)
+        yield pick_windows(trajectory, rows, recipe.windows, free, chance)

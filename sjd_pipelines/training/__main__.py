@@ -68,6 +68,7 @@ def add_fast_commands(commands: argparse._SubParsersAction) -> None:
     measuring.add_argument("--models", nargs="+", default=[], help="students: names, or folders")
     measuring.add_argument("--pictures", type=int, default=Evaluation.pictures, help="default: %(default)s")
     measuring.add_argument("--per-kind", type=int, default=Evaluation.per_kind, help="judged; default: %(default)s")
+    measuring.add_argument("--captions-seed", type=int, default=Evaluation.captions_seed, help="default: %(default)s")
     measuring.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
     measuring.add_argument("--threads", type=int, default=1)
     writing = commands.add_parser("fast-export")
