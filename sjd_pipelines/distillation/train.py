@@ -6,8 +6,8 @@ for the price of putting them back (`averaged_weights`), with no second model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from ..learning.runs import averaged_weights
-from ..learning.timed import TimedRecipe, TimedRun
+from ..learning.saved import as_saved, read_weights
+from ..learning.timed import TimedRecipe, TimedRun, run_files
 from ..pipelines import SJDAutoRegressivePipeline
 from .measures import measure
 from .objective import TARGETS, Batch, Objective, Weights, pick_windows
-from .student import NAME, Form, save_form, trained_weights
+from .student import NAME, Form, load_form, save_form, trained_weights
 from .trajectories import Trajectory, load
 
 
@@ -37,6 +38,7 @@ class StudentRecipe(TimedRecipe):
         target: what pictures teach, the teacher's `law` or their `tokens`.
         probe_pictures: of the trajectories, the last of each folder, that are measured and not learned from.
         bfloat16: compute most of a pass in bfloat16, which suits GPUs.
+        start: folder of a run whose averaged weights a new run begins with, instead of the teacher's.
     """
 
     trajectories: str = ""
@@ -51,6 +53,7 @@ class StudentRecipe(TimedRecipe):
     target: str = "law"
     probe_pictures: int = 8
     bfloat16: bool = False
+    start: str = ""
     muon_rate: float = 0.0
     adam_rate: float = 1e-3
     decay_minutes: float = 10.0
@@ -66,12 +69,14 @@ def train_student(recipe: StudentRecipe, pipe: SJDAutoRegressivePipeline | None 
         pipe: the teacher, which becomes the student; None loads `recipe.model`.
 
     Raises:
-        ValueError: there are no trajectories, or those of another model, or the folder holds another kind of run.
+        ValueError: there are no trajectories, or the folder holds another kind of run, or `start` does.
         RuntimeError: the loss is not finite.
     """
     if recipe.target not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {recipe.target!r}.")
     form = Form(recipe.model, recipe.rank, recipe.alpha)
+    if recipe.start and (before := load_form(Path(recipe.start))) != form:
+        raise ValueError(f"{recipe.start} holds a run of {asdict(before)}; a run that begins with it must be like it.")
     drawn = [load(Path(folder)) for folder in recipe.trajectories.split(",")]
     save_form(Path(recipe.folder), form)
     pipe = SJDAutoRegressivePipeline.from_pretrained(recipe.model or None) if pipe is None else pipe
@@ -79,6 +84,8 @@ def train_student(recipe: StudentRecipe, pipe: SJDAutoRegressivePipeline | None 
     pipe = pipe.to(recipe.device)
     named = trained_weights(pipe, form, drawn[0][0].prompts[0])
     originals = [p.detach().clone() for p in named.values()]
+    if recipe.start:
+        _begin_with(Path(recipe.start), named)
     run = TimedRun(NAME, named, recipe)
     weights = Weights(recipe.consistency, recipe.choice, recipe.label, recipe.nearer)
     objective = Objective(pipe, weights, recipe.target)
@@ -99,6 +106,16 @@ def train_student(recipe: StudentRecipe, pipe: SJDAutoRegressivePipeline | None 
         return measure(pipe, [folder[-1] for folder in drawn], recipe.probe_pictures)
 
     return run.train(loss_of, probe)
+
+
+@torch.no_grad()
+def _begin_with(folder: Path, named: Mapping[str, torch.Tensor]) -> None:
+    """Put the averaged weights of another run into the student."""
+    file = run_files(folder, NAME)[0]
+    weights = read_weights(file)
+    with as_saved(file):
+        for name, parameter in named.items():
+            parameter.copy_(weights[name])
 
 
 def _batches(

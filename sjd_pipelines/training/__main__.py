@@ -73,10 +73,10 @@ def add_fast_commands(commands: argparse._SubParsersAction) -> None:
     measuring.add_argument("--threads", type=int, default=1)
     writing = commands.add_parser("fast-export")
     writing.add_argument("--adapter", type=Path, required=True, help="the student's folder")
-    writing.add_argument("--run", type=Path, required=True, help="the folder it was distilled in")
+    writing.add_argument("--runs", type=Path, nargs="+", required=True, help="folders it was distilled in, in order")
     writing.add_argument("--figures", type=Path, required=True, help="what fast-evaluate has written")
     writing.add_argument("--target", type=Path, help="default: the bundled folder")
-    writing.add_argument("--options", default="", help="that it was distilled with, for the card")
+    writing.add_argument("--options", action="append", default=[], help="of each run, once for each, for the card")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@
     PYTHON -m sjd_pipelines.training reviser --model adapter --folder reviser --start .../emoji-janus/reviser
     PYTHON -m sjd_pipelines.training add-reviser --folder reviser --target adapter
     PYTHON -m sjd_pipelines.training fast-evaluate --models adapter --folder figures
-    PYTHON -m sjd_pipelines.training fast-export --adapter adapter --run student --figures figures
+    PYTHON -m sjd_pipelines.training fast-export --adapter adapter --runs student --options= --figures figures
 
 What it must hold was set before any was trained:
 

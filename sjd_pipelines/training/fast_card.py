@@ -42,13 +42,13 @@ wrong).
 python -m sjd_pipelines.training fast-prompts --file prompts.jsonl
 python -m sjd_pipelines.distillation trajectories --prompts prompts.jsonl --folder drawn \\
     --judge sjd_pipelines.training.emoji_fast:true_tokens
-python -m sjd_pipelines.distillation train --trajectories drawn --folder RUN {options}
-python -m sjd_pipelines.distillation export --folder RUN --target ADAPTER --adapter --scale {scale:g}
+{trained}
+python -m sjd_pipelines.distillation export --folder RUN{count} --target ADAPTER --adapter --scale {scale:g}
 python -m sjd_pipelines.training reviser --model ADAPTER --folder REVISER --start .../emoji-janus/reviser
 python -m sjd_pipelines.training add-reviser --folder REVISER --target ADAPTER
 ```
 
-Rank {rank}, {step:,} steps over {images:,} pictures, {minutes:.0f} minutes on {machine}. The trajectories were of
+Rank {rank}; {stages}. The trajectories were of
 3,072 pictures at the defaults, 1,024 at temperature 0 and 768 at guidance 3 without truncation; the run was stopped
 before its learning rate had come down. Therefore, and because its pictures were right less often, its additions are
 scaled. By how much was chosen with single objects of the very captions that are judged below, so that these figures
@@ -104,14 +104,13 @@ pictures when tokens are kept after 2 and 4 iterations.
 def fast_card(results: dict[str, Any]) -> str:
     """The card of what `summarise` made, with `training`."""
     training, laws = results["training"], results["laws"]
+    runs = training["runs"]
     return _CARD.format(
-        options=training["options"],
+        trained="\n".join(_command(number, run["options"]) for number, run in enumerate(runs, 1)),
+        count=len(runs),
         scale=training["scale"],
         rank=training["rank"],
-        step=training["step"],
-        images=training["images"],
-        minutes=training["seconds"] / 60,
-        machine=training["machine"],
+        stages=", then ".join(_stage(run) for run in runs),
         gates=_promises(results["gates"]),
         goals=_promises(results["goals"]),
         passes=_table(
@@ -144,6 +143,17 @@ def fast_card(results: dict[str, Any]) -> str:
         exits=_exits(results["exits"]),
         others=_others(results["others"]),
     )
+
+
+def _command(number: int, options: str) -> str:
+    """That of the n-th run; each but the first begins with the one before."""
+    start = f" --start RUN{number - 1}" if number > 1 else ""
+    return f"python -m sjd_pipelines.distillation train --trajectories drawn --folder RUN{number}{start} {options}"
+
+
+def _stage(run: dict[str, Any]) -> str:
+    minutes = run["seconds"] / 60
+    return f"{run['step']:,} steps over {run['images']:,} pictures, {minutes:.0f} minutes on {run['machine']}"
 
 
 def _promises(rows: Sequence[dict[str, Any]]) -> str:

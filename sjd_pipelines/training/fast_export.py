@@ -33,25 +33,28 @@ SIGNIFICANT = 1.63  # times sqrt(2 / n): a Kolmogorov-Smirnov distance that chan
 
 def export_fast(
     adapter: str | Path,
-    run: str | Path,
+    runs: Sequence[str | Path],
     figures: str | Path,
     target: str | Path | None = None,
-    options: str = "",
+    options: Sequence[str] = (),
 ) -> Path:
     """Write an adapter with its reviser, what was measured of it, and its card.
 
     Args:
         adapter: its folder, by whose name the figures know it.
-        run: folder of the distillation.
+        runs: folders of the distillation, each of a run that began with the one before; the adapter is of the last.
         figures: folder of the evaluation.
         target: None is the bundled folder.
-        options: that the distillation was started with, for the card.
+        options: that each run was started with, for the card.
 
     Raises:
-        ValueError: something was not measured.
+        ValueError: something was not measured; or there are options for more or fewer runs.
     """
-    adapter, run = Path(adapter), Path(run)
-    results = summarise(Path(figures), adapter.name) | {"training": _training(run, adapter, options)}
+    adapter = Path(adapter)
+    if len(options) != len(runs):
+        raise ValueError(f"Give the options of each run: there are {len(runs)} runs, and {len(options)} options.")
+    training = _training([Path(run) for run in runs], adapter, options)
+    results = summarise(Path(figures), adapter.name) | {"training": training}
 
     def write(bundle: Path) -> None:
         for name in (CONFIG, WEIGHTS, RECORD):
@@ -100,14 +103,16 @@ def _figures(file: Path) -> Figures:
     return read_object(file)["figures"] if file.exists() else {}
 
 
-def _training(run: Path, adapter: Path, options: str) -> dict[str, Any]:
-    """How far a distillation came, how it was started, and how much of it the adapter has."""
-    log, form = run_files(run, RUN_NAME)[-1], load_form(run)
-    last = last_entry(log)
-    with as_saved(log):
-        told = {name: last[name] for name in ("step", "images", "seconds", "machine")}
+def _training(runs: Sequence[Path], adapter: Path, options: Sequence[str]) -> dict[str, Any]:
+    """How far each run came, how it was started, and how much of the last one the adapter has."""
+    form, told = load_form(runs[-1]), []
+    for run, given in zip(runs, options):
+        log = run_files(run, RUN_NAME)[-1]
+        last = last_entry(log)
+        with as_saved(log):
+            told.append({name: last[name] for name in ("step", "images", "seconds", "machine")} | {"options": given})
     scale = read_object(adapter / CONFIG)["lora_alpha"] / form.alpha
-    return told | {"rank": form.rank, "alpha": form.alpha, "scale": scale, "options": options}
+    return {"runs": told, "rank": form.rank, "alpha": form.alpha, "scale": scale}
 
 
 def _passes(figures: Figures, names: Sequence[str], decoders: dict, scheduler: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sjd_pipelines import SeededJacobiScheduler, SJDAutoRegressivePipeline
 from sjd_pipelines.benchmark.toy import toy_pipeline
@@ -127,6 +128,21 @@ def test_a_run_keeps_its_form(teacher, drawn, tmp_path):
     assert load_form(tmp_path / "run") == Form("", 8, 16.0)
     with pytest.raises(ValueError, match="choose another folder"):
         train_student(replace(recipe, rank=0), teacher)
+
+
+def test_a_run_begins_with_another(teacher, drawn, tmp_path):
+    recipe = recipe_for(tmp_path, drawn, max_steps=5, slots=1)
+    train_student(recipe, teacher)
+    wanted = load_file(run_files(tmp_path / "run", NAME)[0])
+    fresh = toy_pipeline(side=4, codebook_size=16, logit_scale=3.0)
+    later = replace(recipe, folder=tmp_path / "later", start=str(tmp_path / "run"), adam_rate=0.0, max_steps=1)
+    assert train_student(later, fresh)["step"] == 1
+    found = load_file(run_files(tmp_path / "later", NAME)[0])
+    assert any(weight.abs().max() > 0 for name, weight in wanted.items() if ".lora_B." in name)
+    for name, weight in wanted.items():
+        assert torch.equal(found[name], weight), name
+    with pytest.raises(ValueError, match="a run that begins with it must be like it"):
+        train_student(replace(later, rank=4), fresh)
 
 
 def test_the_commands_work_on_another_family(tmp_path, capsys):

@@ -107,18 +107,31 @@ def test_a_promise_that_is_not_held_is_told(run, tmp_path, capsys):
     export_student(run, tmp_path / "adapter", adapter=True, scale=0.75)
     write_figures(tmp_path / "figures", fewer=1.2)
     target = tmp_path / "emoji-fast"
-    told = ["--adapter", str(tmp_path / "adapter"), "--run", str(run), "--figures", str(tmp_path / "figures")]
-    main(["fast-export", *told, "--target", str(target), "--options", "--windows 9"])
+    told = [
+        "--adapter",
+        str(tmp_path / "adapter"),
+        "--runs",
+        str(run),
+        str(run),
+        "--figures",
+        str(tmp_path / "figures"),
+    ]
+    told += ["--target", str(target), "--options=--windows 9"]
+    assert main(["fast-export", *told]) == 1
+    assert "Give the options of each run: there are 2 runs, and 1 options." in capsys.readouterr().err
+    main(["fast-export", *told, "--options=--slots 8"])
     assert capsys.readouterr().out == f"{target}\n"
     card = (target / "README.md").read_text()
     assert "| times fewer passes at the defaults | 1.2 | at least 1.3 | **not held** |" in card
-    assert "--folder RUN --windows 9\n" in card
+    assert "--folder RUN1 --windows 9\n" in card
+    assert "--folder RUN2 --start RUN1 --slots 8\n" in card
+    assert "export --folder RUN2 " in card
     assert "--adapter --scale 0.75\n" in card
-    assert "Rank 2, 7 steps over 56 pictures, 2 minutes on a test." in card
+    assert "Rank 2; 7 steps over 56 pictures, 2 minutes on a test, then 7 steps" in card
     assert "**Other students**" in card
     names = {"adapter_config.json", "adapter_model.safetensors", "base.json", "README.md", "results.json"}
     assert {file.name for file in target.iterdir()} == names
-    assert json.loads((target / "results.json").read_text())["training"]["step"] == 7
+    assert json.loads((target / "results.json").read_text())["training"]["runs"][1]["step"] == 7
     config = json.loads((target / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["lora_alpha"]) == ("emoji-janus", 1.5)
 
