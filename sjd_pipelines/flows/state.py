@@ -13,7 +13,7 @@ from .correction import LinearCorrection
 # converges halves from pass to pass and more, so that after some such changes nothing is left but rounding.
 ROUNDING = 256
 RESTED = 3  # such changes in a row after which a token has converged
-SETTLED = 6  # and after which its keys and values may be left as they are
+SETTLED = 4  # and after which its keys and values, which are a pass older, may be left as they are
 
 
 class FlowOverflowError(ArithmeticError, ValueError):
