@@ -16,8 +16,11 @@ FITTED = 48  # pictures that a solver is fitted on: means of a few say more of t
 FIRST_FITTED = 2**20  # number of their noise, which nothing is measured on
 # When the next block begins, to try: early costs work, and saves passes.
 OVERLAPS = {"passes": (0.1, 0.3, 0.03), "seconds": (0.0, 0.03)}
+FOLLOWED = 2  # of them whose tolerances are tried: the cheapest at one tolerance need not be so at another
 LOOSENESS = (3, 1.5, 0.8, 0.4, 0.2, 0.1, 0.05, 0.02, 0.01)  # tolerances to try, in units of the bound
-NEAR = 0.4  # share of the allowed error from which no smaller tolerance is tried
+# Share of the allowed error from which no smaller tolerance is tried, and beyond whose inverse no larger one: the error
+# of the worst picture does not grow evenly, and where one tolerance fails the next may hold.
+NEAR = 0.4
 SOLVED = 1e-3  # error at which a block is all but solved
 SHARE = 0.5  # of the passes up to there, from which corrections are fitted: later changes are of another kind
 
@@ -61,7 +64,7 @@ def _correction(
 def side_by_side_trials(
     calibrator: Calibrator, fitted: OverlappingFlowSolver, bound: float, allowed: float, exact: bool, objective: str
 ) -> list[Candidate]:
-    """Solvers of the whole flow: every overlap at one tolerance, then the best at others until the error is near.
+    """Solvers of the whole flow: every overlap at one tolerance, then the best two at others until the error is near.
 
     Args:
         calibrator: references.
@@ -78,15 +81,14 @@ def side_by_side_trials(
 
     # Smaller tolerances than the exact one lie below the rounding of float32: more passes, and no less error.
     tolerances = [EXACT_TOLERANCE] if exact else [float(f"{bound * factor:.1g}") for factor in LOOSENESS]
-    index, overlaps = len(tolerances) // 2, OVERLAPS[objective]
-    found = [candidate(tolerances[index], overlap) for overlap in overlaps]
-    found.append(candidate(tolerances[index], overlaps[0], OverlappingFlowSolver()))
-    best, trial = min(found, key=lambda pair: pair[1].cost(objective))
-    step = -1 if trial.error <= allowed else 1
-    while 0 <= index + step < len(tolerances):
-        index += step
-        found.append(candidate(tolerances[index], best.config.overlap, best))
-        error = found[-1][1].error
-        if error > allowed if step < 0 else error <= NEAR * allowed:
-            break
+    middle, overlaps = len(tolerances) // 2, OVERLAPS[objective]
+    found = [candidate(tolerances[middle], overlap) for overlap in overlaps]
+    found.append(candidate(tolerances[middle], overlaps[0], OverlappingFlowSolver()))
+    for best, trial in sorted(found, key=lambda pair: pair[1].cost(objective))[:FOLLOWED]:
+        step = -1 if trial.error <= allowed else 1
+        for tolerance in tolerances[middle + 1 :] if step > 0 else reversed(tolerances[:middle]):
+            found.append(candidate(tolerance, best.config.overlap, best))
+            error = found[-1][1].error
+            if error > allowed / NEAR if step < 0 else error <= NEAR * allowed:
+                break
     return found
