@@ -18,8 +18,8 @@ FIRST_FITTED = 2**20  # number of their noise, which nothing is measured on
 OVERLAPS = {"passes": (0.1, 0.3, 0.03), "seconds": (0.0, 0.03)}
 FOLLOWED = 2  # of them whose tolerances are tried: the cheapest at one tolerance need not be so at another
 LOOSENESS = (3, 1.5, 0.8, 0.4, 0.2, 0.1, 0.05, 0.02, 0.01)  # tolerances to try, in units of the bound
-# Share of the allowed error from which no smaller tolerance is tried, and beyond whose inverse no larger one: the error
-# of the worst picture does not grow evenly, and where one tolerance fails the next may hold.
+# Share of the allowed error from which no smaller tolerance is tried, and beyond whose inverse no larger one: the
+# error of the worst picture does not grow evenly, and where one tolerance fails the next may hold.
 NEAR = 0.4
 SOLVED = 1e-3  # error at which a block is all but solved
 SHARE = 0.5  # of the passes up to there, from which corrections are fitted: later changes are of another kind
