@@ -12,6 +12,8 @@ from .planned import entry_of
 from .sequential import SequentialFlowSolver
 from .target import FlowTarget
 
+ALONE = 16  # pictures of a larger batch that are drawn alone: what one rounds to says little of the others
+
 TargetOf = Callable[[int], FlowTarget]  # called with the index of a batch
 
 
@@ -99,11 +101,11 @@ class Calibrator:
         return max(self._rounding(*batch, run.sample) for batch, run in zip(self.batches, self.runs))
 
     def _rounding(self, target: FlowTarget, latents: torch.Tensor, reference: torch.Tensor) -> float:
-        """Of one batch: alone a picture is drawn four times; of a larger batch quarters, and its first picture alone,
-        which other kernels may compute.
+        """Of one batch: alone a picture is drawn four times; of a larger batch quarters, and its first pictures each
+        alone, which other kernels may compute.
         """
         rows = torch.arange(len(latents), device=latents.device)
-        groups = [rows.repeat(4)] if len(rows) == 1 else [rows[:1], *rows.split(-(-len(rows) // 4))]
+        groups = [rows.repeat(4)] if len(rows) == 1 else [*rows[:ALONE].split(1), *rows.split(-(-len(rows) // 4))]
         errors = []
         for group in groups:
             labels = None if target.labels is None else target.labels[group]
