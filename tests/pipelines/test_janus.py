@@ -45,12 +45,12 @@ def test_unguided_greedy_tokens_equal_an_uncached_loop(pipe):
     assert tokens.tolist() == [expected]
 
 
-def test_pixels_are_the_models_own(pipe):
+def test_pixels_are_the_models_own(pipe, device):
     output = pipe(PROMPTS[:2], generator=torch.Generator().manual_seed(0), output_type="pt")
     with torch.no_grad():
         pixels = pipe.model.decode_image_tokens(output.tokens)  # [B, H, W, 3] in [-1, 1]
     expected = (pixels.permute(0, 3, 1, 2) / 2 + 0.5).clamp(0, 1)
-    assert torch.allclose(output.images, expected, atol=1e-6)
+    assert torch.allclose(output.images, expected, atol=1e-6 if device.type == "cpu" else 1e-5)
 
 
 def test_defaults_are_the_official_recipe(pipe):
