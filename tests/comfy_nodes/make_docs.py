@@ -23,6 +23,8 @@ RESULTS = ROOT / "sjd_pipelines" / "benchmark" / "results"
 NOTES = RESULTS / "report" / "NOTES.md"
 SPEEDS = {README: RESULTS / "cpu_defaults.json", NOTES: RESULTS / "cpu_guidance3.json"}
 ORDERS = RESULTS / "par.json"
+FLOWS = RESULTS / "emoji_flow.json"
+MODES = ("exact", "safe", "fast")
 COMMAND = "python tests/comfy_nodes/make_docs.py"
 
 
@@ -30,7 +32,7 @@ def documents(nodes: Mapping[str, Any]) -> dict[Path, str]:
     """File -> what it should say, of node classes by id."""
     pages = {PAGES / f"{node_id}.md": node for node_id, node in nodes.items()}
     return {path: page(node, _by_hand(path)) for path, node in pages.items()} | {
-        README: with_orders(with_tables(with_speeds(README))),
+        README: with_flows(with_orders(with_tables(with_speeds(README)))),
         NOTES: with_speeds(NOTES),
     }
 
@@ -70,6 +72,41 @@ def with_tables(readme: str) -> str:
 def with_orders(readme: str) -> str:
     """README with its table of generation orders made anew from what was measured."""
     return _with_table(readme, "| model | scheduler |", comparison_table(json.loads(ORDERS.read_text())))
+
+
+def with_flows(readme: str) -> str:
+    """README with its table of what solvers cost, at the guidance that its model has, made anew from a benchmark."""
+    report = json.loads(FLOWS.read_text())
+    guidance = report["method"]["sampling"]["guidance_scale"]
+    cells = [cell for cell in report["cells"] if cell["guidance_scale"] == guidance]
+    headers = ["flow solver"]
+    for cell in cells:
+        pictures = "a picture alone" if cell["batch_size"] == 1 else f"{cell['batch_size']} together"
+        headers += [f"passes, {pictures}", "times fewer", "times as fast", "error"]
+    rows = [[title, *(text for cell in cells for text in _costs(cell, chosen))] for title, chosen in _flow_rows()]
+    return _with_table(readme, "| flow solver |", table(headers, rows))
+
+
+def _flow_rows() -> list[tuple[str, str]]:
+    """Rows of the table of flows: what README says of one, and what the benchmark chose it for, or its name."""
+    rows = [("`sequential`", "sequential"), ("`flow-jacobi`", "flow-jacobi"), ("`frontier`", "frontier")]
+    for mode in MODES:
+        rows.append((f"{mode}: best `gauss-seidel-jacobi` in the published style", f"searched, {mode}"))
+        rows += [(f"{mode}: fewest {cost}", f"{mode}, {cost}") for cost in ("passes", "seconds")]
+    return rows
+
+
+def _costs(cell: Mapping[str, Any], chosen: str) -> list[str]:
+    """Passes, how many times fewer and faster than sequentially, and the error, of one solver at a batch size."""
+    results = {result["chosen"] or result["entry"]: result for result in cell["results"]}
+    passes, result = results["sequential"]["passes"], results[chosen]
+    same = result["passes"] == passes and not result["error"]  # then its seconds are a second measurement
+    return [
+        f"{result['passes']:.0f}",
+        f"{passes / result['passes']:.1f}",
+        "1" if same else f"{result['speedup']['median']:.2f}",
+        f"{result['error']:.0e}" if result["error"] else "0",
+    ]
 
 
 def _with_table(page: str, begin: str, made: str) -> str:
