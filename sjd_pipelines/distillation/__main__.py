@@ -48,15 +48,19 @@ def build_parser() -> argparse.ArgumentParser:
     recording.add_argument("--minutes", type=float, default=0.0, help="stop after so many")
     recording.add_argument("--device", default="cpu", help="default: %(default)s")
     training = commands.add_parser("train")
+    words = StudentRecipe.words()
     for field in fields(StudentRecipe):
         option = "--" + field.name.replace("_", "-")
         if field.name == "folder":
             training.add_argument(option, type=Path, required=True, help="the run's folder; the same command resumes")
         elif isinstance(field.default, bool):
-            training.add_argument(option, action="store_true")
+            training.add_argument(option, action="store_true", help=words[field.name])
         else:
             training.add_argument(
-                option, type=type(field.default), default=field.default, help=f"default: {field.default!r}"
+                option,
+                type=type(field.default),
+                default=field.default,
+                help=f"{words[field.name]}; default: {field.default!r}",
             )
     exporting = commands.add_parser("export")
     exporting.add_argument("--folder", type=Path, required=True, help="the run's folder")
@@ -70,9 +74,12 @@ def judge(place: str) -> Judge:
     """The function that `module:function` names."""
     module, _, function = place.partition(":")
     try:
-        return getattr(import_module(module), function)
+        found = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{place!r} is no function of an importable module: {error}") from error
+    if not callable(found):
+        raise argparse.ArgumentTypeError(f"{place!r} is no function of an importable module.")
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..decoding import ImageTokenLayout
 from ..disk import read_object
+from ..learning.recipe import CountOrNone, PositiveAmount, Recipe
 from ..learning.runs import write_atomically
 from ..learning.saved import as_saved, read_weights
 from ..learning.timed import run_files
@@ -23,7 +24,7 @@ FORM_FILE = "student.json"
 
 
 @dataclass(frozen=True)
-class Form:
+class Form(Recipe):
     """What a run trains.
 
     Attributes:
@@ -33,8 +34,8 @@ class Form:
     """
 
     model: str = ""
-    rank: int = 16
-    alpha: float = 16.0
+    rank: CountOrNone = 16
+    alpha: PositiveAmount = 16.0
 
 
 def layers_of_image_tokens(pipe: SJDAutoRegressivePipeline, prompt: str) -> dict[str, dict[str, nn.Module]]:
@@ -108,14 +109,16 @@ def trained_weights(pipe: SJDAutoRegressivePipeline, form: Form, prompt: str) ->
     return named
 
 
-def save_form(folder: Path, form: Form) -> None:
-    """Note what a run trains. Raises `ValueError` if it has been another."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / FORM_FILE
-    if not file.exists():
-        write_atomically(file, lambda path: path.write_text(json.dumps(asdict(form), indent=2) + "\n"))
-    elif (before := load_form(folder)) != form:
+def check_form(folder: Path, form: Form) -> None:
+    """Raise `ValueError` if the run in a folder, if there is one, trains something else."""
+    if (folder / FORM_FILE).exists() and (before := load_form(folder)) != form:
         raise ValueError(f"{folder} holds a run of {asdict(before)}; choose another folder.")
+
+
+def save_form(folder: Path, form: Form) -> None:
+    """Note what a run trains."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / FORM_FILE, lambda path: path.write_text(json.dumps(asdict(form), indent=2) + "\n"))
 
 
 def load_form(folder: Path) -> Form:

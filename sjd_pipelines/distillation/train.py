@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..learning.recipe import Amount, Count, CountOrNone, PositiveAmount
 from ..learning.runs import averaged_weights
 from ..learning.saved import as_saved, read_weights
 from ..learning.timed import TimedRecipe, TimedRun, run_files
 from ..pipelines import SJDAutoRegressivePipeline
 from .measures import measure
 from .objective import TARGETS, Batch, Objective, Weights, pick_windows
-from .student import NAME, Form, load_form, save_form, trained_weights
-from .trajectories import Trajectory, load
+from .student import NAME, Form, check_form, load_form, save_form, trained_weights
+from .trajectories import Trajectory, check_fit, load
 
 
 @dataclass
@@ -33,8 +34,11 @@ class StudentRecipe(TimedRecipe):
         windows: passes of each picture that a step learns from.
         slots: of each of these passes, the first ones; 0: all that were recorded.
         rank: of the additions to the linear layers; 0 trains all weights.
-        alpha: see `Form`.
-        consistency, choice, label, nearer: weights of the losses, see `Weights`.
+        alpha: the additions are multiplied by `alpha / rank`.
+        consistency: weight of the law behind drafts being that at the fixed point.
+        choice: weight of the seed's choice behind drafts being that at the fixed point.
+        label: weight of the pictures staying what the teacher draws, or what would have been right.
+        nearer: how much less a slot counts than the one before it.
         target: what pictures teach, the teacher's `law` or their `tokens`.
         probe_pictures: of the trajectories, the last of each folder, that are measured and not learned from.
         bfloat16: compute most of a pass in bfloat16, which suits GPUs.
@@ -42,21 +46,26 @@ class StudentRecipe(TimedRecipe):
     """
 
     trajectories: str = ""
-    windows: int = 8
-    slots: int = 0
-    rank: int = 16
-    alpha: float = 16.0
-    consistency: float = 1.0
-    choice: float = 0.0
-    label: float = 3.0
-    nearer: float = 1.0
+    windows: Count = 8
+    slots: CountOrNone = 0
+    rank: CountOrNone = 16
+    alpha: PositiveAmount = 16.0
+    consistency: Amount = 1.0
+    choice: Amount = 0.0
+    label: Amount = 3.0
+    nearer: PositiveAmount = 1.0
     target: str = "law"
-    probe_pictures: int = 8
+    probe_pictures: Count = 8
     bfloat16: bool = False
     start: str = ""
-    muon_rate: float = 0.0
-    adam_rate: float = 1e-3
-    decay_minutes: float = 10.0
+    muon_rate: Amount = 0.0
+    adam_rate: Amount = 1e-3
+    decay_minutes: Amount = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target not in TARGETS:
+            raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}.")
 
 
 def train_student(recipe: StudentRecipe, pipe: SJDAutoRegressivePipeline | None = None) -> dict:
@@ -69,23 +78,23 @@ def train_student(recipe: StudentRecipe, pipe: SJDAutoRegressivePipeline | None 
         pipe: the teacher, which becomes the student; None loads `recipe.model`.
 
     Raises:
-        ValueError: there are no trajectories, or the folder holds another kind of run, or `start` does.
-        RuntimeError: the loss is not finite.
+        ValueError: there are no trajectories, or too few, or of another model; or the folder holds another kind of
+            run, or `start` does.
+        ArithmeticError: the loss is not finite.
     """
-    if recipe.target not in TARGETS:
-        raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {recipe.target!r}.")
     form = Form(recipe.model, recipe.rank, recipe.alpha)
-    if recipe.start and (before := load_form(Path(recipe.start))) != form:
-        raise ValueError(f"{recipe.start} holds a run of {asdict(before)}; a run that begins with it must be like it.")
-    drawn = [load(Path(folder)) for folder in recipe.trajectories.split(",")]
-    save_form(Path(recipe.folder), form)
+    check_form(Path(recipe.folder), form)
+    beginning = _beginning(recipe, form)
+    drawn = _load_all(recipe)
     pipe = SJDAutoRegressivePipeline.from_pretrained(recipe.model or None) if pipe is None else pipe
     pipe.set_progress_bar_config(disable=True)
     pipe = pipe.to(recipe.device)
+    check_fit([one for folder in drawn for one in folder], pipe.image_layout(None, None))
     named = trained_weights(pipe, form, drawn[0][0].prompts[0])
     originals = [p.detach().clone() for p in named.values()]
-    if recipe.start:
-        _begin_with(Path(recipe.start), named)
+    if beginning:
+        _begin_with(beginning, named)
+    save_form(Path(recipe.folder), form)
     run = TimedRun(NAME, named, recipe)
     weights = Weights(recipe.consistency, recipe.choice, recipe.label, recipe.nearer)
     objective = Objective(pipe, weights, recipe.target)
@@ -108,10 +117,43 @@ def train_student(recipe: StudentRecipe, pipe: SJDAutoRegressivePipeline | None 
     return run.train(loss_of, probe)
 
 
+def _beginning(recipe: StudentRecipe, form: Form) -> Path | None:
+    """The averaged weights that a new run begins with, if it does; one that goes on has its own."""
+    if not recipe.start or run_files(Path(recipe.folder), NAME)[1].exists():
+        return None
+    if (before := load_form(Path(recipe.start))) != form:
+        raise ValueError(f"{recipe.start} holds a run of {asdict(before)}; a run that begins with it must be like it.")
+    return run_files(Path(recipe.start), NAME)[0]
+
+
+def _load_all(recipe: StudentRecipe) -> list[list[Trajectory]]:
+    """Trajectories of every folder, with pictures to learn from besides those that are measured."""
+    folders = [folder for folder in recipe.trajectories.split(",") if folder.strip()]
+    if not folders:
+        raise ValueError("trajectories must name folders that `trajectories` has written, separated by commas.")
+    drawn = [load(Path(folder)) for folder in folders]
+    for folder, trajectories in zip(folders, drawn):
+        if not _learned(trajectories, recipe.probe_pictures):
+            raise ValueError(
+                f"{folder} holds {len(trajectories[0].prompts)} pictures, and the last {recipe.probe_pictures} are "
+                "measured and not learned from: record more, or lower probe_pictures."
+            )
+    widest = max(one.drafts.shape[-1] for trajectories in drawn for one in trajectories)
+    if recipe.slots > widest:
+        raise ValueError(f"slots must be at most {widest}, the window they were recorded with, got {recipe.slots}.")
+    return drawn
+
+
+def _learned(trajectories: Sequence[Trajectory], measured: int) -> list[tuple[Trajectory, int]]:
+    """Those of a folder that teach, with how many of their first pictures do: all but the last `measured` ones."""
+    counts = [len(one.prompts) for one in trajectories]
+    counts[-1] -= measured
+    return [(one, count) for one, count in zip(trajectories, counts) if count > 0]
+
+
 @torch.no_grad()
-def _begin_with(folder: Path, named: Mapping[str, torch.Tensor]) -> None:
+def _begin_with(file: Path, named: Mapping[str, torch.Tensor]) -> None:
     """Put the averaged weights of another run into the student."""
-    file = run_files(folder, NAME)[0]
     weights = read_weights(file)
     with as_saved(file):
         for name, parameter in named.items():
@@ -125,14 +167,11 @@ def _batches(
     rng = np.random.default_rng([recipe.seed, step])
     chance = torch.Generator().manual_seed(int(rng.integers(2**62)))
     free = objective.free.cpu()
+    learned = [_learned(folder, recipe.probe_pictures) for folder in drawn]
     while True:
-        folder = drawn[rng.integers(len(drawn))]
-        index = int(rng.integers(len(folder)))
-        trajectory = folder[index]
+        folder = learned[rng.integers(len(learned))]
+        trajectory, pictures = folder[rng.integers(len(folder))]
         if recipe.slots:
             trajectory = replace(trajectory, drafts=trajectory.drafts[..., : recipe.slots])
-        pictures = len(trajectory.prompts)
-        if index == len(folder) - 1:  # its last pictures are measured
-            pictures = max(pictures - recipe.probe_pictures, 1)
         rows = torch.from_numpy(rng.permutation(pictures)[: recipe.batch_size])
         yield pick_windows(trajectory, rows, recipe.windows, free, chance)

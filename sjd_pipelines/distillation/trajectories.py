@@ -12,17 +12,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ..decoding import PositionNoise, Sampling, TargetPass, decode
+from ..declaration import LONGEST
+from ..decoding import ImageTokenLayout, PositionNoise, Sampling, TargetPass, decode
 from ..disk import read_object, read_text
+from ..learning.recipe import Count, Recipe
 from ..learning.runs import write_atomically
 from ..learning.saved import as_saved
 from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.inputs import SEED
+from ..ranges import Range
 from ..schedulers import SeededJacobiScheduler
 
 SETTINGS_FILE = "settings.json"
@@ -33,7 +37,7 @@ Judge = Callable[[Sequence[dict[str, Any]], torch.Tensor], Sequence[torch.Tensor
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Recipe):
     """How a folder's trajectories were recorded; one that is resumed must be told the same.
 
     Attributes:
@@ -45,9 +49,9 @@ class Settings:
     """
 
     model: str = ""
-    window: int = 32
-    batch_size: int = 16
-    seed: int = 0
+    window: Annotated[int, Range(1, LONGEST, whole=True)] = 32
+    batch_size: Count = 16
+    seed: Annotated[int, SEED] = 0
     guidance_scale: float | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -140,8 +144,10 @@ def record(
         How many pictures the folder holds.
 
     Raises:
-        ValueError: the folder was recorded with other settings, or there are no prompts.
+        OSError: a file that is there is not as it was recorded.
+        ValueError: the folder was recorded with other settings or of other prompts, or there are no prompts.
     """
+    Range(0).check("minutes", minutes)
     if not entries:
         raise ValueError("There are no prompts to record.")
     prompts = [text for entry in entries for text in pipe.prepare_prompts(entry["prompt"])]
@@ -154,6 +160,8 @@ def record(
         file, last = folder / f"{index:05}.safetensors", min(first + settings.batch_size, len(entries))
         count += last - first
         if file.exists():
+            if _told(file)["prompts"] != prompts[first:last]:
+                raise ValueError(f"{file} was recorded of other prompts; choose another folder.")
             continue
         if 0 < minutes * 60 < time.monotonic() - start:
             return count - (last - first)
@@ -171,12 +179,23 @@ def load(folder: Path) -> list[Trajectory]:
 
     Raises:
         OSError: a file is not as it was recorded.
-        ValueError: nothing.
+        ValueError: it holds nothing.
     """
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise ValueError(f"{folder} holds no trajectories; record some with `trajectories`.")
     return [_load(file) for file in files]
+
+
+def check_fit(trajectories: Sequence[Trajectory], layout: ImageTokenLayout) -> None:
+    """Raise `ValueError` unless a model with this layout can have drawn all of them."""
+    for one in trajectories:
+        largest = max(int(tokens.max()) for tokens in (one.final, one.labels, one.drafts))
+        if one.final.shape[1] != layout.num_tokens or largest >= layout.vocabulary_size:
+            raise ValueError(
+                f"The trajectories are of another model: they have {one.final.shape[1]} tokens, up to {largest}, and "
+                f"the teacher draws {layout.num_tokens}, up to {layout.vocabulary_size - 1}. Record some with it."
+            )
 
 
 def read_prompts(file: Path) -> list[dict[str, Any]]:
@@ -195,7 +214,7 @@ def read_prompts(file: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError:
             entry = None
-        if not isinstance(entry, dict) or "prompt" not in entry:
+        if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):
             raise ValueError(f'{file}, line {number}: expected an object such as {{"prompt": "a dog"}}.')
         entries.append(entry)
     return entries
@@ -236,9 +255,19 @@ def _save(drawn: Trajectory, file: Path) -> None:
     write_atomically(file, lambda path: save_file(tensors, path, metadata))
 
 
+def _told(file: Path) -> dict[str, Any]:
+    with as_saved(file), safe_open(file, framework="pt") as opened:
+        told = json.loads(opened.metadata()[_TOLD])
+        return {name: told[name] for name in ("prompts", "seeds", "sampling")}
+
+
 def _load(file: Path) -> Trajectory:
+    told = _told(file)
     with as_saved(file):
-        with safe_open(file, framework="pt") as opened:
-            told = json.loads(opened.metadata()[_TOLD])
         tensors = {name: tensor.long() for name, tensor in load_file(file).items()}
-        return Trajectory(told["prompts"], told["seeds"], Sampling(**told["sampling"]), **tensors)
+        drawn = Trajectory(told["prompts"], told["seeds"], Sampling(**told["sampling"]), **tensors)
+        pictures, passes = len(drawn.prompts), len(drawn.fronts)
+        shapes = drawn.final.shape[:1], drawn.labels.shape, drawn.fronts.shape, drawn.drafts.shape[:2]
+        if shapes != ((pictures,), drawn.final.shape, (passes, pictures), (passes, pictures)):
+            raise ValueError(f"the shapes do not go with {pictures} prompts")
+        return drawn

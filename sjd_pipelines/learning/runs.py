@@ -28,7 +28,7 @@ def in_words(command: Callable[[], None]) -> int:
     """Run a command; what it refuses is a line on standard error. Returns the exit status."""
     try:
         command()
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, ArithmeticError) as error:
         words = f"{error.filename}: {error.strerror}." if getattr(error, "filename", None) else str(error)
         print(f"error: {' '.join(words.split())}", file=sys.stderr)
         return 1

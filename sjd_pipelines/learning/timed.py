@@ -7,34 +7,54 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import torch
 from torch import nn
 
 from .optimization import Optimizer, rate_factor, update_average
-from .runs import append_log, averaged_weights, machine_name, save_run
+from .recipe import Amount, Count, CountOrNone, PositiveAmount, Recipe, Seed, Share, Threads
+from .runs import append_log, averaged_weights, machine_name, save_run, stop_signals
 from .saved import as_saved, read_state, read_weights
 
 
 @dataclass
-class TimedRecipe:
-    """How to train; times in minutes."""
+class TimedRecipe(Recipe):
+    """How to train.
+
+    Attributes:
+        folder: of the run; the same command goes on with it.
+        model: a bundled name, folder or hub id; empty is the bundled model.
+        minutes: of this sitting; a run that goes on has as many again.
+        decay_minutes: at their end, over which the learning rates come down to 0.
+        batch_size: of a step.
+        device: where to train.
+        threads: of a CPU.
+        muon_rate: peak learning rate of hidden matrices; 0 leaves them to the other one.
+        adam_rate: peak learning rate of all else.
+        warmup: steps over which the learning rates come up.
+        average_decay: of the averaged weights, which are what is exported.
+        log_every: steps between two lines of the log.
+        save_minutes: between two savings.
+        max_steps: of this sitting; 0 is until the time is up.
+        seed: of chance.
+    """
 
     folder: Path
-    model: str = ""  # a folder or hub id; empty is the bundled checkpoint
-    minutes: float = 15.0
-    decay_minutes: float = 5.0
-    batch_size: int = 4
+    model: str = ""
+    minutes: PositiveAmount = 15.0
+    decay_minutes: Amount = 5.0
+    batch_size: Count = 4
     device: str = "cpu"
-    threads: int = 2
-    muon_rate: float = 2.5e-3
-    adam_rate: float = 1.5e-3
-    warmup: int = 20
-    average_decay: float = 0.99
-    log_every: int = 10
-    save_minutes: float = 3.0
-    max_steps: int = 0  # 0: until the time is up
-    seed: int = 0
+    threads: Threads = 2
+    muon_rate: Amount = 2.5e-3
+    adam_rate: Amount = 1.5e-3
+    warmup: Count = 20
+    average_decay: Share = 0.99
+    log_every: Count = 10
+    save_minutes: Amount = 3.0
+    max_steps: CountOrNone = 0
+    seed: Seed = 0
 
 
 class TimedRun:
@@ -80,16 +100,37 @@ class TimedRun:
             probe: what to log of the averaged weights at the end.
 
         Raises:
-            RuntimeError: the loss is not finite.
+            ArithmeticError: the loss is not finite.
+            KeyboardInterrupt: on SIGINT or SIGTERM, after the step at work; the run is saved, and not probed.
         """
+        with stop_signals() as stop:
+            entries = self._steps(loss_of, stop)
+            self.save()
+        if stop.is_set():
+            raise KeyboardInterrupt
+        with averaged_weights(self.parameters, self.average), torch.no_grad():
+            probed = {f"probe_{name}": value for name, value in probe().items()}
+        entry = self.progress | means(entries) | probed
+        entry["machine"] = machine_name(torch.device(self.recipe.device), self.recipe.threads)
+        append_log(self.log_file, entry)
+        return entry
+
+    def _steps(
+        self, loss_of: Callable[[], tuple[torch.Tensor, dict[str, float]]], stop: Event
+    ) -> list[dict[str, float]]:
+        """Step until the time is up, or `stop` is set; returns what has not been logged."""
         recipe, progress = self.recipe, self.progress
         start, before, first_step = time.monotonic(), progress["seconds"], progress["step"]
-        seconds, last_save, entries, entry = 0.0, 0.0, [], {}
-        while seconds < recipe.minutes * 60 and not 0 < recipe.max_steps <= progress["step"] - first_step:
+        seconds, last_save, entries = 0.0, 0.0, []
+        while seconds < recipe.minutes * 60 and not stop.is_set():
+            if 0 < recipe.max_steps <= progress["step"] - first_step:
+                break
             loss, values = loss_of()
             loss.backward()
             if not math.isfinite(loss.item()):
-                raise RuntimeError(f"The loss is {loss.item()} at step {progress['step']}; lower the learning rates.")
+                raise ArithmeticError(
+                    f"The loss is {loss.item()} at step {progress['step']}; lower the learning rates."
+                )
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
             left = recipe.minutes * 60 - seconds
             factor = rate_factor(progress["step"] - first_step, recipe.warmup, left, recipe.decay_minutes * 60)
@@ -106,12 +147,7 @@ class TimedRun:
             if seconds - last_save > recipe.save_minutes * 60:
                 self.save()
                 last_save = seconds
-        with averaged_weights(self.parameters, self.average), torch.no_grad():
-            entry = progress | {f"probe_{name}": value for name, value in probe().items()}
-        entry["machine"] = machine_name(torch.device(recipe.device), recipe.threads)
-        append_log(self.log_file, entry)
-        self.save()
-        return entry
+        return entries
 
     def save(self) -> None:
         """Write the averaged weights and what it takes to go on."""

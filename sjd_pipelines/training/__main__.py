@@ -47,13 +47,17 @@ from .transformer import TransformerRecipe, train_transformer
 
 def add_recipe(parser: argparse.ArgumentParser, recipe: type) -> None:
     """One option per field of a recipe, with the recipe's default; options not given are left to the recipe."""
+    words = recipe.words()
     for field in fields(recipe):
         option = "--" + field.name.replace("_", "-")
         if field.name == "folder":
             parser.add_argument(option, type=Path, required=True, help="the run's folder")
         elif field.name != "side":
             parser.add_argument(
-                option, type=type(field.default), default=argparse.SUPPRESS, help=f"default: {field.default!r}"
+                option,
+                type=type(field.default),
+                default=argparse.SUPPRESS,
+                help="; ".join([*([words[field.name]] if field.name in words else []), f"default: {field.default!r}"]),
             )
 
 

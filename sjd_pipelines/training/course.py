@@ -21,6 +21,7 @@ from torch import nn
 
 from ..disk import read_object
 from ..learning.optimization import Optimizer, update_average
+from ..learning.recipe import Amount, Count, CountOrNone, PositiveAmount, Recipe, Seed, ThreadsOrNone
 from ..learning.runs import append_log, averaged_weights, stop_signals, write_atomically
 from ..learning.saved import as_saved, last_entry, read_state
 
@@ -71,7 +72,7 @@ def schedule(phases: tuple[Phase, ...], pictures: int) -> tuple[Phase, float] | 
 
 
 @dataclass
-class CourseRecipe:
+class CourseRecipe(Recipe):
     """How to train.
 
     Attributes:
@@ -93,17 +94,17 @@ class CourseRecipe:
 
     folder: Path
     phases: tuple[Phase, ...] = ()
-    scale: float = 1.0
-    batches: int = 1
-    muon_rate: float = 2.5e-3
-    adam_rate: float = 1.5e-3
-    minutes: float = 0.0
-    max_steps: int = 0
-    threads: int = 1
+    scale: PositiveAmount = 1.0
+    batches: Count = 1
+    muon_rate: Amount = 2.5e-3
+    adam_rate: Amount = 1.5e-3
+    minutes: Amount = 0.0
+    max_steps: CountOrNone = 0
+    threads: ThreadsOrNone = 1
     device: str = "cpu"
-    log_pictures: int = 6_400
-    save_minutes: float = 5.0
-    seed: int = 0
+    log_pictures: Count = 6_400
+    save_minutes: Amount = 5.0
+    seed: Seed = 0
     architecture: dict = field(default_factory=dict)
 
     @property
@@ -218,7 +219,7 @@ class Training(ABC):
         """Step to the end of the phases, or until the time is up; returns the last log entry.
 
         Raises:
-            RuntimeError: the loss is not finite.
+            ArithmeticError: the loss is not finite.
         """
         if self.recipe.threads:
             torch.set_num_threads(self.recipe.threads)
@@ -248,10 +249,10 @@ class Training(ABC):
         return entry
 
     def log(self, losses: list[torch.Tensor], rate: float) -> dict:
-        """Write the mean loss since the last time and the probe; raises `RuntimeError` if it is not finite."""
+        """Write the mean loss since the last time and the probe; raises `ArithmeticError` if it is not finite."""
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
-            raise RuntimeError(f"The loss is {mean} at step {self.progress['step']}; lower the learning rates.")
+            raise ArithmeticError(f"The loss is {mean} at step {self.progress['step']}; lower the learning rates.")
         with averaged_weights(self.parameters, self.average):
             probe = self.probe()
         entry = self.progress | {"loss": mean, "probe": probe, "rate": rate}

@@ -17,6 +17,7 @@ from ..decoding import Query, Sampling
 from ..emoji.captions import caption
 from ..emoji.codes import scene_tokens
 from ..emoji.scenes import Scene, place, sample_shading, scene_stream
+from ..learning.recipe import Amount, Count, Share
 from ..learning.timed import TimedRecipe, means
 from ..pipelines import SJDAutoRegressivePipeline
 from .batches import MIXED
@@ -44,11 +45,17 @@ by {probe_overlap_1:.2f} one token ahead; going on from its guesses, by {probe_o
 
 @dataclass
 class DrafterRecipe(TimedRecipe):
-    """How to train; times in minutes."""
+    """How to train.
 
-    drawn_share: float = 0.75  # of the pictures are the target's own drawings, the rest is rendered
-    roll_out: int = 3  # drafts in a row that the loss looks at
-    feature_weight: float = 1.0
+    Attributes:
+        drawn_share: of the pictures that are the target's own drawings; the rest is rendered.
+        roll_out: drafts in a row that the loss looks at.
+        feature_weight: of the loss on hidden states.
+    """
+
+    drawn_share: Share = 0.75
+    roll_out: Count = 3
+    feature_weight: Amount = 1.0
 
 
 @torch.no_grad()
@@ -200,7 +207,7 @@ def train_drafter(recipe: DrafterRecipe, pipe: SJDAutoRegressivePipeline | None 
     Writes the averaged weights, a resumable state and a JSON-lines log into `recipe.folder`.
 
     Raises:
-        RuntimeError: the loss is not finite.
+        ArithmeticError: the loss is not finite.
     """
     pipe = frozen_target(recipe, pipe)
     width = pipe.embed_image_tokens(torch.zeros(1, 1, dtype=torch.int64, device=pipe.device)).shape[-1]

@@ -60,9 +60,14 @@ def true_tokens(entries: Sequence[dict[str, Any]], pictures: torch.Tensor) -> li
     Args:
         entries: as `write_prompts` wrote them.
         pictures: `[B, 3, H, W]` in [0, 1].
+
+    Raises:
+        ValueError: a prompt comes without its scene.
     """
     labels = []
     for entry, picture in zip(entries, pictures.cpu()):
+        if "scene" not in entry:
+            raise ValueError(f"{entry['prompt']!r} has no `scene` to judge by; write prompts with fast-prompts.")
         told = entry["scene"]
         scene = Scene(tuple(told["objects"]), told["background"], told["relation"])
         right = score_picture(picture, scene)["all"]

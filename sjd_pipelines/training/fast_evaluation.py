@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..bundled import BUNDLED, DEFAULT, bundled_folder
+from ..bundled import DEFAULT
 from ..disk import read_object, write_json
 from ..distillation.measures import compare_laws
 from ..distillation.trajectories import Trajectory
@@ -25,8 +25,10 @@ from ..emoji.codes import BACKGROUND_CODES
 from ..emoji.glyphs import GRID
 from ..emoji.judge import held_out_scenes, score_picture
 from ..emoji.scenes import KINDS, LEVELS, Scene
+from ..learning.recipe import Count, Recipe, Seed, Threads
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.adapters import base_weights, file_digest
+from ..pipelines.loading import find_pipeline
 from ..pipelines.pictures import render_tokens
 from ..schedulers import (
     AutoregressiveScheduler,
@@ -58,7 +60,7 @@ Figures = dict[str, dict[str, Any]]  # of each model by name
 
 
 @dataclass
-class Evaluation:
+class Evaluation(Recipe):
     """What is measured of which models.
 
     Attributes:
@@ -71,19 +73,20 @@ class Evaluation:
         threads: of the CPU.
 
     Raises:
-        ValueError: two models go by one name, or one by the teacher's; no such part.
+        ValueError: a number is out of its range; two models go by one name, or one by the teacher's; no such part.
     """
 
     folder: Path
     models: Sequence[str] = ()
-    pictures: int = 48
-    per_kind: int = 200
-    captions_seed: int = 47
+    pictures: Count = 48
+    per_kind: Count = 200
+    captions_seed: Seed = 47
     only: Sequence[str] = PARTS
-    threads: int = 1
+    threads: Threads = 1
     pipes: dict[str, SJDAutoRegressivePipeline] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         named = {TEACHER: DEFAULT} | {Path(model).name: model for model in self.models}
         if len(named) <= len(self.models):
             raise ValueError(f"Models must have names of their own, and none that is {TEACHER}: {self.models}.")
@@ -92,7 +95,14 @@ class Evaluation:
         self.sources = named
 
     def run(self) -> None:
-        """Measure what is not there yet. Raises `ValueError` if other weights or settings were measured."""
+        """Measure what is not there yet.
+
+        Raises:
+            OSError: there is no such model, or figures in the folder are damaged.
+            ValueError: other weights or settings were measured.
+        """
+        for source in self.sources.values():
+            find_pipeline(source, {})  # before anything is measured
         torch.set_num_threads(self.threads)
         self.folder.mkdir(parents=True, exist_ok=True)
         for part in PARTS:
@@ -108,7 +118,7 @@ class Evaluation:
 
     def _measure(self, part: str) -> None:
         file = self.folder / f"{part}.json"
-        kept = read_object(file) if file.exists() else {}
+        kept = read_figures(file)
         settings = {"pictures": self.pictures, "per_kind": self.per_kind, "captions_seed": self.captions_seed}
         if kept.setdefault("settings", settings) != settings:
             raise ValueError(f"{file} was measured with {kept['settings']}; choose another folder.")
@@ -239,9 +249,19 @@ def grounds_and_places(tokens: torch.Tensor) -> torch.Tensor:
     return torch.stack([mean, (deviation.square().sum(1) / count).sqrt(), *places, glyphs.mean(1)])
 
 
+def read_figures(file: Path) -> dict[str, Any]:
+    """What is kept of a part; nothing where there is no file. Raises `OSError` if it is damaged."""
+    kept = read_object(file) if file.exists() else {}
+    parts = [kept.get(name, {}) for name in ("settings", "weights", "figures")]
+    models = [one for part in parts[1:] if isinstance(part, dict) for one in part.values()]
+    if not all(isinstance(one, dict) for one in (*parts, *models)):
+        raise OSError(f"{file} is not as fast-evaluate writes it; remove it, or choose another folder.")
+    return kept
+
+
 def _fingerprint(model: str, companions: bool) -> dict[str, str]:
     """Digests of the weights in a model's folder."""
-    folder = bundled_folder(model) if model in BUNDLED else Path(model)
+    folder, _ = find_pipeline(model, {})
     files = sorted(folder.rglob("*.safetensors")) if companions else base_weights(folder)
     return {file.relative_to(folder).as_posix(): file_digest(file)[:16] for file in files}
 

@@ -9,6 +9,7 @@ import torch
 
 from ..emoji.flow_world import SIDE, PictureStream
 from ..emoji.glyphs import OBJECTS
+from ..learning.recipe import Amount
 from ..learning.saved import as_saved, read_state, read_weights
 from ..models.tarflow import TarFlowTransformer2DModel
 from .course import CourseRecipe, Files, Phase, Training
@@ -40,8 +41,8 @@ class FlowRecipe(CourseRecipe):
     """How to train the flow, see `CourseRecipe`."""
 
     phases: tuple[Phase, ...] = PHASES
-    muon_rate: float = 1.5e-2
-    adam_rate: float = 3e-3
+    muon_rate: Amount = 1.5e-2
+    adam_rate: Amount = 3e-3
     architecture: dict = field(default_factory=lambda: dict(ARCHITECTURE))
 
 

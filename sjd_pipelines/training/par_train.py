@@ -18,6 +18,7 @@ from ..emoji.codes import CODEBOOK
 from ..emoji.glyphs import GRID, OBJECTS
 from ..emoji.scenes import sample_scene
 from ..learning.compilation import compiled_for
+from ..learning.recipe import Amount, Count
 from ..learning.saved import as_saved, read_state, read_weights
 from ..models.llamagen import CONDITION, LlamaGenTransformer
 from .attention import PrefixAttention
@@ -58,14 +59,15 @@ class ParRecipe(CourseRecipe):
     """
 
     phases: tuple[Phase, ...] = PHASES
-    muon_rate: float = 1e-2
-    adam_rate: float = 3e-3
-    log_pictures: int = 3_200
+    muon_rate: Amount = 1e-2
+    adam_rate: Amount = 3e-3
+    log_pictures: Count = 3_200
     architecture: dict = field(default_factory=lambda: dict(ARCHITECTURE))
     order: str = "par"
-    groups: int = 4
+    groups: Count = 4
 
     def __post_init__(self):
+        super().__post_init__()
         if self.order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}; got {self.order!r}.")
         self.architecture = self.architecture | {"parallel_tokens": self.groups if self.order == "par" else 1}

@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from ..emoji.codes import BACKGROUND_CODES, scene_tokens
 from ..emoji.glyphs import CELL, GRID
 from ..emoji.scenes import place, render, sample_shading, scene_stream
 from ..learning.optimization import Optimizer, rate_factor, update_average
+from ..learning.recipe import Amount, Count, CountOrNone, PositiveAmount, Recipe, Seed, Share, Threads
 from ..learning.runs import write_atomically
 from ..learning.saved import read_weights
 from ..models import render_janus_codes
+from ..ranges import Range
 from .architecture import build_config, build_model
 
 DECODER_PARTS = ("quantize.", "post_quant_conv.", "decoder.")
@@ -32,24 +35,30 @@ _MIX = (0.5, 0.25, 0.25)
 
 
 @dataclass
-class PixelRecipe:
-    """How to train one side of the pixel autoencoder; `side` is "decoder" or "encoder"."""
+class PixelRecipe(Recipe):
+    """How to train one side of the pixel autoencoder.
+
+    Attributes:
+        side: "decoder" or "encoder".
+        crop: cells per side of what is decoded in training; the last part of the run sees whole pictures.
+        max_steps: 0 is until the time is up.
+    """
 
     folder: Path
     side: str = "decoder"
-    minutes: float = 30.0
-    decay_minutes: float = 10.0
-    batch_size: int = 16
-    crop: int = 8  # cells per side of what is decoded in training; the last part of the run sees whole pictures
-    threads: int = 1
-    muon_rate: float = 5e-3
-    adam_rate: float = 2e-3
-    warmup: int = 30
-    average_decay: float = 0.998
-    log_every: int = 50
-    save_minutes: float = 5.0
-    max_steps: int = 0  # 0: until the time is up
-    seed: int = 0
+    minutes: PositiveAmount = 30.0
+    decay_minutes: Amount = 10.0
+    batch_size: Count = 16
+    crop: Annotated[int, Range(1, GRID, whole=True)] = 8
+    threads: Threads = 1
+    muon_rate: Amount = 5e-3
+    adam_rate: Amount = 2e-3
+    warmup: Count = 30
+    average_decay: Share = 0.998
+    log_every: Count = 50
+    save_minutes: Amount = 5.0
+    max_steps: CountOrNone = 0
+    seed: Seed = 0
 
     @property
     def weights_file(self) -> Path:

@@ -10,6 +10,7 @@ import torch
 
 from ..companions import DraftReviser
 from ..decoding import guide
+from ..learning.recipe import Amount, Count, PositiveAmount
 from ..learning.timed import TimedRecipe
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.weights import load_network
@@ -42,10 +43,10 @@ class ReviserRecipe(TimedRecipe):
         start: folder of a reviser that a new run begins with, such as that of a student's teacher.
     """
 
-    minutes: float = 20.0
-    decay_minutes: float = 10.0
-    batch_size: int = 2048
-    log_every: int = 100
+    minutes: PositiveAmount = 20.0
+    decay_minutes: Amount = 10.0
+    batch_size: Count = 2048
+    log_every: Count = 100
     start: str = ""
 
 
@@ -103,7 +104,7 @@ def train_reviser(recipe: ReviserRecipe, pipe: SJDAutoRegressivePipeline | None 
 
     Raises:
         OSError: there is no reviser in `recipe.start`.
-        RuntimeError: the loss is not finite.
+        ArithmeticError: the loss is not finite.
     """
     pipe = frozen_target(recipe, pipe)
     run = CompanionRun(NAME, build_reviser(pipe, recipe.seed, recipe.start), recipe)

@@ -24,6 +24,7 @@ from transformers import JanusForConditionalGeneration
 
 from ..learning.compilation import compiled_for
 from ..learning.optimization import Optimizer, update_average
+from ..learning.recipe import Amount, Count, CountOrNone, PositiveAmount, Recipe, Seed, Share, Threads
 from ..learning.runs import append_log, averaged_weights, machine_name, save_run, stop_signals
 from ..learning.saved import as_saved, last_entry, read_state, read_weights
 from . import attention
@@ -44,7 +45,7 @@ AVERAGE_FILE, STATE_FILE, LOG_FILE = "transformer.safetensors", "transformer_sta
 
 
 @dataclass
-class TransformerRecipe:
+class TransformerRecipe(Recipe):
     """How to train; sizes per process.
 
     Attributes:
@@ -60,23 +61,23 @@ class TransformerRecipe:
     """
 
     folder: Path
-    scale: float = 1.0
-    batch_size: int = 8
-    batches: int = 2
+    scale: PositiveAmount = 1.0
+    batch_size: Count = 8
+    batches: Count = 2
     device: str = "cpu"
-    threads: int = 1
-    workers: int = 0
-    minutes: float = 0.0
-    muon_rate: float = 2.5e-3
-    adam_rate: float = 1.5e-3
-    warmup: int = 60
-    average_decay: float = 0.998
-    log_every: int = 25
-    probe_every: int = 250
-    probe_rows: int = 24
-    save_minutes: float = 4.0
-    max_steps: int = 0
-    seed: int = 0
+    threads: Threads = 1
+    workers: CountOrNone = 0
+    minutes: Amount = 0.0
+    muon_rate: Amount = 2.5e-3
+    adam_rate: Amount = 1.5e-3
+    warmup: Count = 60
+    average_decay: Share = 0.998
+    log_every: Count = 25
+    probe_every: Count = 250
+    probe_rows: Count = 24
+    save_minutes: Amount = 4.0
+    max_steps: CountOrNone = 0
+    seed: Seed = 0
 
     @classmethod
     def on(cls, device: str, **options: Any) -> TransformerRecipe:
@@ -204,7 +205,7 @@ class Run:
         """Take one step; returns the losses, see `LOSSES`, and whether any process wants to stop.
 
         Raises:
-            RuntimeError: the loss is not finite.
+            ArithmeticError: the loss is not finite.
         """
         recipe, progress = self.recipe, self.progress
         phase, rate = phase_at(self.phases, progress["images"])
@@ -217,7 +218,7 @@ class Run:
         report = torch.stack(reports).nanmean(0)
         *losses, stops = self.gradients.average(torch.cat([report, report.new_tensor([float(stop)])]))
         if not math.isfinite(losses[0]):
-            raise RuntimeError(f"The loss is {losses[0]} at step {progress['step']}; lower the learning rates.")
+            raise ArithmeticError(f"The loss is {losses[0]} at step {progress['step']}; lower the learning rates.")
         self.optimizer.step(rate * min(1.0, (progress["step"] - progress["started"] + 1) / recipe.warmup))
         self.gradients.clear()
         update_average(self.average, self.averaged, progress["step"], recipe.average_decay)
@@ -258,7 +259,7 @@ def train_transformer(
     `recipe.folder`.
 
     Raises:
-        RuntimeError: the loss is not finite.
+        ArithmeticError: the loss is not finite.
     """
     torch.set_num_threads(recipe.threads)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():

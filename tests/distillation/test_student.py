@@ -1,7 +1,9 @@
 """Students: what is trained, that training learns, stops and resumes, and what is exported."""
 
 import json
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,12 +13,14 @@ from sjd_pipelines import SeededJacobiScheduler, SJDAutoRegressivePipeline
 from sjd_pipelines.benchmark.toy import toy_pipeline
 from sjd_pipelines.distillation.__main__ import build_parser, main
 from sjd_pipelines.distillation.export import export_student
+from sjd_pipelines.distillation.objective import Objective
 from sjd_pipelines.distillation.student import (
     NAME,
     Form,
     layers_of_image_tokens,
     load_form,
     merge,
+    save_form,
     student_pipeline,
     trained_weights,
 )
@@ -109,17 +113,77 @@ def test_an_adapter_of_what_is_none_is_refused(teacher, drawn, tmp_path):
     assert not (tmp_path / "adapter").exists()
 
 
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf"), 11])
+def test_scales_out_of_range_are_refused(tmp_path, scale):
+    with pytest.raises(ValueError, match="scale must be a number above 0, at most 10, got"):
+        export_student(tmp_path / "run", tmp_path / "adapter", adapter=True, scale=scale)
+
+
+def test_an_export_takes_the_place_of_nothing(teacher, drawn, tmp_path):
+    teacher.save_pretrained(tmp_path / "teacher")
+    recipe = recipe_for(tmp_path, drawn, model=str(tmp_path / "teacher"), max_steps=1)
+    train_student(recipe)
+    for adapter in (True, False):
+        with pytest.raises(OSError, match="teacher exists; choose a new folder"):
+            export_student(tmp_path / "run", tmp_path / "teacher", adapter)
+    average = run_files(tmp_path / "run", NAME)[0]
+    average.write_bytes(average.read_bytes()[:-9])
+    for adapter in (True, False):
+        with pytest.raises(OSError, match=r"student\.safetensors is not as a run saves it"):
+            export_student(tmp_path / "run", tmp_path / "new", adapter)
+        assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "pictures"}, "target must be one of law, tokens, got 'pictures'"),
         ({"trajectories": "nowhere"}, "nowhere holds no trajectories; record some with `trajectories`"),
+        ({"trajectories": ","}, "trajectories must name folders that `trajectories` has written"),
+        ({"slots": 6}, "slots must be at most 5, the window they were recorded with, got 6"),
+        ({"start": "nowhere"}, "nowhere/student.json does not exist: no run has saved it"),
+        ({"start": "half"}, "half/student.safetensors does not exist: no run has saved it"),
+        ({"start": "whole"}, "whole holds a run of .*'rank': 0.*; a run that begins with it must be like it"),
     ],
 )
-def test_bad_recipes_are_refused(teacher, drawn, tmp_path, options, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_recipes_are_refused(teacher, drawn, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    save_form(Path("half"), Form("", TINY["rank"], TINY["alpha"]))
+    save_form(Path("whole"), Form("", 0))
+    with pytest.raises((ValueError, OSError), match=message):
         train_student(replace(recipe_for(tmp_path, drawn), **options), teacher)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("other", [{"side": 5}, {"side": 4, "codebook_size": 8}])
+def test_trajectories_of_another_model_are_refused(drawn, tmp_path, other):
+    with pytest.raises(ValueError, match=r"are of another model: they have 16 tokens, up to 1\d, and the teacher"):
+        train_student(recipe_for(tmp_path, drawn), toy_pipeline(**{"codebook_size": 16} | other))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_measured_is_not_learned_from(teacher, drawn, tmp_path):
+    (drawn / "00001.safetensors").unlink()
+    with pytest.raises(ValueError, match="holds 2 pictures, and the last 2 are measured and not learned from"):
+        train_student(recipe_for(tmp_path, drawn, probe_pictures=2), teacher)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_run_is_saved_and_goes_on(teacher, drawn, tmp_path, monkeypatch):
+    recipe = recipe_for(tmp_path, drawn, max_steps=50)
+    loss, steps = Objective.loss, []
+
+    def interrupted(*arguments):
+        steps.append(1)
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return loss(*arguments)
+
+    monkeypatch.setattr(Objective, "loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_student(recipe, teacher)
+    assert len(steps) == 3
+    fresh = toy_pipeline(side=4, codebook_size=16, logit_scale=3.0)
+    assert train_student(replace(recipe, max_steps=2), fresh)["step"] == 5
 
 
 def test_a_run_keeps_its_form(teacher, drawn, tmp_path):
@@ -142,7 +206,7 @@ def test_a_run_begins_with_another(teacher, drawn, tmp_path):
     for name, weight in wanted.items():
         assert torch.equal(found[name], weight), name
     with pytest.raises(ValueError, match="a run that begins with it must be like it"):
-        train_student(replace(later, rank=4), fresh)
+        train_student(replace(later, folder=tmp_path / "new", rank=4), fresh)
 
 
 def test_the_commands_work_on_another_family(tmp_path, capsys):

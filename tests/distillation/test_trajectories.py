@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from sjd_pipelines import JacobiScheduler, SeededJacobiScheduler
 from sjd_pipelines.distillation.measures import exit_agreement
@@ -59,6 +61,25 @@ def test_a_recording_goes_on_where_it_stopped(teacher, drawn):
     assert json.loads((drawn / SETTINGS_FILE).read_text())["window"] == 5
 
 
+def test_a_recording_of_other_prompts_does_not_go_on(teacher, drawn):
+    for entries in ([*PROMPTS, {"prompt": "a dog"}], PROMPTS[::-1]):
+        with pytest.raises(ValueError, match="safetensors was recorded of other prompts; choose another folder"):
+            record(teacher, entries, drawn, SETTINGS)
+    file = drawn / "00000.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(OSError, match=r"00000\.safetensors is not as a run saves it"):
+        record(teacher, PROMPTS, drawn, SETTINGS)
+
+
+def test_a_file_of_other_shapes_is_damaged(drawn):
+    file = drawn / "00000.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    save_file(load_file(file) | {"fronts": torch.zeros(3, 1, dtype=torch.int32)}, file, metadata)
+    with pytest.raises(OSError, match=r"00000\.safetensors is not as a run saves it .* do not go with 2 prompts"):
+        load(drawn)
+
+
 def test_a_recording_stops_when_its_time_is_up(teacher, tmp_path):
     assert record(teacher, PROMPTS, tmp_path, SETTINGS, minutes=1e-9) == 0
     with pytest.raises(ValueError, match="holds no trajectories"):
@@ -94,7 +115,7 @@ def test_files_of_prompts(tmp_path, name, text, expected):
     assert read_prompts(tmp_path / name) == expected
 
 
-@pytest.mark.parametrize("line", ["a dog", '["a dog"]', '{"text": "a dog"}'])
+@pytest.mark.parametrize("line", ["a dog", '["a dog"]', '{"text": "a dog"}', '{"prompt": ["a", "b"]}'])
 def test_a_line_without_a_prompt_is_named(tmp_path, line):
     (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n' + line)
     with pytest.raises(ValueError, match="line 2: expected an object such as"):

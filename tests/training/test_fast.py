@@ -175,11 +175,29 @@ def test_all_parts_are_measured(run, tmp_path):
         ({"models": ["a/x", "b/x"]}, "Models must have names of their own"),
         ({"models": ["a/teacher"]}, "none that is teacher"),
         ({"only": ["laws", "speed"]}, "There is no part speed; parts are laws, passes"),
+        ({"pictures": 0}, "pictures must be an integer of at least 1, got 0"),
+        ({"per_kind": -1}, "per_kind must be an integer of at least 1, got -1"),
     ],
 )
 def test_what_can_not_be_measured_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         Evaluation(tmp_path / "figures", **options)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"figures": []}', '{"weights": {"teacher": 1}}', '{"figures": {"teacher": []}}', "{"]
+)
+def test_damaged_figures_are_named(tmp_path, text, capsys):
+    (tmp_path / "laws.json").write_text(text)
+    assert main(["fast-evaluate", "--folder", str(tmp_path), "--only", "laws"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'laws.json'} is not ")
+
+
+def test_students_that_are_not_there_are_refused_before_anything_is_measured(tmp_path, capsys):
+    command = ["fast-evaluate", "--folder", str(tmp_path / "figures"), "--models", str(tmp_path / "nowhere")]
+    assert main(command) == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "figures").exists()
 
 
 def test_an_adapter_on_the_default_model_loads_by_its_folder(run, tmp_path):
