@@ -125,7 +125,11 @@ def load_form(folder: Path) -> Form:
     """What a run trains. Raises `OSError` where there is none."""
     file = Path(folder) / FORM_FILE
     with as_saved(file):
-        return Form(**read_object(file))
+        kept = read_object(file)
+        form = Form(**kept)
+        if kept.keys() != asdict(form).keys() or not isinstance(form.model, str):
+            raise ValueError("it must have the model's name, rank and alpha")
+        return form
 
 
 def student_pipeline(folder: Path) -> SJDAutoRegressivePipeline:

@@ -257,7 +257,10 @@ def _save(drawn: Trajectory, file: Path) -> None:
 
 def _told(file: Path) -> dict[str, Any]:
     with as_saved(file), safe_open(file, framework="pt") as opened:
-        told = json.loads(opened.metadata()[_TOLD])
+        metadata = opened.metadata() or {}
+        if _TOLD not in metadata:
+            raise ValueError("it holds no trajectory")
+        told = json.loads(metadata[_TOLD])
         return {name: told[name] for name in ("prompts", "seeds", "sampling")}
 
 

@@ -28,6 +28,9 @@ def run(tmp_path, monkeypatch):
     Path("prompts.txt").write_text("car\n")
     (Path("other") / "student.json").parent.mkdir()
     Path("other/student.json").write_text('{"width": 3}')
+    Path("short").mkdir()
+    Path("short/student.json").write_text("{}")
+    save_file({"model.nothing": torch.ones(1)}, "short/student.safetensors")
     return folder
 
 
@@ -36,6 +39,8 @@ def run(tmp_path, monkeypatch):
     [
         (distillation, "export --folder none --target new", "none/student.json does not exist: no run has saved it."),
         (distillation, "export --folder other --target new", "other/student.json is not as a run saves it (TypeError"),
+        (distillation, "export --folder short --target new", "short/student.json is not as a run saves it (Value"),
+        (distillation, "train --folder a --trajectories short", "short/student.safetensors is not as a run saves i"),
         (distillation, "export --folder run --target new", "run/student.safetensors is not as a run saves it (Attr"),
         (distillation, "trajectories --folder a --prompts none.txt", "none.txt: No such file or directory."),
         (distillation, "trajectories --folder a --prompts run/settings.json", "run/settings.json is no text in UTF-8"),
