@@ -177,6 +177,8 @@ def _other(parts: dict[str, Figures], name: str) -> dict[str, Any]:
         figures = parts["passes"]
         if key in figures.get(name, {}):
             row[sampling] = mean(figures[TEACHER][key]) / mean(figures[name][key])
+    if pictures := parts["pictures"].get(name):
+        row["right"] = mean(right for kind in pictures.values() for right in kind["right"])
     if exits := parts["exits"].get(name):
         row["exits"] = exits
     return row

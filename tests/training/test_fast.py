@@ -61,6 +61,7 @@ def write_figures(folder: Path, fewer: float = 2.5) -> None:
         "pictures": {
             TEACHER: {kind + suffix: drawn for kind in KINDS for suffix in ("", OTHER)},
             "adapter": {kind: drawn | {"right": [1, 1, 1, 1]} for kind in KINDS},
+            "other": dict.fromkeys(KINDS, drawn),
         },
     }
     folder.mkdir()
@@ -96,6 +97,7 @@ def test_figures_are_held_against_the_promises(tmp_path):
     assert [row["held"] for row in results["goals"]] == [True, False, True]  # 256 tokens in 29.6 passes
     assert [row["model"] for row in results["others"]] == ["other"]
     assert results["others"][0]["temperature 0"] == pytest.approx(74 / 50)
+    assert results["others"][0]["right"] == 0.75
     (tmp_path / "figures" / "exits.json").unlink()
     assert summarise(tmp_path / "figures", "adapter")["exits"] == {TEACHER: {}, "adapter": {}}
     (tmp_path / "figures" / "laws.json").unlink()
