@@ -193,6 +193,7 @@ def test_benchmark_in_float64(sjd, flow_model):
     assert err == "sjd: error: --dtype float64 is for flows, to see what solvers do where nothing rounds.\n"
 
 
+@pytest.mark.slow
 def test_report_of_all_solvers(sjd, flow_model):
     what = ("--prompts", 2, "--repeats", 1, "--batch-size", 1, "--guidance-scale", 0)
     status, out, err = sjd("benchmark", "--model", flow_model, "--report", "made", *what)

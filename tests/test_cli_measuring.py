@@ -196,6 +196,7 @@ def test_fidelity_needs_the_judges_world(sjd, model):
     assert files() == []
 
 
+@pytest.mark.slow
 def test_fidelity_of_the_bundled_model(sjd):
     what = ("fidelity", "--schedulers", "tree-jacobi", "--per-kind", 1, "--batch-size", 1)
     status, out, err = sjd(*what, "--json", "fidelity.json")

@@ -224,7 +224,8 @@ def test_the_commands_work_on_another_family(tmp_path, capsys):
     ]
     assert main([*recording, "--window", "4", "--guidance-scale", "2", "--top-k", "0"]) == 0
     training = ["train", *told, "--folder", str(tmp_path / "run"), "--trajectories", str(tmp_path / "drawn")]
-    assert main([*training, "--rank", "0", "--max-steps", "2", "--threads", "1", "--target", "tokens"]) == 0
+    learned = ["--target", "tokens", "--probe-pictures", "1"]
+    assert main([*training, "--rank", "0", "--max-steps", "2", "--threads", "1", *learned]) == 0
     assert main(["export", "--folder", str(tmp_path / "run"), "--target", str(tmp_path / "student")]) == 0
     student = SJDAutoRegressivePipeline.from_pretrained(tmp_path / "student")
     assert student("3", output_type="latent", seeds=1).tokens.shape == (1, 16)

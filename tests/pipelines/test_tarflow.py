@@ -267,7 +267,7 @@ def test_memory_of_keys_and_values_is_known(flow_pipe):
     gc.collect()
     before = taken()
     found = []
-    for solver, blocks in ((FrontierFlowSolver(window=1), 1), (OverlappingFlowSolver(overlap=100), 2)):
+    for solver, blocks in ((FrontierFlowSolver(), 1), (OverlappingFlowSolver(overlap=100), 2)):
         flow_pipe(
             ["dog", "cat"], seeds=[1, 2], scheduler=solver, callback_on_step_end=lambda *_: found.append(taken())
         )
