@@ -89,6 +89,7 @@ print(pipe("a red dog", seeds=1, output_type="latent").tokens[0].tolist())
 """
 
 
+@pytest.mark.slow  # its fresh process; test_adapters.py has one, too
 def test_a_pipeline_with_an_adapter_is_saved_whole(peft, tmp_path):
     pipe = toy_pipeline(4, 64)
     pipe.set_progress_bar_config(disable=True)

@@ -66,6 +66,7 @@ def test_diffusers_loads_a_folder_by_itself(pipe, tmp_path):
     assert fresh_process(tmp_path, OF_DIFFUSERS) == "SJDJanusPipeline CoupledSJDScheduler 5"
 
 
+@pytest.mark.slow  # as test_families does of every family
 def test_transformers_folder_loads_in_a_fresh_process(pipe, tmp_path):
     pipe.scheduler = SeededJacobiScheduler()
     expected = draw(pipe)[0].tolist()
