@@ -1,5 +1,6 @@
 """Fixtures: tiny random models shared by the whole run, 4 x 4 tokens, 16 codebook entries; and the command line."""
 
+import os
 import signal
 import warnings
 
@@ -26,6 +27,10 @@ def pytest_configure(config):
     # A shell's background job ignores it, and so would the commands that tests interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cores, with what they start
+        threads = max(1, (os.cpu_count() or 1) // int(workers))
+        torch.set_num_threads(threads)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     if config.getoption("--device") == "cpu":
         return
     with warnings.catch_warnings():
