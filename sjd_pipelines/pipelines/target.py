@@ -127,12 +127,17 @@ def attention_bias(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
     Made once per pass: a boolean mask would be converted again in every layer.
 
-    Measured on a CPU (one thread, float32; milliseconds of one layer of Janus-Pro-1B, 2 rows and 640 slots, at 1, 17,
-    33 and 65 queries): scaled dot product with a bias 3.0, 5.3, 7.3, 12.0; with a boolean mask 3.0, 5.4, 7.5, 12.1;
-    two products and a softmax 3.2, 5.6, 7.8, 12.6; the order is the same on the bundled model. Flex attention has no
-    kernel for the CPU that is not compiled, and its block mask would have to be made in every pass: what a slot sees
-    changes. Where keys and values have fewer heads than queries (Emu3: 8 and 32), transformers repeats them in each
-    layer; at 1, 17, 33 and 65 queries, on a busy core, that takes 18.3, 14.4, 19.0 and 28.6, its kernel for grouped
-    heads 2.2, 6.8, 11.3 and 20.1, and `grouped_attention` 1.4, 6.5, 11.2 and 20.1.
+    Measured on a CPU with torch 2.13 (float32; milliseconds of one thread's own time in a layer of Janus-Pro-1B, 2
+    rows and 640 slots of which a query sees some 400 to 465, at 1, 17, 33 and 65 queries): scaled dot product with a
+    bias 1.7, 3.7, 5.7, 9.6; with a boolean mask 1.8, 3.8, 5.6, 9.6; two products and a softmax 1.9, 4.0, 6.2, 10.3;
+    the order is the same on the bundled model. Flex attention, compiled: with the bias as what is added to a score
+    1.1, 3.4, 5.4, 9.4; with a block mask that is made once for a run, has all blocks read and looks up what is visible
+    1.2, 3.4, 5.7, 9.8; with one of the pass, which leaves out the last of five blocks, 1.0, 3.0, 4.7, 8.1, and 3.7 in
+    each pass to make it. None is further than 1e-6 from the first. It is not taken: uncompiled, as passes are unless
+    somebody asks for more, it takes 19 at 33 queries; and in a recorded pass it is one operator, which `torch.compile`
+    does not take in again. On CUDA it was not measured. Where keys and values have fewer heads than queries (Emu3: 8
+    and 32), transformers repeats them in each layer; at 1, 17, 33 and 65 queries, on a busy core, that takes 18.3,
+    14.4, 19.0 and 28.6, its kernel for grouped heads 2.2, 6.8, 11.3 and 20.1, and `grouped_attention` 1.4, 6.5, 11.2
+    and 20.1.
     """
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)[:, None]
