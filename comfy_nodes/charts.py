@@ -39,7 +39,8 @@ def describe(report: Report) -> str:
 def _executed(execution: Execution) -> str:
     """How compiled passes were executed, in a line."""
     made = f"{execution.graphs} graph{'' if execution.graphs == 1 else 's'} made in {execution.seconds:.1f} s"
-    return f"compiled: {execution.replayed} passes replayed, {made}, {execution.nbytes / 2**20:.1f} MiB"
+    failed = f" ({execution.as_recorded} uncompiled: the compiler failed)" if execution.as_recorded else ""
+    return f"compiled: {execution.replayed} passes replayed{failed}, {made}, {execution.nbytes / 2**20:.1f} MiB"
 
 
 def caption(report: Report) -> str:

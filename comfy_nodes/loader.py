@@ -45,9 +45,10 @@ class SJDModelLoader(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Compile the passes of the model and replay them, on NVIDIA GPUs as CUDA graphs. Pictures "
-                    "then come faster, but the first one of each size, batch size and decoder takes a minute or "
-                    "more. Needs Triton on a GPU, a C++ compiler on a CPU, and some memory. Decoders that work row by "
-                    "row stay as they are.",
+                    "then come faster, but the first one of each size, batch size and decoder may take minutes. "
+                    "Compiling needs Triton on a GPU and a C++ compiler on a CPU; where that is missing passes are "
+                    "replayed uncompiled, and log and report say so. Graphs need some memory. Decoders that work row "
+                    "by row stay as they are.",
                 ),
             ],
             outputs=[

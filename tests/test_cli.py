@@ -371,6 +371,7 @@ def test_compiled_passes(sjd, model):
     (record,) = json.loads(Path("stats.json").read_text())
     assert record["execution"]["graphs"] > 0
     assert record["execution"]["seconds"] > 0
+    assert record["execution"]["replayed"] > record["execution"]["as_recorded"] == 0
 
 
 def test_a_flow_is_not_compiled(sjd, flow_model):

@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
     pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning"),
     pytest.mark.filterwarnings("ignore:Please use the new API settings to control TF32:UserWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # by inductor
 ]
 RECORDABLE = [name for name, kind in SCHEDULERS.items() if kind.recordable]
 PROMPTS = {False: ["a red dog", "car"], True: ["0", "1"]}
@@ -201,4 +202,4 @@ def test_inductor_draws_the_bundled_models_pictures(one_extent, name):
     assert torch.equal(first.tokens, expected)
     assert torch.equal(second.tokens, expected)
     assert (len(pipe.runner), second.statistics.execution.graphs) == (1, 0)
-    assert second.statistics.execution.replayed > 0
+    assert second.statistics.execution.replayed > second.statistics.execution.as_recorded == 0

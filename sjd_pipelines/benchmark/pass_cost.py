@@ -5,6 +5,7 @@ the window. How far passes stay above the floor as the window grows decides what
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from transformers import JanusForConditionalGeneration, LlamaConfig
 
+from ..decoding import DecodingStatistics
 from ..decoding.runner import Execution
 from ..pipelines import SJDJanusPipeline
 from ..schedulers import AutoregressiveScheduler, DecodingScheduler, SeededJacobiScheduler
@@ -76,6 +78,8 @@ class PassCost:
         scheduler: class name.
         window: drafts per pass; 0 is sequential decoding.
         execution: how passes are executed, of `EXECUTIONS`.
+        ran: how they were, with the number of passes: where a compiler fails they are `recorded` or `captured`, and
+            those without a graph, as the first one of a picture, `written`.
         milliseconds: median of a whole pass: planning, transformer, sampling, verification, copy of the counts.
         transformer: mean milliseconds of its transformer calls, timed in a run of their own; None where a pass is one
             graph, which has no calls.
@@ -88,6 +92,7 @@ class PassCost:
     scheduler: str
     window: int
     execution: str
+    ran: dict[str, int]
     milliseconds: float
     transformer: float | None
     warm_up: float
@@ -232,8 +237,8 @@ def _pass_cost(
         transformer = 1000 * sum(seconds.transformer) / seconds.passes
     else:
         pipe.enable_compile(*way)
-        _, made = _pass_milliseconds(pipe, scheduler, batch_size, passes)
-    samples, _ = _pass_milliseconds(pipe, scheduler, batch_size, passes)
+        made = _pass_milliseconds(pipe, scheduler, batch_size, passes)[1].execution
+    samples, statistics = _pass_milliseconds(pipe, scheduler, batch_size, passes)
     pipe.disable_compile()
     if not samples:
         raise ValueError(f"A picture takes no more than {WARM_UP_PASSES} passes at window {scheduler.window}.")
@@ -242,6 +247,7 @@ def _pass_cost(
         scheduler=type(scheduler).__name__,
         window=scheduler.window,
         execution=execution,
+        ran=ways_of(execution, max(statistics.forward_passes), statistics.execution),
         milliseconds=middle,
         transformer=transformer,
         warm_up=made.seconds,
@@ -252,10 +258,25 @@ def _pass_cost(
     return asdict(cost)
 
 
+def ways_of(execution: str, passes: int, made: Execution | None) -> dict[str, int]:
+    """How many of a run's passes were executed in which way, those in the way that was asked for first.
+
+    Args:
+        execution: that was asked for, of `EXECUTIONS`.
+        passes: of the run.
+        made: what the run tells; None where passes are not recorded.
+    """
+    made = made or Execution()
+    ran = Counter({execution: made.replayed - made.as_recorded})
+    ran["captured" if "captured" in execution else "recorded"] += made.as_recorded
+    ran["written"] += passes - made.replayed
+    return {way: count for way, count in ran.items() if count}
+
+
 def _pass_milliseconds(
     pipe: SJDJanusPipeline, scheduler: DecodingScheduler, batch_size: int, passes: int
-) -> tuple[list[float], Execution | None]:
-    """Milliseconds of each pass after those that warm up, to the copy of its counts; how they were executed."""
+) -> tuple[list[float], DecodingStatistics]:
+    """Milliseconds of each pass after those that warm up, to the copy of its counts; what else the run tells."""
     ends = []
 
     def clock(pipe: SJDJanusPipeline, pass_index: int, committed: int, tensors: dict[str, Any]) -> None:
@@ -272,7 +293,7 @@ def _pass_milliseconds(
         **SAMPLING,
     )
     taken = [1000 * (end - begin) for begin, end in zip(ends[WARM_UP_PASSES - 1 :], ends[WARM_UP_PASSES:])]
-    return taken, output.statistics.execution
+    return taken, output.statistics
 
 
 def _library_milliseconds(pipe: SJDJanusPipeline, batch_size: int) -> float:

@@ -83,6 +83,7 @@ class Graph:
         places: for each place of a run that holds a tensor, in order, which of `tensors` belongs there.
         replay: computes one pass.
         nbytes: of device memory that a CUDA graph keeps for what it computes on the way.
+        as_recorded: whether the compiler that was asked for failed on it.
     """
 
     arena: Arena
@@ -90,6 +91,7 @@ class Graph:
     places: tuple[int, ...]
     replay: Callable[..., Any]
     nbytes: int = 0
+    as_recorded: bool = False
 
     def bind(self, run: Run) -> None:
         """Let a run go on at the addresses of this graph."""
@@ -104,12 +106,14 @@ class Execution:
 
     Attributes:
         replayed: passes that a graph computed.
+        as_recorded: those of them whose graph the compiler failed on, so that they ran uncompiled.
         graphs: graphs that were recorded meanwhile.
         seconds: that these took to record, compile and capture.
         nbytes: memory that the graphs of this run hold, with the tensors that they work on.
     """
 
     replayed: int = 0
+    as_recorded: int = 0
     graphs: int = 0
     seconds: float = 0.0
     nbytes: int = 0
@@ -130,6 +134,7 @@ class Runner:
     def __init__(self, backend: str = "inductor", capture: bool = True):
         self.backend, self.capture = backend, capture
         self._graphs: dict[Hashable, Graph | None] = {}  # None: no pass of this kind can be recorded
+        self._announced = False
         self._lock = Lock()
 
     def __reduce__(self) -> tuple[type["Runner"], tuple[str, bool]]:
@@ -187,6 +192,7 @@ class Runner:
         try:
             call: Callable[..., Any] = module.forward  # around it fx has code of its own, which is not compiled
             if backend != "eager":
+                self._announce(backend)
                 call = torch.compile(call, backend=backend, fullgraph=True, dynamic=False)
             if self.capture and tensors[0].device.type == "cuda":
                 return captured(call, tensors)
@@ -195,6 +201,12 @@ class Runner:
         finally:
             for tensor, value in zip(tensors, before):
                 tensor.copy_(value)
+
+    def _announce(self, backend: str) -> None:
+        """Tell whoever waits what for, once: nobody can say how long a compiler takes, and nothing ends it."""
+        if not self._announced:
+            logger.warning("Compiling passes with %s: this may take minutes for each shape of a pass.", backend)
+        self._announced = True
 
 
 class RunAtWork:
@@ -228,6 +240,7 @@ class RunAtWork:
             self._current[1].replay()
         state.passes += 1
         self.execution.replayed += 1
+        self.execution.as_recorded += self._current[1].as_recorded
         return True
 
     def close(self) -> None:
@@ -302,11 +315,11 @@ class RunAtWork:
 
     def _compile(
         self, module: torch.fx.GraphModule, tensors: list[torch.Tensor]
-    ) -> tuple[Callable[..., Any], int] | None:
+    ) -> tuple[Callable[..., Any], int, bool] | None:
         """What the runner's backend makes of a recorded pass; where it fails, the recorded operations as they are."""
         for backend in dict.fromkeys((self.runner.backend, "eager")):
             try:
-                return self.runner.compiled(module, tensors, backend)
+                return *self.runner.compiled(module, tensors, backend), backend != self.runner.backend
             except RuntimeError as error:  # of whatever compiler, or of a capture
                 self._tell("replayed" if backend == "eager" else "compiled", f"{backend} failed: {told_by(error)}")
         return None

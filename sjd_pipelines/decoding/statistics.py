@@ -26,8 +26,9 @@ class DecodingStatistics:
             such a pass too.
         windows: drafts verified in each pass of the batch, of a raster window. With `window="auto"` they differ, and
             under a lossless scheduler other windows draw another picture of the same seed.
-        execution: how passes were executed where they are compiled: passes that were replayed, graphs recorded, the
-            seconds that took, and the memory of the graphs; else None.
+        execution: how passes were executed where they are compiled: passes that were replayed, those of them that are
+            not compiled because the compiler failed, graphs recorded, the seconds that took, and the memory of the
+            graphs; else None.
     """
 
     scheduler: str

@@ -6,11 +6,20 @@ import pytest
 import torch
 
 from sjd_pipelines.benchmark.journal import Journal
-from sjd_pipelines.benchmark.pass_cost import EXECUTIONS, SHAPES, measure_pass_costs, shape_pipeline, weight_bytes
+from sjd_pipelines.benchmark.pass_cost import (
+    EXECUTIONS,
+    SHAPES,
+    measure_pass_costs,
+    shape_pipeline,
+    ways_of,
+    weight_bytes,
+)
 from sjd_pipelines.benchmark.toy import toy_par_pipeline
 from sjd_pipelines.cli import main
 from sjd_pipelines.cli.pass_cost import EXECUTIONS as WAYS
 from sjd_pipelines.cli.pass_cost import SHAPES as OFFERED
+from sjd_pipelines.decoding.runner import Execution
+from sjd_pipelines.pipelines import compiling
 
 
 def test_every_window_is_measured(tmp_path, capsys):
@@ -26,12 +35,14 @@ def test_every_window_is_measured(tmp_path, capsys):
         assert cost["floors"] == pytest.approx(cost["milliseconds"] / report["floor"])
         assert cost["transformer"] > 0
         assert (cost["execution"], cost["warm_up"], cost["graph_bytes"]) == ("written", 0, 0)
+        assert cost["ran"] == {"written": 5}
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("toy, float32, cpu: 0.1 MiB of weights per pass")
     assert [line.split()[0] for line in lines[-3:]] == ["sequential", "window", "window"]
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor uses it
 def test_compiled_passes_are_measured():
     report = measure_pass_costs("toy", [2], torch.float32, passes=6, executions=["written", "compiled"])
     assert [(cost.window, cost.execution) for cost in report.costs] == [
@@ -41,6 +52,22 @@ def test_compiled_passes_are_measured():
         assert cost.transformer is None
         assert cost.warm_up > 0
         assert cost.graph_bytes > 0
+        assert list(cost.ran) == ["compiled", "written"]
+
+
+@pytest.mark.parametrize(("execution", "instead"), [("compiled", "recorded"), ("compiled-captured", "captured")])
+def test_a_row_tells_what_ran_where_the_compiler_failed(execution, instead):
+    made = Execution(replayed=8, as_recorded=8)
+    assert ways_of(execution, 9, made) == {instead: 8, "written": 1}
+    assert ways_of(execution, 9, Execution()) == {"written": 9}
+
+
+def test_a_compiler_that_fails_is_reported(monkeypatch):
+    """Through `enable_compile`, which knows no such compiler otherwise."""
+    monkeypatch.setattr(compiling, "BACKENDS", (*compiling.BACKENDS, "no such compiler"))
+    monkeypatch.setitem(EXECUTIONS, "compiled", ("no such compiler", False))
+    report = measure_pass_costs("toy", [2], torch.float32, passes=6, executions=["compiled"])
+    assert [(cost.execution, list(cost.ran)) for cost in report.costs] == [("compiled", ["recorded", "written"])] * 2
 
 
 def test_captured_passes_need_a_gpu(capsys):

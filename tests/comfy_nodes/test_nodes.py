@@ -75,6 +75,9 @@ def test_a_compiled_model_draws_the_same_and_leaves_no_graphs_behind(run, sample
     assert execution.graphs == len(model.pipe.runner) == 1
     made = f"1 graph made in {execution.seconds:.1f} s, {execution.nbytes / 2**20:.1f} MiB"
     assert f"\ncompiled: {execution.replayed} passes replayed, {made}\n" in run("SJDReport", report=report)[0]
+    execution.as_recorded = execution.replayed  # as where the compiler is missing
+    failed = f" passes replayed ({execution.replayed} uncompiled: the compiler failed), {made}\n"
+    assert failed in run("SJDReport", report=report)[0]
     model.patcher.detach(unpatch_all=False)  # of a copy that ComfyUI throws away: the weights stay
     assert len(model.pipe.runner) == 1
     model.patcher.detach()
