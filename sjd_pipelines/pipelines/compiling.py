@@ -16,6 +16,10 @@ _OFFLOADED = (
 )
 
 
+# What tells layers with PEFT's adapters from others, and what else they have of settings that change their numbers.
+_ADAPTED, _ADAPTERS = "_active_adapter", ("_disable_adapters", "merged_adapters", "scaling")
+
+
 class Compiling:
     """What a pipeline has for passes that are recorded, compiled and, on CUDA, captured; see `decoding.runner`."""
 
@@ -29,16 +33,18 @@ class Compiling:
         A graph holds a whole pass: embedding, transformer, guidance, sampling, the scheduler's work and that of its
         companions. There is one for each number of slots and of tokens that are read, so that the first picture with
         another scheduler, batch size, picture size or sampling setting takes longer; `statistics.execution` says how
-        much. Prompts of up to 64 tokens, 128 and so on share their graphs. A pass without a graph, and every pass of
-        schedulers that work row by row, is executed as it is written; one that the backend fails on is replayed as it
-        was recorded, uncompiled. The numbers of a compiled pass differ from those of a written one in their last bits:
-        a token may differ where two were as likely.
+        much. A compiler may take minutes for each, and nothing ends it. Prompts of up to 64 tokens, 128 and so on
+        share their graphs. A pass without a graph, and every pass of schedulers that work row by row, is executed as
+        it is written; one that the backend fails on is replayed as it was recorded, uncompiled, and the log says so.
+        The numbers of a compiled pass differ from those of a written one in their last bits: a token may differ where
+        two were as likely.
 
-        Moving or changing weights forgets the graphs, as `disable_compile` does; copies of the pipeline have none.
+        Moving weights, adding to them or setting adapters of PEFT otherwise forgets the graphs, as `disable_compile`
+        does; copies of the pipeline have none.
 
         Args:
-            backend: of `torch.compile`: `inductor` (needs a C++ compiler, on CUDA Triton), `aot_eager` (compiles
-                nothing, for tests) or `eager` (the recorded operations as they are).
+            backend: of `torch.compile`: `inductor` (needs a C++ compiler, on CUDA Triton; fails without), `aot_eager`
+                (compiles nothing, for tests) or `eager` (the recorded operations as they are).
             capture: on CUDA, whether graphs are captured as CUDA graphs. They keep the memory they work in.
 
         Raises:
@@ -103,10 +109,15 @@ def _offloaded(components: Any) -> bool:
 
 
 def _weights(components: Any) -> Hashable:
-    """Which weights there are and where: other ones where they are moved, replaced or added to, not where set."""
-    return tuple(
+    """Which weights there are and where: other ones where they are moved, replaced or added to, not where set.
+
+    Which of PEFT's adapters are at work, and how strongly, is written in its modules, and a graph has it by heart.
+    """
+    tensors = tuple(
         (name, id(tensor), tensor.data_ptr(), tensor.device, tensor.dtype)
         for component in _modules(components)
         for named in (component.named_parameters(), component.named_buffers())
         for name, tensor in named
     )
+    adapted = (one for component in _modules(components) for one in component.modules() if hasattr(one, _ADAPTED))
+    return tensors, repr([[getattr(layer, name, None) for name in (_ADAPTED, *_ADAPTERS)] for layer in adapted])

@@ -1,6 +1,8 @@
-"""A fixture for every tiny member of a family, and the builders."""
+"""A fixture for every tiny member of a family, and the builders; and PEFT."""
 
 import pytest
+from packaging.version import Version
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from .tiny import MEMBERS
 from .tiny.chameleon import chameleon_pipeline
@@ -23,3 +25,12 @@ def families(device):
         name: lambda *args, _make=make, **options: _make(*args, **options).to(device)
         for name, make in builders.items()
     }
+
+
+@pytest.fixture
+def peft():
+    """The package, if transformers takes the one that is installed."""
+    module = pytest.importorskip("peft")
+    if Version(module.__version__) < Version(MIN_PEFT_VERSION):
+        pytest.skip(f"this transformers needs peft {MIN_PEFT_VERSION}")
+    return module

@@ -6,23 +6,12 @@ import sys
 import accelerate
 import pytest
 import torch
-from packaging.version import Version
-from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from sjd_pipelines import JacobiScheduler, SeededJacobiScheduler, SJDAutoRegressivePipeline
 from sjd_pipelines.benchmark.toy import toy_pipeline
 
 OPTIONS = {"temperature": 0, "output_type": "np"}
 PROMPTS = ["a red dog", "two blue cat on a red house"]
-
-
-@pytest.fixture
-def peft():
-    """The package, if transformers takes the one that is installed."""
-    module = pytest.importorskip("peft")
-    if Version(module.__version__) < Version(MIN_PEFT_VERSION):
-        pytest.skip(f"this transformers needs peft {MIN_PEFT_VERSION}")
-    return module
 
 
 def member(families, name):

@@ -184,6 +184,32 @@ def test_graphs_go_where_weights_change(device, one_extent, change):
     assert len(pipe.runner) == 0
 
 
+def test_graphs_know_which_adapters_are_at_work(peft, device, one_extent):
+    """As PEFT says it in the modules, where no weight tells."""
+    pipe = toy_pipeline(side=4, codebook_size=16, layers=1).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        pipe.model.add_adapter(config, "style")
+    layer = pipe.model.model.language_model.layers[0].self_attn.v_proj
+    changes = [lambda: layer.set_scale("style", 50.0), layer.merge, pipe.model.disable_adapters]
+
+    def tokens(pipe):
+        return pipe("car", scheduler="autoregressive", seeds=1, output_type="latent").tokens[0].tolist()
+
+    pipe.enable_compile("eager")
+    drawn = [tokens(pipe)]
+    for change in changes:
+        change()
+        written = copy.deepcopy(pipe)
+        written.disable_compile()
+        drawn.append(tokens(pipe))
+        assert drawn[-1] == tokens(written)
+    assert drawn[1] == drawn[2]
+    assert len({tuple(one) for one in drawn}) == 3
+
+
 def test_copies_begin_without_graphs(toy, one_extent):
     toy.enable_compile("eager", capture=False)
     toy("car", scheduler="autoregressive", seeds=1, output_type="latent")
