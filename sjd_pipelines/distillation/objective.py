@@ -24,12 +24,15 @@ class Weights:
         consistency: KL from the student's own law at the fixed point, held constant, to its law behind drafts.
         choice: cross-entropy of the fixed point's token in the race of the seed's noise behind drafts.
         label: of the picture: KL from the teacher's law, or cross-entropy of its tokens.
+        reverse: of the picture: KL from the student's law to the teacher's, which is high where the student may draw
+            what the teacher never would (on the student's own pictures: Agarwal et al. 2024, arXiv 2306.13649).
         nearer: how much less a slot counts than the one before it.
     """
 
     consistency: float = 1.0
     choice: float = 0.0
     label: float = 3.0
+    reverse: float = 0.0
     nearer: float = 1.0
 
 
@@ -167,8 +170,10 @@ class Objective:
         drift = kl(teacher, fixed)[:, self.free]  # [B, free]
         right = (batch.labels == batch.final).all(1)
         label = self._label_loss(batch, prompt, fixed, drift, right)
+        reverse = kl(fixed, teacher)[:, self.free].mean()
         entropy = -(fixed.detach().exp() * fixed.detach()).sum(-1)[:, self.free].mean()
-        total, values = weights.label * label, {"teacher_kl": drift.mean(), "entropy": entropy, "label": label}
+        total = weights.label * label + weights.reverse * reverse
+        values = {"teacher_kl": drift.mean(), "reverse_kl": reverse, "entropy": entropy, "label": label}
         slots = batch.wrong.flatten(1).nonzero(as_tuple=True)  # M of them
         if len(slots[0]) and (weights.consistency or weights.choice):
             consistency, choice = self._draft_losses(batch, hidden.windows, fixed.detach(), slots)

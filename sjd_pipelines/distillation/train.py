@@ -38,6 +38,7 @@ class StudentRecipe(TimedRecipe):
         consistency: weight of the law behind drafts being that at the fixed point.
         choice: weight of the seed's choice behind drafts being that at the fixed point.
         label: weight of the pictures staying what the teacher draws, or what would have been right.
+        reverse: weight of the student drawing nothing that the teacher would not.
         nearer: how much less a slot counts than the one before it.
         target: what pictures teach, the teacher's `law` or their `tokens`.
         probe_pictures: of the trajectories, the last of each folder, that are measured and not learned from.
@@ -53,6 +54,7 @@ class StudentRecipe(TimedRecipe):
     consistency: Amount = 1.0
     choice: Amount = 0.0
     label: Amount = 3.0
+    reverse: Amount = 0.0
     nearer: PositiveAmount = 1.0
     target: str = "law"
     probe_pictures: Count = 8
@@ -96,7 +98,7 @@ def train_student(recipe: StudentRecipe, pipe: SJDAutoRegressivePipeline | None 
         _begin_with(beginning, named)
     save_form(Path(recipe.folder), form)
     run = TimedRun(NAME, named, recipe)
-    weights = Weights(recipe.consistency, recipe.choice, recipe.label, recipe.nearer)
+    weights = Weights(recipe.consistency, recipe.choice, recipe.label, recipe.reverse, recipe.nearer)
     objective = Objective(pipe, weights, recipe.target)
     batches = _batches(drawn, objective, recipe, run.progress["step"])
     autocast = partial(torch.autocast, pipe.device.type, torch.bfloat16, enabled=recipe.bfloat16)
