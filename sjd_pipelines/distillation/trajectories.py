@@ -145,7 +145,8 @@ def record(
 
     Raises:
         OSError: a file that is there is not as it was recorded.
-        ValueError: the folder was recorded with other settings or of other prompts, or there are no prompts.
+        ValueError: the folder was recorded with other settings, with another judge or of other prompts, or there are
+            no prompts.
     """
     Range(0).check("minutes", minutes)
     if not entries:
@@ -154,7 +155,7 @@ def record(
     layout, count = pipe.image_layout(None, None), 0
     pipe.check_prompts(prompts, None, layout)
     sampling = pipe.prepare_sampling(settings.guidance_scale, settings.temperature, settings.top_k, settings.top_p)
-    _keep_settings(folder, settings)
+    _keep_settings(folder, asdict(settings) | {"judge": _name_of(judge)})
     start = time.monotonic()
     for index, first in enumerate(range(0, len(entries), settings.batch_size)):
         file, last = folder / f"{index:05}.safetensors", min(first + settings.batch_size, len(entries))
@@ -220,17 +221,23 @@ def read_prompts(file: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _keep_settings(folder: Path, settings: Settings) -> None:
+def _keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Note how a folder is recorded. Raises `ValueError` if it says something else."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS_FILE
     if not file.exists():
-        write_atomically(file, lambda path: path.write_text(json.dumps(asdict(settings), indent=2) + "\n"))
+        write_atomically(file, lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
         return
     kept = read_object(file)
-    differing = [name for name, value in asdict(settings).items() if kept.get(name) != value]
+    differing = [name for name, value in settings.items() if kept.get(name) != value]
     if differing:
         raise ValueError(f"{folder} was recorded with another {', '.join(differing)}; choose another folder.")
+
+
+def _name_of(judge: Judge | None) -> str | None:
+    """As the command line names it, or its class if it is no function."""
+    named = judge if hasattr(judge, "__qualname__") else type(judge)
+    return None if judge is None else f"{named.__module__}:{named.__qualname__}"
 
 
 @torch.no_grad()

@@ -56,9 +56,12 @@ def export_companion(
 
     Raises:
         FileNotFoundError: the run has saved nothing, or the target does not exist.
+        ValueError: the run was stopped before its end, so that there is nothing to say of it.
     """
     average_file, _, log_file = run_files(folder, name)
-    weights = read_weights(average_file)
+    weights, last = read_weights(average_file), last_entry(log_file)
+    if "machine" not in last:  # which the entry of its end has, with what was measured
+        raise ValueError(f"{folder} was stopped before it was measured; start its command again, and let it end.")
     if not target.is_dir():
         raise FileNotFoundError(f"{target} is no folder; give the folder of the pipeline that the {name} is for.")
     destination = target / name
@@ -70,7 +73,6 @@ def export_companion(
     network.half().save_pretrained(temporary)
     for file in temporary.iterdir():
         file.chmod(0o644)  # weights are written for their owner alone, which a wheel would keep
-    last = last_entry(log_file)
     (temporary / "README.md").write_text(card.format(parameters=network.num_parameters() / 1e6, **last))
     if destination.exists():
         destination.rename(previous)

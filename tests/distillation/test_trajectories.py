@@ -101,6 +101,9 @@ def test_a_judge_gives_true_labels_of_wrong_pictures(teacher, tmp_path):
     assert [entries for entries, _ in seen] == [PROMPTS[:2], PROMPTS[2:]]
     expected = teacher("car", seeds=[9], guidance_scale=2.0, output_type="pt").images
     assert torch.allclose(seen[1][1], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="was recorded with another judge; choose another folder"):
+        record(teacher, PROMPTS, tmp_path, SETTINGS)
+    assert record(teacher, PROMPTS, tmp_path, SETTINGS, judge) == 3
 
 
 @pytest.mark.parametrize(
