@@ -130,6 +130,7 @@ def code_patches() -> np.ndarray:
     return sums / np.maximum(counts, 1)[:, None]
 
 
+@cache
 def initial_codebook(dimension: int) -> np.ndarray:
     """Unit vectors `[2048, dimension]` float32 in which similar patches are near: whitened principal components.
 
