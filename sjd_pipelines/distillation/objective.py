@@ -31,8 +31,8 @@ class Weights:
 
     consistency: float = 1.0
     choice: float = 0.0
-    label: float = 3.0
-    reverse: float = 0.0
+    label: float = 30.0
+    reverse: float = 30.0
     nearer: float = 1.0
 
 

@@ -53,8 +53,8 @@ class StudentRecipe(TimedRecipe):
     alpha: PositiveAmount = 16.0
     consistency: Amount = 1.0
     choice: Amount = 0.0
-    label: Amount = 3.0
-    reverse: Amount = 0.0
+    label: Amount = 30.0
+    reverse: Amount = 30.0
     nearer: PositiveAmount = 1.0
     target: str = "law"
     probe_pictures: Count = 8

@@ -8,6 +8,7 @@ import torch
 
 from sjd_pipelines.decoding import PositionNoise, Purpose, Sampling
 from sjd_pipelines.distillation.measures import compare_laws
+from sjd_pipelines.distillation.objective import Objective, Weights, pick_windows
 from sjd_pipelines.distillation.packed import packed_pass
 from sjd_pipelines.distillation.trajectories import draw_trajectory
 
@@ -66,3 +67,26 @@ def test_laws_are_compared_on_the_teachers_pictures(teacher):
     found = compare_laws(teacher, student, drawn)
     assert found["kl"] > 0.001
     assert found["entropy"] < found["teacher_entropy"] == same["entropy"]
+
+
+def test_the_reverse_loss_is_the_distance_from_the_students_law(teacher):
+    """It weighs by what the student would draw; at the teacher it is zero, with no gradient."""
+    drawn = draw_trajectory(teacher, ["a red dog", "car"], [3, 4], GUIDED, WINDOW)
+    weights = Weights(consistency=0.0, label=0.0, reverse=2.0)
+    objective = Objective(teacher, weights)
+    batch = pick_windows(drawn, torch.arange(2), 2, objective.free, torch.Generator().manual_seed(0))
+    prompt = objective.encode(batch)
+    before = objective.teacher(batch, prompt)
+    head = teacher.model.model.generation_head.vision_head.weight
+    loss, values = objective.loss(batch, prompt, before)
+    assert loss.item() == pytest.approx(0, abs=1e-5) == values["reverse_kl"]
+    (gradient,) = torch.autograd.grad(loss, head)
+    assert gradient.norm() < 1e-4
+    with torch.no_grad():
+        head.mul_(1.3)
+    after = objective.teacher(batch, prompt)
+    expected = (after.exp() * (after - before)).sum(-1)[:, objective.free].mean()
+    loss, values = objective.loss(batch, prompt, before)
+    assert values["reverse_kl"] == pytest.approx(float(expected), rel=1e-4)
+    assert loss.item() == pytest.approx(2 * float(expected), rel=1e-4)
+    assert values["reverse_kl"] != pytest.approx(values["teacher_kl"], rel=0.01)
