@@ -25,7 +25,7 @@ from ..learning.recipe import Count, Recipe
 from ..learning.runs import write_atomically
 from ..learning.saved import as_saved
 from ..pipelines import SJDAutoRegressivePipeline
-from ..pipelines.inputs import SEED
+from ..pipelines.inputs import SEED, check_call
 from ..ranges import Range
 from ..schedulers import SeededJacobiScheduler
 
@@ -146,12 +146,13 @@ def record(
     Raises:
         OSError: a file that is there is not as it was recorded.
         ValueError: the folder was recorded with other settings, with another judge or of other prompts, or there are
-            no prompts.
+            no prompts, or one that can't be read.
     """
     Range(0).check("minutes", minutes)
     if not entries:
         raise ValueError("There are no prompts to record.")
     prompts = [text for entry in entries for text in pipe.prepare_prompts(entry["prompt"])]
+    check_call(prompts, 1, "latent")
     layout, count = pipe.image_layout(None, None), 0
     pipe.check_prompts(prompts, None, layout)
     sampling = pipe.prepare_sampling(settings.guidance_scale, settings.temperature, settings.top_k, settings.top_p)
@@ -280,4 +281,6 @@ def _load(file: Path) -> Trajectory:
         shapes = drawn.final.shape[:1], drawn.labels.shape, drawn.fronts.shape, drawn.drafts.shape[:2]
         if shapes != ((pictures,), drawn.final.shape, (passes, pictures), (passes, pictures)):
             raise ValueError(f"the shapes do not go with {pictures} prompts")
+        if any(int(numbers.min()) < 0 for numbers in tensors.values()):
+            raise ValueError("a number in it is negative")
         return drawn

@@ -130,6 +130,23 @@ def test_nothing_to_record_is_an_error(teacher, tmp_path):
         record(teacher, [], tmp_path, SETTINGS)
 
 
+@pytest.mark.parametrize("prompt", ["a \ud800 cat", ""])
+def test_prompts_that_no_pipeline_draws_are_not_recorded(teacher, tmp_path, prompt):
+    with pytest.raises(ValueError, match="prompt"):
+        record(teacher, [{"prompt": prompt}], tmp_path / "new", SETTINGS)
+    assert not (tmp_path / "new").exists()
+
+
+def test_negative_numbers_are_no_trajectory(drawn):
+    file = sorted(drawn.glob("*.safetensors"))[0]
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    save_file(tensors | {"fronts": tensors["fronts"] - 1}, file, metadata)
+    with pytest.raises(OSError, match=r"is not as a run saves it .*a number in it is negative"):
+        load(drawn)
+
+
 def test_agreement_counts_iterations_from_where_a_token_enters():
     """Four tokens, a window of two: the third is wrong at first, and right after two choices of the target."""
     final = torch.tensor([[5, 6, 7, 8]])
