@@ -95,15 +95,14 @@ def pick_windows(
     Args:
         drawn: the trajectory.
         rows: `[B]` int64, which pictures.
-        windows: K; a picture with fewer passes has empty ones instead.
+        windows: K, at most the passes of the longest picture; one with fewer passes has empty ones instead.
         free: `[N]` bool: positions whose token is not forced.
         rng: chance.
     """
     final, fronts, drafts = drawn.final[rows], drawn.fronts[:, rows], drawn.drafts[:, rows]
     wrong = behind_a_wrong_draft(final, fronts, drafts, free)  # [T, B, W]
     keys = torch.rand(fronts.shape, generator=rng).masked_fill(~wrong.any(-1), -1.0)
-    keys = torch.cat([keys, keys.new_full((windows, len(rows)), -1.0)])[: max(windows, len(keys))]
-    chosen = keys.topk(windows, 0).indices.clamp(max=len(fronts) - 1)  # [K, B]
+    chosen = keys.topk(min(windows, len(fronts)), 0).indices  # [K, B]
     used = keys.gather(0, chosen) >= 0
     index = chosen[..., None].expand(-1, -1, drafts.shape[-1])
     return Batch(

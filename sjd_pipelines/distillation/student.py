@@ -78,6 +78,7 @@ def trained_weights(pipe: SJDAutoRegressivePipeline, form: Form, prompt: str) ->
 
     Raises:
         ImportError: PEFT is not installed, and `form.rank` is not 0.
+        ValueError: `form.rank` is more than that of any layer.
     """
     for component in pipe.components.values():
         if isinstance(component, nn.Module):
@@ -98,15 +99,22 @@ def trained_weights(pipe: SJDAutoRegressivePipeline, form: Form, prompt: str) ->
     except ImportError as error:
         raise ImportError("Low-rank training needs PEFT (pip install peft); rank 0 trains all weights.") from error
     named = {}
-    for component, modules in layers.items():
-        targets = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
-        config = LoraConfig(r=form.rank, lora_alpha=form.alpha, target_modules=targets)
+    linear = {component: _linear(modules) for component, modules in layers.items()}
+    most = max(min(module.weight.shape) for modules in linear.values() for module in modules.values())
+    if form.rank > most:
+        raise ValueError(f"rank must be at most {most}, that of the model's largest linear layer, got {form.rank}.")
+    for component, targets in linear.items():
+        config = LoraConfig(r=form.rank, lora_alpha=form.alpha, target_modules=list(targets))
         root = getattr(pipe, component)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # PEFT draws the additions from the global generator
             inject_adapter_in_model(config, root)
         named |= {f"{component}.{name}": p for name, p in root.named_parameters() if p.requires_grad}
     return named
+
+
+def _linear(modules: Mapping[str, nn.Module]) -> dict[str, nn.Linear]:
+    return {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
 
 
 def check_form(folder: Path, form: Form) -> None:

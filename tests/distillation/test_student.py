@@ -140,6 +140,7 @@ def test_an_export_takes_the_place_of_nothing(teacher, drawn, tmp_path):
         ({"trajectories": "nowhere"}, "nowhere holds no trajectories; record some with `trajectories`"),
         ({"trajectories": ","}, "trajectories must name folders that `trajectories` has written"),
         ({"slots": 6}, "slots must be at most 5, the window they were recorded with, got 6"),
+        ({"rank": 100000}, r"rank must be at most \d+, that of the model's largest linear layer, got 100000"),
         ({"start": "nowhere"}, "nowhere/student.json does not exist: no run has saved it"),
         ({"start": "half"}, "half/student.safetensors does not exist: no run has saved it"),
         ({"start": "whole"}, "whole holds a run of .*'rank': 0.*; a run that begins with it must be like it"),
