@@ -38,12 +38,19 @@ class ActionVocabulary:
         bins: how many tokens mean motions.
         low: of the motion that a joint makes, one number for all joints or one for each.
         high: likewise.
+
+    Raises:
+        ValueError: there are no bins, or more than tokens.
     """
 
     vocabulary_size: int
     bins: int = 256
     low: float | Sequence[float] = -1.0
     high: float | Sequence[float] = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bins <= self.vocabulary_size:
+            raise ValueError(f"bins must be from 1 to {self.vocabulary_size}, the vocabulary's size, got {self.bins}.")
 
     @property
     def first(self) -> int:

@@ -159,3 +159,9 @@ def test_motions_and_tokens_are_inverse():
 def test_bad_input_is_refused(model, inputs, options, message):
     with pytest.raises(ValueError, match=message):
         example.decode_chunk(model, ACTIONS, **options, **inputs)
+
+
+@pytest.mark.parametrize("bins", [0, 321])
+def test_bins_that_no_vocabulary_has_are_refused(bins):
+    with pytest.raises(ValueError, match="bins must be from 1 to 320, the vocabulary's size"):
+        example.ActionVocabulary(320, bins)
