@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from threading import Lock
 from typing import Any
 
 import torch
 
 _capturing = Lock()  # a process captures one graph at a time
+_loans = count()
 
 
 @dataclass(eq=False)
@@ -18,10 +20,16 @@ class Arena:
     Attributes:
         tensors: by `id`.
         lent: whether a run is at work on them.
+        loan: number of the last loan, of all that there were in this process.
     """
 
     tensors: dict[int, torch.Tensor] = field(default_factory=dict)
     lent: bool = False
+    loan: int = field(default_factory=partial(next, _loans))
+
+    def lend(self) -> None:
+        """Lend them to a run."""
+        self.lent, self.loan = True, next(_loans)
 
     @property
     def nbytes(self) -> int:

@@ -31,6 +31,7 @@ from .turns import Turns
 
 logger = logging.getLogger(__name__)
 _turns = Turns()
+KEPT = 8  # arenas of a runner; each holds the keys and values of a batch
 
 
 @dataclass(eq=False)
@@ -165,14 +166,22 @@ class Runner:
             if graph is None or (graph.arena.lent and graph.arena not in arenas):
                 return None
             if graph.arena not in arenas:
-                graph.arena.lent = True
+                graph.arena.lend()
                 arenas.append(graph.arena)
             return graph
 
     def keep(self, key: Hashable, graph: Graph | None) -> None:
-        """Keep what came of recording a kind of pass, unless another run was quicker."""
+        """Keep what came of recording a kind of pass, unless another run was quicker.
+
+        Graphs are forgotten whose arena was lent longest ago, where there are more than `KEPT`: every sampling setting
+        has its own, and who tries many would fill the device with what is never used again.
+        """
         with self._lock:
             self._graphs.setdefault(key, graph)
+            arenas = {one.arena for one in self._graphs.values() if one is not None}
+            gone = sorted(arenas, key=lambda arena: arena.loan)[:-KEPT]
+            if gone:
+                self._graphs = {key: one for key, one in self._graphs.items() if one is None or one.arena not in gone}
 
     def give_back(self, arenas: list[Arena]) -> None:
         """A run has ended."""

@@ -16,6 +16,8 @@ _OFFLOADED = (
 )
 
 
+# Where torch keeps what is called around a module's own code; the numbers of its hooks are never given twice.
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 # What tells layers with PEFT's adapters from others, and what else they have of settings that change their numbers.
 _ADAPTED, _ADAPTERS = "_active_adapter", ("_disable_adapters", "merged_adapters", "scaling")
 
@@ -25,7 +27,7 @@ class Compiling:
 
     float32_logits = False
     _runner: Runner | None = None
-    _recorded_with: Hashable = None  # the weights that the graphs are of
+    _recorded_with: Hashable = None  # the weights and modules that the graphs are of
 
     def enable_compile(self, backend: str = "inductor", capture: bool = True) -> None:
         """Execute passes by graphs from now on: recorded in the first picture of each shape, replayed from then on.
@@ -33,14 +35,14 @@ class Compiling:
         A graph holds a whole pass: embedding, transformer, guidance, sampling, the scheduler's work and that of its
         companions. There is one for each number of slots and of tokens that are read, so that the first picture with
         another scheduler, batch size, picture size or sampling setting takes longer; `statistics.execution` says how
-        much. A compiler may take minutes for each, and nothing ends it. Prompts of up to 64 tokens, 128 and so on
-        share their graphs. A pass without a graph, and every pass of schedulers that work row by row, is executed as
-        it is written; one that the backend fails on is replayed as it was recorded, uncompiled, and the log says so.
-        The numbers of a compiled pass differ from those of a written one in their last bits: a token may differ where
-        two were as likely.
+        much. Those of the eight settings that were used last are kept. A compiler may take minutes for each, and
+        nothing ends it. Prompts of up to 64 tokens, 128 and so on share their graphs. A pass without a graph, and
+        every pass of schedulers that work row by row, is executed as it is written; one that the backend fails on is
+        replayed as it was recorded, uncompiled, and the log says so. The numbers of a compiled pass differ from those
+        of a written one in their last bits: a token may differ where two were as likely.
 
-        Moving weights, adding to them or setting adapters of PEFT otherwise forgets the graphs, as `disable_compile`
-        does; copies of the pipeline have none.
+        Moving weights, adding to them, setting adapters of PEFT otherwise, other modules, hooks or modes (`train`,
+        `eval`) forget the graphs, as `disable_compile` does; copies of the pipeline have none.
 
         Args:
             backend: of `torch.compile`: `inductor` (needs a C++ compiler, on CUDA Triton; fails without), `aot_eager`
@@ -87,7 +89,7 @@ class Compiling:
         if self._runner is not None:
             if _offloaded(self.components.values()):
                 raise ValueError(_OFFLOADED)
-            weights = _weights(self.components.values())
+            weights = _weights(self.components.values()), _code(self.components.values())
             if weights != self._recorded_with:
                 self._runner.drop()
                 self._recorded_with = weights
@@ -121,3 +123,12 @@ def _weights(components: Any) -> Hashable:
     )
     adapted = (one for component in _modules(components) for one in component.modules() if hasattr(one, _ADAPTED))
     return tensors, repr([[getattr(layer, name, None) for name in (_ADAPTED, *_ADAPTERS)] for layer in adapted])
+
+
+def _code(components: Any) -> Hashable:
+    """What the modules do besides their weights, which a recording writes down: their kinds, modes and hooks."""
+    return tuple(
+        (type(one), id(one), one.training, id(vars(one).get("forward")), *(tuple(getattr(one, at)) for at in _HOOKS))
+        for component in _modules(components)
+        for one in component.modules()
+    )

@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import pickle
 from threading import Barrier, Thread
 
 import accelerate
@@ -160,62 +159,6 @@ def test_a_later_run_leaves_the_tokens_of_an_earlier_one_alone(toy, one_extent):
     toy("a red dog", scheduler="seeded-jacobi", seeds=2, output_type="latent")
     assert torch.equal(second.tokens, kept)
     assert torch.equal(first.tokens, kept)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda pipe: pipe.to("cpu"),
-        lambda pipe: pipe.drop_graphs(),
-        lambda pipe: pipe.model.to(torch.float64).to(torch.float32),
-        lambda pipe: pipe.model.model.language_model.layers[0].mlp.register_parameter(
-            "added", torch.nn.Parameter(torch.zeros(1))
-        ),
-    ],
-    ids=["to", "drop", "cast", "added"],
-)
-def test_graphs_go_where_weights_change(device, one_extent, change):
-    pipe = toy_pipeline(side=4, codebook_size=16, layers=1).to(device)
-    pipe.set_progress_bar_config(disable=True)
-    pipe.enable_compile("eager")
-    pipe("car", scheduler="autoregressive", seeds=1, output_type="latent")
-    assert len(pipe.runner) == 1
-    change(pipe)
-    assert len(pipe.runner) == 0
-
-
-def test_graphs_know_which_adapters_are_at_work(peft, device, one_extent):
-    """As PEFT says it in the modules, where no weight tells."""
-    pipe = toy_pipeline(side=4, codebook_size=16, layers=1).to(device)
-    pipe.set_progress_bar_config(disable=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-        pipe.model.add_adapter(config, "style")
-    layer = pipe.model.model.language_model.layers[0].self_attn.v_proj
-    changes = [lambda: layer.set_scale("style", 50.0), layer.merge, pipe.model.disable_adapters]
-
-    def tokens(pipe):
-        return pipe("car", scheduler="autoregressive", seeds=1, output_type="latent").tokens[0].tolist()
-
-    pipe.enable_compile("eager")
-    drawn = [tokens(pipe)]
-    for change in changes:
-        change()
-        written = copy.deepcopy(pipe)
-        written.disable_compile()
-        drawn.append(tokens(pipe))
-        assert drawn[-1] == tokens(written)
-    assert drawn[1] == drawn[2]
-    assert len({tuple(one) for one in drawn}) == 3
-
-
-def test_copies_begin_without_graphs(toy, one_extent):
-    toy.enable_compile("eager", capture=False)
-    toy("car", scheduler="autoregressive", seeds=1, output_type="latent")
-    for duplicate in (copy.deepcopy(toy), pickle.loads(pickle.dumps(toy))):
-        assert (len(duplicate.runner), duplicate.runner.backend, duplicate.runner.capture) == (0, "eager", False)
-    assert len(toy.runner) == 1
 
 
 def test_a_run_goes_on_at_the_addresses_of_its_graph(toy, one_extent):
