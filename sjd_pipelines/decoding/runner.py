@@ -135,6 +135,7 @@ class Runner:
     def __init__(self, backend: str = "inductor", capture: bool = True):
         self.backend, self.capture = backend, capture
         self._graphs: dict[Hashable, Graph | None] = {}  # None: no pass of this kind can be recorded
+        self.drops = 0  # how often all graphs were forgotten
         self._announced = False
         self._lock = Lock()
 
@@ -146,9 +147,9 @@ class Runner:
         return sum(graph is not None for graph in list(self._graphs.values()))
 
     def drop(self) -> None:
-        """Forget all graphs; a run that is at work on some goes on to its end."""
+        """Forget all graphs; a run that is at work on one goes on to the next shape, and as written from there."""
         with self._lock:
-            self._graphs = {}
+            self._graphs, self.drops = {}, self.drops + 1
 
     def known(self, key: Hashable) -> bool:
         """Whether this kind of pass has been recorded, or found to be impossible to record."""
@@ -228,6 +229,7 @@ class RunAtWork:
 
     def __init__(self, runner: Runner, run: Run):
         self.runner, self.run, self.execution = runner, run, Execution()
+        self._drops = runner.drops  # after others the model is not the one that this run began with
         self._met: set[Hashable] = set()  # kinds of passes that this run has come to
         self._told: set[str] = set()
         self._arenas: list[Arena] = []
@@ -265,6 +267,9 @@ class RunAtWork:
     def _find(self) -> Graph | None:
         """The graph of this pass; where there is none yet the pass is executed, and perhaps recorded."""
         self._current = None
+        if self.run.target.runner is not self.runner or self.runner.drops != self._drops:
+            self._compute()
+            return None
         live = held(self.run.roots)
         key = self._kind(live)
         if self.runner.known(key):
@@ -319,7 +324,8 @@ class RunAtWork:
             if arena not in self._arenas:
                 self._arenas.append(arena)
             self.execution.graphs += 1
-        self.runner.keep(key, graph)
+        if self.runner.drops == self._drops:  # a compiler takes minutes
+            self.runner.keep(key, graph)
         self.execution.seconds += time.perf_counter() - begin
 
     def _compile(

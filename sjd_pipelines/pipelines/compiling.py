@@ -42,7 +42,8 @@ class Compiling:
         of a written one in their last bits: a token may differ where two were as likely.
 
         Moving weights, adding to them, setting adapters of PEFT otherwise, other modules, hooks or modes (`train`,
-        `eval`) forget the graphs, as `disable_compile` does; copies of the pipeline have none.
+        `eval`) forget the graphs, as `disable_compile` does; copies of the pipeline have none. What a callback changes
+        of these is sure to be seen in the next picture only; this one leaves no graphs then.
 
         Args:
             backend: of `torch.compile`: `inductor` (needs a C++ compiler, on CUDA Triton; fails without), `aot_eager`

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from ..decoding import CanvasCache, ImageTokenLayout, Query, Sampling, TargetPass, force, guide_rows
 from ..decoding.query import after_prompt_end
+from ..decoding.runner import Runner
 from .prompts import EncodedPrompt
 
 PROMPT_BLOCK = 64  # where passes are recorded, prompts have a multiple of so many tokens
@@ -32,7 +33,6 @@ class PromptedTarget:
     Attributes:
         length: canvas positions.
         memory: what runs of this model leave to later ones.
-        runner: how passes are executed that are recorded; None: as they are written.
         image_embeds: `[V + n - 1, D]`, of every image token, then of the learned ones where n tokens are made at
             once; looked up, not computed, in each pass.
         prompt_passes: forward passes that the prompt took.
@@ -51,7 +51,7 @@ class PromptedTarget:
             prompt = prompt.padded(PROMPT_BLOCK)
         self.device = prompt.embeds.device
         self.batch_size = len(prompt.embeds) // (2 if sampling.guided else 1)
-        self.length, self.memory, self.runner = layout.num_tokens + margin, pipe.memory, pipe.runner
+        self.length, self.memory = layout.num_tokens + margin, pipe.memory
         fed = layout.vocabulary_size + layout.parallel - 1
         self.image_embeds = pipe.embed_image_tokens(torch.arange(fed, device=self.device))
         self._forced = layout.forced_tokens(self.device, self.length) if layout.has_forced else None
@@ -63,6 +63,11 @@ class PromptedTarget:
         self._visible = prompt.visible  # [R, P]
         self._cache = CanvasCache(_whole_blocks(prompt.embeds.shape[1] + self.length))
         self.prompt_passes = self._prefill(prompt)
+
+    @property
+    def runner(self) -> Runner | None:
+        """How passes are executed that are recorded, see `Compiling.runner`; None: as they are written."""
+        return self.pipe.runner
 
     def codebook(self) -> torch.Tensor:
         """`[V, E]`, see `SJDAutoRegressivePipeline.codebook_vectors`."""

@@ -86,6 +86,39 @@ def test_graphs_know_what_modules_do(toy, one_extent):
     assert len(set(drawn)) == len(changes) - 1  # the mode alone changes no number here
 
 
+def test_a_run_whose_model_changed_leaves_no_graphs(toy):
+    """Not even where the model is then as before."""
+    mlp = toy.model.model.language_model.layers[0].mlp
+    draw, hooks = {"scheduler": "autoregressive", "seeds": 1, "output_type": "latent"}, []
+    expected = toy("car", **draw).tokens
+
+    def change(pipe, pass_index, committed, tensors):
+        if pass_index == 2:
+            hooks.append(mlp.register_forward_hook(lambda module, inputs, output: output.flip(-1)))
+
+    toy.enable_compile("eager")
+    toy("car", callback_on_step_end=change, **draw)
+    hooks[0].remove()
+    assert len(toy.runner) == 0
+    assert torch.equal(toy("car", **draw).tokens, expected)
+
+
+@pytest.mark.parametrize("stop", ["disable_compile", "drop_graphs"])
+def test_a_run_whose_graphs_are_dropped_goes_on_as_written(toy, stop):
+    draw = {"scheduler": "autoregressive", "seeds": 1, "output_type": "latent"}
+    expected = toy("car", **draw).tokens
+    toy.enable_compile("eager")
+
+    def callback(pipe, pass_index, committed, tensors):
+        if pass_index == 2:
+            getattr(pipe, stop)()
+
+    output = toy("car", callback_on_step_end=callback, **draw)
+    assert torch.equal(output.tokens, expected)
+    assert output.statistics.execution.graphs == 1
+    assert toy.runner is None or len(toy.runner) == 0
+
+
 def test_graphs_of_settings_that_are_long_gone_are_forgotten(toy, one_extent, monkeypatch):
     monkeypatch.setattr(runner, "KEPT", 2)
     toy.enable_compile("eager")
