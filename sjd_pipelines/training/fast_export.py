@@ -192,12 +192,17 @@ def _row(results: dict[str, Any], decoder: str, sampling: str) -> dict[str, Any]
 
 
 def _gates(results: dict[str, Any]) -> list[dict[str, Any]]:
-    laws, seeded = results["laws"], "seeded-jacobi, window 16"
+    laws = results["laws"]
     gates = [
-        _at_least("times fewer passes at the defaults", _row(results, seeded, "defaults")["fewer"], FEWER),
         _at_least(
-            "times fewer passes at temperature 0", _row(results, seeded, "temperature 0")["fewer"], FEWER_GREEDY
-        ),
+            f"times fewer passes, {sampling}, {window}",
+            _row(results, f"seeded-jacobi, {window}", sampling)["fewer"],
+            bound,
+        )
+        for sampling, bound in (("defaults", FEWER), ("temperature 0", FEWER_GREEDY))
+        for window in SEEDED
+    ]
+    gates += [
         _at_least("share of the teacher's entropy", laws["entropy"] / laws["teacher_entropy"], ENTROPY_SHARE),
         _at_most("KL from the teacher, nats a token", laws["kl"], KL_BOUND),
     ]
@@ -211,9 +216,12 @@ def _gates(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _goals(results: dict[str, Any]) -> list[dict[str, Any]]:
     """What was hoped for, as far as it was measured."""
-    seeded, wide = "seeded-jacobi, window 16", "revised-jacobi, window 63"
+    wide = "revised-jacobi, window 63"
     hoped = [
-        ("times fewer passes at the defaults", seeded, "defaults", "fewer", 1.8),
+        (f"times fewer passes, defaults, {window}", f"seeded-jacobi, {window}", "defaults", "fewer", 1.8)
+        for window in SEEDED
+    ]
+    hoped += [
         ("tokens a pass with 64 slots", wide, "defaults", "tokens_per_pass", 10),
         ("tokens a pass with 64 slots at guidance 3", wide, "guidance 3", "tokens_per_pass", 5),
     ]

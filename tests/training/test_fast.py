@@ -90,11 +90,11 @@ def test_distances_of_samples():
 def test_figures_are_held_against_the_promises(tmp_path):
     write_figures(tmp_path / "figures")
     results = summarise(tmp_path / "figures", "adapter")
-    assert [row["held"] for row in results["gates"]] == [True] * 12
+    assert [row["held"] for row in results["gates"]] == [True] * 14
     assert results["gates"][0]["value"] == pytest.approx(2.5)
     assert results["judge"]["single"] == {"n": 4, "teacher": 0.75, "teacher_other_seeds": 0.75, "student": 1.0}
-    assert results["gates"][4]["value"] == -25
-    assert [row["held"] for row in results["goals"]] == [True, False, True]  # 256 tokens in 29.6 passes
+    assert results["gates"][6]["value"] == -25
+    assert [row["held"] for row in results["goals"]] == [True, True, False, True]  # 256 tokens in 29.6 passes
     assert [row["model"] for row in results["others"]] == ["other"]
     assert results["others"][0]["temperature 0"] == pytest.approx(74 / 50)
     assert results["others"][0]["right"] == 0.75
@@ -124,7 +124,7 @@ def test_a_promise_that_is_not_held_is_told(run, tmp_path, capsys):
     main(["fast-export", *told, "--options=--slots 8"])
     assert capsys.readouterr().out == f"{target}\n"
     card = (target / "README.md").read_text()
-    assert "| times fewer passes at the defaults | 1.2 | at least 1.3 | **not held** |" in card
+    assert "| times fewer passes, defaults, window 16 | 1.2 | at least 1.3 | **not held** |" in card
     assert "--folder RUN1 --windows 9\n" in card
     assert "--folder RUN2 --start RUN1 --slots 8\n" in card
     assert "export --folder RUN2 " in card
