@@ -53,10 +53,10 @@ Rank {rank}; {stages}.
 The first run learned from trajectories of 3,072 pictures at the defaults, 1,024 at temperature 0 and 768 at guidance 3
 without truncation, and was stopped before its learning rate had come down. The next three learned from 512, 256 and 96
 others, and from 480 that the second student drew itself. The last run began with the fourth one's weights in half
-precision and learned from pictures of its own alone, drawn in turn by that student and by itself as it was after 730,
-1,530 and 1,580 steps (`trajectories --model ... --window 16`): 2,688 at temperature 0 and 2,080 at the defaults. It was
-stopped and resumed four times, with more pictures each time; its last 23 minutes gave pictures at the defaults half
-of the steps, and had `--reverse 90`.
+precision and learned from pictures of students alone, drawn in turn by that one and by itself as it was after 730 and
+1,530 steps (`trajectories --model ... --window 16`): 2,688 at temperature 0 and 2,080 at the defaults. It was stopped and
+resumed four times, with more pictures each time; its last 23 minutes gave pictures at the defaults half of the steps,
+and had `--reverse 90`.
 
 What a student should have done in its own pictures is told by the teacher's law, both ways. The KL from that law to the
 student's, which the first four runs had alone, lets a student draw now and then what its teacher never would, which is
