@@ -50,19 +50,19 @@ python -m sjd_pipelines.training add-reviser --folder REVISER --target ADAPTER
 
 Rank {rank}; {stages}.
 
-The first run learned from trajectories of 3,072 pictures at the defaults, 1,024 at temperature 0 and 768 at guidance 3
-without truncation, and was stopped before its learning rate had come down. The next three learned from 512, 256 and 96
-others, and from 480 that the second student drew itself. The last run began with the fourth one's weights in half
+The first run learned from trajectories of 3,072 pictures at the defaults, 1,024 at temperature 0 and 768 at guidance
+3 without truncation, and was stopped before its learning rate had come down. The next three learned from 512, 256 and
+96 others, and from 480 that the second student drew itself. The last run began with the fourth one's weights in half
 precision and learned from pictures of students alone, drawn in turn by that one and by itself as it was after 730 and
-1,530 steps (`trajectories --model ... --window 16`): 2,688 at temperature 0 and 2,080 at the defaults. It was stopped and
-resumed four times, with more pictures each time; its last 23 minutes gave pictures at the defaults half of the steps,
-and had `--reverse 90`.
+1,530 steps (`trajectories --model ... --window 16`): 2,688 at temperature 0 and 2,080 at the defaults. It was stopped
+and resumed four times, with more pictures each time; its last 23 minutes gave pictures at the defaults half of the
+steps, and had `--reverse 90`.
 
-What a student should have done in its own pictures is told by the teacher's law, both ways. The KL from that law to the
-student's, which the first four runs had alone, lets a student draw now and then what its teacher never would, which is
-how counts and glyphs break. The KL the other way (`--reverse`; on the student's own pictures: Agarwal et al. 2024, arXiv
-2306.13649) is high there. The seed's noise is no input of the network: a law that knew what it will be sampled with
-would be no law of a token any more, and decoding with it exact for nothing.
+What a student should have done in its own pictures is told by the teacher's law, both ways. The KL from that law to
+the student's, which the first four runs had alone, lets a student draw now and then what its teacher never would,
+which is how counts and glyphs break. The KL the other way (`--reverse`; on the student's own pictures: Agarwal et al.
+2024, arXiv 2306.13649) is high there. The seed's noise is no input of the network: a law that knew what it will be
+sampled with would be no law of a token any more, and decoding with it exact for nothing.
 
 The reviser went on from that of the fourth student.
 
@@ -105,9 +105,9 @@ same model's exact decoding, when a token is kept after so many iterations at mo
 """
 
 _OTHERS = """
-**Other students**, from the teacher with the same 864 and 1,408 pictures and the same time on one CPU thread, to tell the
-losses apart: times fewer passes (window 16), KL, share of the teacher's entropy, and right pictures: at the defaults,
-and when tokens are kept after 2 and 4 iterations.
+**Other students**, from the teacher with the same 864 and 1,408 pictures and the same time on one CPU thread, to tell
+the losses apart: times fewer passes (window 16), KL, share of the teacher's entropy, and right pictures: at the
+defaults, and when tokens are kept after 2 and 4 iterations.
 
 {table}
 """
