@@ -356,6 +356,8 @@ def executing(run: Run) -> AbstractContextManager[Callable[[], bool]]:
     if not run.scheduler.recordable:
         logger.warning("Passes of %s are not recorded: they are executed as written.", type(run.scheduler).__name__)
         return nullcontext(run.execute)
+    if run.companions.keys() - set(run.scheduler.companions):
+        return nullcontext(run.execute)  # whoever else looks on is called in every pass, and by no graph
     return _at_work(runner, run)
 
 

@@ -93,6 +93,7 @@ class Scheduler(Protocol):
         """Raise `ValueError` with the reason if it can't decode such a target with these companions."""
 
     recordable: bool
+    companions: tuple[str, ...]
 
     @property
     def settings(self) -> frozenset[tuple[str, Any]]:

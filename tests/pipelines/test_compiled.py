@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from sjd_pipelines import RowParallelScheduler
+from sjd_pipelines import RowParallelScheduler, SeededJacobiScheduler
 from sjd_pipelines.benchmark.toy import toy_par_pipeline, toy_pipeline
-from sjd_pipelines.decoding import DecodingState, Sampling
+from sjd_pipelines.decoding import DecodingState, PositionNoise, Sampling, decode
 from sjd_pipelines.schedulers import SCHEDULERS
 
 from ..conftest import small
@@ -324,3 +324,24 @@ def test_inductor_draws_the_bundled_models_pictures(device, one_extent, name):
     assert torch.equal(second.tokens, expected)
     execution = second.statistics.execution
     assert (execution.replayed > 0, execution.as_recorded, execution.graphs) == (True, 0, 0)
+
+
+@torch.no_grad()
+def test_who_looks_on_is_called_in_every_pass(toy, one_extent):
+    """A graph calls nobody, so that such a run has none; the scheduler's own companions are part of it."""
+
+    class Counter:
+        calls = 0
+
+        def observe(self, seen):
+            self.calls += 1
+
+    toy.enable_compile("eager")
+    layout, scheduler = toy.image_layout(None, None), SeededJacobiScheduler(window=3)
+    prompt = toy.encode_prompt(["car"], None, False, 1, layout)
+    for _ in range(2):
+        target = toy.prepare_target(prompt, layout, Sampling(), scheduler.margin(layout))
+        counter = Counter()
+        state = decode(target, scheduler, PositionNoise([1], toy.device, target.length), {"counter": counter})
+        assert counter.calls == state.passes > 3
+    assert len(toy.runner) == 0
