@@ -29,6 +29,12 @@ def put_back(root: Any, tensors: list[torch.Tensor]) -> None:
     visit_held(root, lambda path, tensor: tensors[next(number)])
 
 
+def first_places(live: list[tuple[str, torch.Tensor]]) -> tuple[int, ...]:
+    """For each place the first one that holds the same tensor."""
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(id(tensor), index) for index, (_, tensor) in enumerate(live))
+
+
 def visit_held(root: Any, visit: Visit) -> None:
     """Call `visit(path, tensor)` for every tensor that `root` holds, and put what it returns in its place.
 

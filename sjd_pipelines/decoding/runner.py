@@ -21,7 +21,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .graphs import Arena, captured, owned, told_by, write
-from .held import held, put_back
+from .held import first_places, held, put_back
 from .look import looks, recording
 from .noise import PositionNoise
 from .query import Query
@@ -135,6 +135,7 @@ class Runner:
     def __init__(self, backend: str = "inductor", capture: bool = True):
         self.backend, self.capture = backend, capture
         self._graphs: dict[Hashable, Graph | None] = {}  # None: no pass of this kind can be recorded
+        self._served: Hashable = None  # whose passes the graphs are
         self.drops = 0  # how often all graphs were forgotten
         self._announced = False
         self._lock = Lock()
@@ -150,6 +151,12 @@ class Runner:
         """Forget all graphs; a run that is at work on one goes on to the next shape, and as written from there."""
         with self._lock:
             self._graphs, self.drops = {}, self.drops + 1
+
+    def serve(self, model: Hashable) -> None:
+        """Forget the graphs unless they are of this model: shallow copies of a pipeline share a runner."""
+        if model != self._served:
+            self.drop()
+            self._served = model
 
     def known(self, key: Hashable) -> bool:
         """Whether this kind of pass has been recorded, or found to be impossible to record."""
@@ -294,11 +301,11 @@ class RunAtWork:
         run, state = self.run, self.run.state
         tensors = tuple((path, t.shape, t.dtype, t.device, t.is_inference()) for path, t in live)
         made = type(run.scheduler), run.scheduler.settings, run.target.layout, run.target.sampling
-        return *made, state.passes == 0, state.shape, tensors, _first_places(live)
+        return *made, state.passes == 0, state.shape, tensors, first_places(live)
 
     def _record(self, key: Hashable, live: list[tuple[str, torch.Tensor]]) -> None:
         """Execute a pass, and keep what it did."""
-        begin, run, places = time.perf_counter(), self.run, _first_places(live)
+        begin, run, places = time.perf_counter(), self.run, first_places(live)
         arena = self._arenas[-1] if self._arenas else Arena(lent=True)
         tensors = [owned(tensor, arena) for index, (_, tensor) in enumerate(live) if places[index] == index]
         number = {index: order for order, index in enumerate(sorted(set(places)))}
@@ -370,12 +377,6 @@ def _at_work(runner: Runner, run: Run) -> Iterator[RunAtWork]:
             yield work
         finally:
             work.close()
-
-
-def _first_places(live: list[tuple[str, torch.Tensor]]) -> tuple[int, ...]:
-    """For each place the first one that holds the same tensor."""
-    first: dict[int, int] = {}
-    return tuple(first.setdefault(id(tensor), index) for index, (_, tensor) in enumerate(live))
 
 
 def _parted(tensor: torch.Tensor, keeps: bool) -> torch.Tensor:

@@ -27,7 +27,6 @@ class Compiling:
 
     float32_logits = False
     _runner: Runner | None = None
-    _recorded_with: Hashable = None  # the weights and modules that the graphs are of
 
     def enable_compile(self, backend: str = "inductor", capture: bool = True) -> None:
         """Execute passes by graphs from now on: recorded in the first picture of each shape, replayed from then on.
@@ -91,9 +90,7 @@ class Compiling:
             if _offloaded(self.components.values()):
                 raise ValueError(_OFFLOADED)
             weights = _weights(self.components.values()), _code(self.components.values())
-            if weights != self._recorded_with:
-                self._runner.drop()
-                self._recorded_with = weights
+            self._runner.serve(weights)
         return self._runner
 
     def to(self, *args: Any, **kwargs: Any):

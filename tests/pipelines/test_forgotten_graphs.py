@@ -137,3 +137,19 @@ def test_copies_begin_without_graphs(toy, one_extent):
     for duplicate in (copy.deepcopy(toy), pickle.loads(pickle.dumps(toy))):
         assert (len(duplicate.runner), duplicate.runner.backend, duplicate.runner.capture) == (0, "eager", False)
     assert len(toy.runner) == 1
+
+
+def test_a_shallow_copy_with_another_model_shares_no_graph(toy, one_extent):
+    def tokens(pipe):
+        return pipe("car", scheduler="autoregressive", seeds=1, output_type="latent").tokens[0].tolist()
+
+    toy.enable_compile("eager")
+    other = copy.copy(toy)
+    other.model = copy.deepcopy(toy.model)
+    with torch.no_grad():
+        other.model.model.generation_head.vision_head.weight.neg_()
+    drawn = [tokens(pipe) for pipe in (toy, other, toy, other)]
+    toy.disable_compile()
+    assert drawn[0] == drawn[2] == tokens(toy)
+    other.disable_compile()
+    assert drawn[1] == drawn[3] == tokens(other) != drawn[0]
