@@ -260,6 +260,7 @@ BAD_INPUT = {
     ("generate", "car", "--stats", "folder.png"): "--stats folder.png: is a folder; name a file.",
     ("generate", "car", "--stats", "missing/a.json"): "--stats: the folder missing does not exist.",
     ("generate", "car", "-o", "a.png", "--grid", "a.png"): "a.png is the file of two outputs; give them different",
+    ("schedulers", "early-exist"): "unknown scheduler 'early-exist'; did you mean early-exit.",
     ("benchmark", "--schedulers", "magic"): f"unknown scheduler 'magic'; known are {', '.join(SCHEDULERS)}.",
     ("benchmark", "--windows", "4", "0"): "argument --windows: must be an integer from 1 to 65536 or 'auto', got 0",
     ("benchmark", "--json", "missing/a.json"): "--json: the folder missing does not exist.",
@@ -358,6 +359,11 @@ def test_schedulers(sjd):
     tables = out.split("\n\n")
     for text, registry in zip(tables, (SCHEDULERS, FLOW_SOLVERS), strict=True):
         assert [line.split()[0] for line in text.splitlines()[2:]] == list(registry)
+    _, out, _ = sjd("schedulers", "early-exit", "sjd")
+    assert {line.split()[0] for line in out.splitlines()[2:]} == {"sjd", "early-exit"}
+    _, out, _ = sjd("schedulers", "frontier")
+    assert out.splitlines()[0].startswith("flow solver")
+    assert len(out.splitlines()) == 3
 
 
 @pytest.mark.slow

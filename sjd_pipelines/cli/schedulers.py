@@ -16,6 +16,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "sequential decoding draws with the same seed (of a flow: as near as its own rounding), lossless draws from "
         "the same distribution, approximate does not.",
     )
+    parser.add_argument("names", nargs="*", metavar="SCHEDULER", help="those to list; default: all")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=run)
 
@@ -23,17 +24,19 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ..flows import FLOW_SOLVERS
     from ..schedulers import SCHEDULERS
+    from .settings import check_names
 
-    schedulers = [_entry(name, cls, cls.claim()) for name, cls in SCHEDULERS.items()]
-    solvers = [_entry(name, cls, cls.claim) for name, cls in FLOW_SOLVERS.items()]
+    names = arguments.names
+    check_names(names or None, None)
+    schedulers = [_entry(name, cls, cls.claim()) for name, cls in SCHEDULERS.items() if not names or name in names]
+    solvers = [_entry(name, cls, cls.claim) for name, cls in FLOW_SOLVERS.items() if not names or name in names]
     if arguments.json:
         kinds = {AUTOREGRESSIVE: schedulers, FLOW: solvers}
         entries = [entry | {"for": kind} for kind, group in kinds.items() for entry in group]
         print(json.dumps(entries, indent=1, ensure_ascii=False))
         return 0
-    print(_table("name", schedulers))
-    print()
-    print(_table("flow solver", solvers))
+    titles = {"name": schedulers, "flow solver": solvers}
+    print("\n\n".join(_table(title, entries) for title, entries in titles.items() if entries))
     return 0
 
 
