@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     from .settings import check_names
 
     names = arguments.names
-    check_names(names or None, None)
+    check_names(names, None)
     schedulers = [_entry(name, cls, cls.claim()) for name, cls in SCHEDULERS.items() if not names or name in names]
     solvers = [_entry(name, cls, cls.claim) for name, cls in FLOW_SOLVERS.items() if not names or name in names]
     if arguments.json:

@@ -188,8 +188,7 @@ class Runner:
             self._graphs.setdefault(key, graph)
             arenas = {one.arena for one in self._graphs.values() if one is not None}
             gone = sorted(arenas, key=lambda arena: arena.loan)[:-KEPT]
-            if gone:
-                self._graphs = {key: one for key, one in self._graphs.items() if one is None or one.arena not in gone}
+            self._graphs = {key: one for key, one in self._graphs.items() if one is None or one.arena not in gone}
 
     def give_back(self, arenas: list[Arena]) -> None:
         """A run has ended."""
@@ -275,6 +274,7 @@ class RunAtWork:
         """The graph of this pass; where there is none yet the pass is executed, and perhaps recorded."""
         self._current = None
         if self.run.target.runner is not self.runner or self.runner.drops != self._drops:
+            self._tell("replayed", "the model has changed since the run began, or its graphs were dropped")
             self._compute()
             return None
         live = held(self.run.roots)
@@ -289,6 +289,7 @@ class RunAtWork:
             self._record(key, live)
         else:
             self._met.add(key)
+            logger.info("A pass with shape %s is executed as written: it has no graph yet.", self.run.state.shape)
             self._compute()
         return None
 
@@ -360,11 +361,11 @@ def executing(run: Run) -> AbstractContextManager[Callable[[], bool]]:
     runner = run.target.runner
     if runner is None:
         return nullcontext(run.execute)
-    if not run.scheduler.recordable:
-        logger.warning("Passes of %s are not recorded: they are executed as written.", type(run.scheduler).__name__)
+    onlookers = run.companions.keys() - set(run.scheduler.companions)  # called in every pass, which no graph does
+    if onlookers or not run.scheduler.recordable:
+        whose = "that others look at" if onlookers else f"of {type(run.scheduler).__name__}"
+        logger.warning("Passes %s are not recorded: they are executed as written.", whose)
         return nullcontext(run.execute)
-    if run.companions.keys() - set(run.scheduler.companions):
-        return nullcontext(run.execute)  # whoever else looks on is called in every pass, and by no graph
     return _at_work(runner, run)
 
 

@@ -327,7 +327,7 @@ def test_inductor_draws_the_bundled_models_pictures(device, one_extent, name):
 
 
 @torch.no_grad()
-def test_who_looks_on_is_called_in_every_pass(toy, one_extent):
+def test_who_looks_on_is_called_in_every_pass(toy, one_extent, caplog):
     """A graph calls nobody, so that such a run has none; the scheduler's own companions are part of it."""
 
     class Counter:
@@ -345,3 +345,14 @@ def test_who_looks_on_is_called_in_every_pass(toy, one_extent):
         state = decode(target, scheduler, PositionNoise([1], toy.device, target.length), {"counter": counter})
         assert counter.calls == state.passes > 3
     assert len(toy.runner) == 0
+    assert told(caplog) == ["Passes that others look at are not recorded: they are executed as written."] * 2
+
+
+def test_a_pass_without_a_graph_is_told(toy, one_extent, caplog):
+    caplog.set_level("INFO", "sjd_pipelines")
+    toy.enable_compile("eager")
+    statistics = toy("car", scheduler="seeded-jacobi", seeds=1, output_type="latent").statistics
+    execution = statistics.execution
+    written = statistics.forward_passes[0] - execution.replayed - execution.graphs
+    assert ["executed as written: it has no graph yet" in message for message in told(caplog)] == [True] * written
+    assert written > 0
