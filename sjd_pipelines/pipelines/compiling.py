@@ -69,6 +69,9 @@ class Compiling:
         In bfloat16 logits have three digits, so that near-ties are decided by how a kernel rounds, which depends on
         how many slots a pass has: a token of an exact scheduler then differs from that of sequential decoding. This
         takes away the part of it that arises behind the transformer, at the price of reading the head's weights twice.
+
+        Measured on the bundled model on a CPU, seeded Jacobi against sequential decoding, 40 pictures: in bfloat16 20
+        differ (a token in 415 is the first that does), with float32 logits 3 (one in 3,316), in float32 none.
         """
         self.drop_graphs()
         self.float32_logits = True

@@ -59,10 +59,10 @@ and resumed four times, with more pictures each time; its last 23 minutes gave p
 steps, and had `--reverse 90`.
 
 What a student should have done in its own pictures is told by the teacher's law, both ways. The KL from that law to
-the student's, which the first four runs had alone, lets a student draw now and then what its teacher never would,
-which is how counts and glyphs break. The KL the other way (`--reverse`; on the student's own pictures: Agarwal et al.
-2024, arXiv 2306.13649) is high there. The seed's noise is no input of the network: a law that knew what it will be
-sampled with would be no law of a token any more, and decoding with it exact for nothing.
+the student's, which the first four runs had alone, costs little where a student now and then draws what its teacher
+never would. The KL the other way (`--reverse`; on the student's own pictures: Agarwal et al. 2024, arXiv 2306.13649)
+is high there. The seed's noise is no input of the network: a law that knew what it will be sampled with would be no
+law of a token any more, and decoding with it exact for nothing.
 
 The reviser went on from that of the fourth student.
 
