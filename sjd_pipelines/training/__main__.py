@@ -32,8 +32,10 @@ from typing import Any
 from ..disk import read_object
 from ..emoji.codes import build_table
 from ..emoji.glyphs import make_sheet
+from ..emoji.scenes import KINDS
 from ..learning.runs import in_words, write_atomically
 from ..schedulers import SCHEDULERS
+from .batches import MIXED
 from .drafter import DrafterRecipe, export_drafter, train_drafter
 from .emoji_fast import write_prompts
 from .evaluation import evaluate
@@ -67,6 +69,10 @@ def add_fast_commands(commands: argparse._SubParsersAction) -> None:
     captions.add_argument("--file", type=Path, required=True)
     captions.add_argument("--count", type=int, default=6000, help="default: %(default)s")
     captions.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    captions.add_argument(
+        "--mix", nargs=len(KINDS), type=float, default=MIXED, metavar="SHARE", help=f"shares of {', '.join(KINDS)}"
+    )
+    captions.add_argument("--plain", action="store_true", help="the main phrasing alone")
     measuring = commands.add_parser("fast-evaluate")
     measuring.add_argument("--folder", type=Path, required=True, help="for the figures")
     measuring.add_argument("--models", nargs="+", default=[], help="students: names, or folders")

@@ -22,6 +22,7 @@ What it must hold was set before any was trained:
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,7 +35,7 @@ import torch
 from ..emoji.captions import caption
 from ..emoji.codes import scene_tokens
 from ..emoji.judge import score_picture
-from ..emoji.scenes import Scene, place, sample_shading, scene_stream
+from ..emoji.scenes import KINDS, Scene, place, sample_shading, scene_stream
 from ..learning.runs import write_atomically
 from .batches import MIXED
 
@@ -44,11 +45,28 @@ ENTROPY_SHARE = 0.95
 JUDGE_POINTS = 2.0
 
 
-def write_prompts(file: str | Path, count: int, seed: int = 0) -> Path:
-    """Captions of scenes that are not held out, with the scene, a JSON object on each line."""
+def write_prompts(
+    file: str | Path, count: int, seed: int = 0, mix: Sequence[float] = MIXED, plain: bool = False
+) -> Path:
+    """Captions of scenes that are not held out, with the scene, a JSON object on each line.
+
+    Args:
+        file: where to.
+        count: of the captions.
+        seed: of chance.
+        mix: share of each of `KINDS`.
+        plain: the main phrasing alone.
+
+    Raises:
+        ValueError: the shares don't sum to 1, or there is not one for each kind.
+    """
+    if len(mix) != len(KINDS) or min(mix) < 0 or not math.isclose(sum(mix), 1):
+        raise ValueError(f"mix must be {len(KINDS)} shares with the sum 1, got {' '.join(map(str, mix))}.")
     rng = np.random.default_rng(seed)
-    scenes = scene_stream(rng, MIXED)
-    entries = [{"prompt": caption(scene, rng), "scene": asdict(scene)} for scene, _ in zip(scenes, range(count))]
+    scenes = scene_stream(rng, tuple(mix))
+    entries = [
+        {"prompt": caption(scene, rng, plain), "scene": asdict(scene)} for scene, _ in zip(scenes, range(count))
+    ]
     text = "".join(json.dumps(entry) + "\n" for entry in entries)
     write_atomically(Path(file), lambda path: path.write_text(text, encoding="utf-8"))
     return Path(file)

@@ -81,6 +81,25 @@ def test_grounds_and_places_are_read_from_tokens():
     assert grounds_and_places(torch.from_numpy(empty)[None])[:, 0].tolist() == [1, 0, 7.5, 7.5, 0]
 
 
+def test_prompts_are_of_the_kinds_that_are_asked_for(tmp_path):
+    file, other = tmp_path / "prompts.jsonl", tmp_path / "other.jsonl"
+    assert main(["fast-prompts", "--file", str(file), "--count", "40", "--mix", "0", "0.5", "0.5", "--plain"]) == 0
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    scenes = [Scene(tuple(e["scene"]["objects"]), e["scene"]["background"], e["scene"]["relation"]) for e in entries]
+    assert ({scene.kind for scene in scenes}, len(entries)) == ({"count", "relation"}, 40)
+    assert not any(scene.held_out for scene in scenes)
+    assert all(entry["prompt"].endswith(" background") for entry in entries)
+    main(["fast-prompts", "--file", str(other), "--count", "40"])
+    assert {len(json.loads(line)["scene"]["objects"]) for line in other.read_text().splitlines()} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("mix", [("1", "1", "1"), ("1.5", "-0.5", "0"), ("nan", "0", "0")])
+def test_shares_of_kinds_that_do_not_sum_to_1_are_refused(tmp_path, mix, capsys):
+    assert main(["fast-prompts", "--file", str(tmp_path / "prompts.jsonl"), "--mix", *mix]) == 1
+    assert "mix must be 3 shares with the sum 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_distances_of_samples():
     assert distance([1, 2, 3], [3, 1, 2]) == 0
     assert distance([1, 2, 3, 4], [3, 4, 5, 6]) == 0.5
