@@ -19,6 +19,7 @@ from typing import Any
 
 from ..learning.runs import in_words
 from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.devices import read_device
 from .export import export_student
 from .train import StudentRecipe, train_student
 from .trajectories import Judge, Settings, read_prompts, record
@@ -98,10 +99,10 @@ def _export(**options: Any) -> None:
 
 
 def _record(folder: Path, prompts: Path, judge: Judge | None, minutes: float, device: str, **settings) -> None:
-    entries = read_prompts(prompts)
+    entries, place = read_prompts(prompts), read_device(device)
     pipe = SJDAutoRegressivePipeline.from_pretrained(settings["model"] or None)
     pipe.set_progress_bar_config(disable=True)
-    count = record(pipe.to(device), entries, folder, Settings(**settings), judge, minutes)
+    count = record(pipe.to(place), entries, folder, Settings(**settings), judge, minutes)
     print(f"{folder} holds {count} of {len(entries)} pictures.")
 
 

@@ -19,6 +19,7 @@ from ..learning.runs import averaged_weights
 from ..learning.saved import as_saved, read_weights
 from ..learning.timed import TimedRecipe, TimedRun, run_files
 from ..pipelines import SJDAutoRegressivePipeline
+from ..pipelines.devices import read_device
 from .measures import measure
 from .objective import TARGETS, Batch, Objective, Weights, pick_windows
 from .student import NAME, Form, check_form, load_form, save_form, trained_weights
@@ -68,6 +69,9 @@ class StudentRecipe(TimedRecipe):
         super().__post_init__()
         if self.target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}.")
+        if not (self.consistency or self.choice or self.label or self.reverse):
+            raise ValueError("One of consistency, choice, label and reverse must be more than 0.")
+        read_device(self.device)
 
 
 def train_student(recipe: StudentRecipe, pipe: SJDAutoRegressivePipeline | None = None) -> dict:

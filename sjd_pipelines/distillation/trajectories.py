@@ -7,6 +7,7 @@ batch is complete, so that an interrupted recording goes on with the next one.
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from ..declaration import LONGEST
 from ..decoding import ImageTokenLayout, PositionNoise, Sampling, TargetPass, decode
 from ..disk import read_object, read_text
 from ..learning.recipe import Count, Recipe
-from ..learning.runs import write_atomically
+from ..learning.runs import check_run_folder, write_atomically
 from ..learning.saved import as_saved
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.inputs import SEED, check_call
@@ -144,11 +145,13 @@ def record(
         How many pictures the folder holds.
 
     Raises:
-        OSError: a file that is there is not as it was recorded.
+        OSError: a file that is there is not as it was recorded, or `folder` is a file.
         ValueError: the folder was recorded with other settings, with another judge or of other prompts, or there are
-            no prompts, or one that can't be read.
+            no prompts, or one that can't be read, or the judge is none.
     """
     Range(0).check("minutes", minutes)
+    check_run_folder(folder)
+    _check_judge(judge)
     if not entries:
         raise ValueError("There are no prompts to record.")
     prompts = [text for entry in entries for text in pipe.prepare_prompts(entry["prompt"])]
@@ -241,6 +244,20 @@ def _name_of(judge: Judge | None) -> str | None:
     return None if judge is None else f"{named.__module__}:{named.__qualname__}"
 
 
+def _check_judge(judge: Judge | None) -> None:
+    """Raise `ValueError` if a judge does not take what it will be asked with."""
+    if judge is None:
+        return
+    try:
+        signature = inspect.signature(judge)
+    except ValueError:  # some functions written in C have none
+        return
+    try:
+        signature.bind("entries", "pictures")
+    except TypeError as error:
+        raise ValueError(f"The judge {_name_of(judge)} must take prompt entries and their pictures.") from error
+
+
 @torch.no_grad()
 def _true_labels(
     pipe: SJDAutoRegressivePipeline, entries: Sequence[dict[str, Any]], final: torch.Tensor, judge: Judge
@@ -248,9 +265,14 @@ def _true_labels(
     """`[B, N]`: the pictures' own tokens, or true ones where the judge says so."""
     layout = pipe.image_layout(None, None)
     tokens = layout.image_tokens(final).to(pipe.device)
+    told = judge(entries, pipe.postprocess(tokens, layout, "pt"))
+    if len(told) != len(entries):
+        raise ValueError(f"The judge said {len(told)} things of {len(entries)} pictures.")
     labels = final.clone()
-    for row, true in enumerate(judge(entries, pipe.postprocess(tokens, layout, "pt"))):
+    for row, true in enumerate(told):
         if true is not None:
+            if true.shape != labels[row].shape:
+                raise ValueError(f"The judge's true tokens must be {len(labels[row])}, got {list(true.shape)}.")
             labels[row] = true
     return labels
 

@@ -24,6 +24,13 @@ def write_atomically(path: Path, write) -> None:
     temporary.replace(path)
 
 
+def check_run_folder(folder: Path) -> None:
+    """Raise `OSError` if there can't be such a folder, because it or one above it is a file."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise OSError(f"{there} is not a folder; choose another one.")
+
+
 def in_words(command: Callable[[], None]) -> int:
     """Run a command; what it refuses is a line on standard error. Returns the exit status."""
     try:

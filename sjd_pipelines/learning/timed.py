@@ -14,7 +14,7 @@ from torch import nn
 
 from .optimization import Optimizer, rate_factor, update_average
 from .recipe import Amount, Count, CountOrNone, PositiveAmount, Recipe, Seed, Share, Threads
-from .runs import append_log, averaged_weights, machine_name, save_run, stop_signals
+from .runs import append_log, averaged_weights, check_run_folder, machine_name, save_run, stop_signals
 from .saved import as_saved, read_state, read_weights
 
 
@@ -55,6 +55,10 @@ class TimedRecipe(Recipe):
     save_minutes: Amount = 3.0
     max_steps: CountOrNone = 0
     seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_run_folder(Path(self.folder))
 
 
 class TimedRun:

@@ -138,6 +138,9 @@ def test_an_export_takes_the_place_of_nothing(teacher, drawn, tmp_path):
     ("options", "message"),
     [
         ({"trajectories": "nowhere"}, "nowhere holds no trajectories; record some with `trajectories`"),
+        ({"consistency": 0.0, "label": 0.0, "reverse": 0.0}, "One of consistency, choice, label and reverse must be"),
+        ({"device": "meta"}, "device must be one of this machine's, cpu"),
+        ({"folder": Path("half/student.json")}, "half/student.json is not a folder; choose another one"),
         ({"trajectories": ","}, "trajectories must name folders that `trajectories` has written"),
         ({"slots": 6}, "slots must be at most 5, the window they were recorded with, got 6"),
         ({"rank": 100000}, r"rank must be at most \d+, that of the model's largest linear layer, got 100000"),

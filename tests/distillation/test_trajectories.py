@@ -106,6 +106,30 @@ def test_a_judge_gives_true_labels_of_wrong_pictures(teacher, tmp_path):
     assert record(teacher, PROMPTS, tmp_path, SETTINGS, judge) == 3
 
 
+@pytest.mark.parametrize("judge", [lambda pictures: [], lambda entries, pictures, threshold: []])
+def test_a_judge_of_something_else_is_refused_before_anything_is_drawn(teacher, tmp_path, judge):
+    with pytest.raises(ValueError, match="must take prompt entries and their pictures"):
+        record(teacher, PROMPTS, tmp_path / "new", SETTINGS, judge)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [([None], "said 1 things of 2 pictures"), ([None, torch.arange(3)], r"must be 16, got \[3\]")],
+)
+def test_what_a_judge_must_say(teacher, tmp_path, told, message):
+    with pytest.raises(ValueError, match=message):
+        record(teacher, PROMPTS[:2], tmp_path, SETTINGS, lambda entries, pictures: told)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_file_is_no_folder_to_record_in(teacher, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(OSError, match="file is not a folder; choose another one"):
+            record(teacher, PROMPTS, folder, SETTINGS)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
