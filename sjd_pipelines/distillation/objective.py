@@ -87,8 +87,34 @@ def behind_a_wrong_draft(
     return wrong & (predicted < count) & free[predicted.clamp(max=count - 1)]
 
 
+def stray(final: torch.Tensor, drafts: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Drafts in which as many as chance has it for each pass are any of the tokens that its picture has.
+
+    What the own decoding of prompts like those of the training never meets, and that of others may: parts of the
+    picture where nothing of it should be.
+
+    Args:
+        final: `[B, N]` int64.
+        drafts: `[T, B, W]` int64.
+        rng: chance.
+    """
+    ordered = final.sort(1).values
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]  # so that a rare token is as likely as a frequent one
+    passes, _, window = drafts.shape
+    picked = torch.multinomial(first.double(), passes * window, True, generator=rng)  # [B, T W]
+    others = ordered.gather(1, picked).unflatten(1, (passes, window)).movedim(1, 0)
+    share = torch.rand(drafts.shape[:2], generator=rng)[..., None]
+    return torch.where(torch.rand(drafts.shape, generator=rng) < share, others, drafts)
+
+
 def pick_windows(
-    drawn: Trajectory, rows: torch.Tensor, windows: int, free: torch.Tensor, rng: torch.Generator
+    drawn: Trajectory,
+    rows: torch.Tensor,
+    windows: int,
+    free: torch.Tensor,
+    rng: torch.Generator,
+    strays: float = 0.0,
 ) -> Batch:
     """Some pictures of a trajectory with `windows` passes of each, chosen by chance among those with a wrong draft.
 
@@ -98,8 +124,14 @@ def pick_windows(
         windows: K, at most the passes of the longest picture; one with fewer passes has empty ones instead.
         free: `[N]` bool: positions whose token is not forced.
         rng: chance.
+        strays: share of passes with some drafts replaced by other tokens of the picture, as `stray` does.
     """
     final, fronts, drafts = drawn.final[rows], drawn.fronts[:, rows], drawn.drafts[:, rows]
+    if strays:
+        led = torch.rand(fronts.shape, generator=rng) < strays
+        places = fronts[..., None] + torch.arange(drafts.shape[-1])
+        led = led[..., None] & free[places.clamp(max=len(free) - 1)]
+        drafts = torch.where(led, stray(final, drafts, rng), drafts)
     wrong = behind_a_wrong_draft(final, fronts, drafts, free)  # [T, B, W]
     keys = torch.rand(fronts.shape, generator=rng).masked_fill(~wrong.any(-1), -1.0)
     chosen = keys.topk(min(windows, len(fronts)), 0).indices  # [K, B]

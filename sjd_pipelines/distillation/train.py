@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..learning.recipe import Amount, Count, CountOrNone, PositiveAmount
+from ..learning.recipe import Amount, Count, CountOrNone, PositiveAmount, Share
 from ..learning.runs import averaged_weights
 from ..learning.saved import as_saved, read_weights
 from ..learning.timed import TimedRecipe, TimedRun, run_files
@@ -34,6 +34,7 @@ class StudentRecipe(TimedRecipe):
         trajectories: folders of them, separated by commas.
         windows: passes of each picture that a step learns from.
         slots: of each of these passes, the first ones; 0: all that were recorded.
+        strays: share of these passes with drafts replaced by other tokens of the picture, to be led astray less.
         rank: of the additions to the linear layers; 0 trains all weights.
         alpha: the additions are multiplied by `alpha / rank`.
         consistency: weight of the law behind drafts being that at the fixed point.
@@ -50,6 +51,7 @@ class StudentRecipe(TimedRecipe):
     trajectories: str = ""
     windows: Count = 8
     slots: CountOrNone = 0
+    strays: Share = 0.0
     rank: CountOrNone = 16
     alpha: PositiveAmount = 16.0
     consistency: Amount = 1.0
@@ -180,4 +182,4 @@ def _batches(
         if recipe.slots:
             trajectory = replace(trajectory, drafts=trajectory.drafts[..., : recipe.slots])
         rows = torch.from_numpy(rng.permutation(pictures)[: recipe.batch_size])
-        yield pick_windows(trajectory, rows, recipe.windows, free, chance)
+        yield pick_windows(trajectory, rows, recipe.windows, free, chance, recipe.strays)

@@ -8,9 +8,9 @@ import torch
 
 from sjd_pipelines.decoding import PositionNoise, Purpose, Sampling
 from sjd_pipelines.distillation.measures import compare_laws
-from sjd_pipelines.distillation.objective import Objective, Weights, pick_windows
+from sjd_pipelines.distillation.objective import Objective, Weights, pick_windows, stray
 from sjd_pipelines.distillation.packed import packed_pass
-from sjd_pipelines.distillation.trajectories import draw_trajectory
+from sjd_pipelines.distillation.trajectories import Trajectory, draw_trajectory
 
 from ..pipelines.tiny import MEMBERS
 
@@ -90,3 +90,36 @@ def test_the_reverse_loss_is_the_distance_from_the_students_law(teacher):
     assert values["reverse_kl"] == pytest.approx(float(expected), rel=1e-4)
     assert loss.item() == pytest.approx(2 * float(expected), rel=1e-4)
     assert values["reverse_kl"] != pytest.approx(values["teacher_kl"], rel=0.01)
+
+
+def some_passes(passes: int = 400) -> Trajectory:
+    """Of two pictures, the first of which has one token 15 times and another one once; all drafts are right."""
+    final = torch.stack([torch.full((16,), 7), torch.arange(16)])
+    final[0, 5] = 2
+    fronts = torch.zeros(passes, 2, dtype=torch.int64)
+    drafts = final[:, :WINDOW].expand(passes, -1, -1).clone()
+    return Trajectory(["a", "b"], [0, 1], Sampling(), final, final, fronts, drafts)
+
+
+def test_strays_are_tokens_of_the_picture_each_as_likely():
+    drawn = some_passes()
+    changed = stray(drawn.final, drawn.drafts, torch.Generator().manual_seed(0))
+    assert set(changed[:, 0].unique().tolist()) == {2, 7}
+    assert (changed[:, 0] == 2).float().mean() == pytest.approx(0.25, abs=0.04)  # half of half
+    assert set(changed[:, 1].unique().tolist()) == set(range(16))
+    replaced = (changed[:, 1] != drawn.drafts[:, 1]).float().mean(-1)
+    assert (replaced.min(), replaced.max(), float(replaced.mean())) == (0, 1, pytest.approx(15 / 32, abs=0.05))
+
+
+def test_only_a_share_of_passes_is_led_astray_and_no_forced_token():
+    drawn, free = some_passes(), torch.ones(16, dtype=torch.bool)
+    free[3] = False
+    picked = [
+        pick_windows(drawn, torch.tensor([1]), 400, free, torch.Generator().manual_seed(0), share)
+        for share in (0.0, 0.4, 1.0)
+    ]
+    led = [(batch.drafts[0] != drawn.drafts[:, 1]).any(-1).float().mean().item() for batch in picked]
+    assert (led[0], led[2] > 0.75) == (0, True)
+    assert led[1] == pytest.approx(0.4 * led[2], abs=0.05)
+    assert (picked[2].drafts[0, :, 3] == 3).all()
+    assert torch.equal(picked[2].wrong.any(-1)[0], (picked[2].drafts[0] != drawn.drafts[:, 1]).any(-1))
