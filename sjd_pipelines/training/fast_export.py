@@ -207,7 +207,7 @@ def _gates(results: dict[str, Any]) -> list[dict[str, Any]]:
         _at_most("KL from the teacher, nats a token", laws["kl"], KL_BOUND),
     ]
     for kind, row in results["judge"].items():
-        points = 100 * (row["teacher"] - row["student"])
+        points = round(100 * (row["teacher"] - row["student"]), 6)  # 1 - 0.98 is a little more than 0.02
         gates.append(_at_most(f"points behind the teacher, {kind}", points, JUDGE_POINTS))
     for quantity, row in results["distributions"].items():
         gates.append(_at_most(f"distance of distributions, {quantity}", row["distance"], row["chance"]))

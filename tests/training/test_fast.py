@@ -124,6 +124,18 @@ def test_figures_are_held_against_the_promises(tmp_path):
         summarise(tmp_path / "figures", "adapter")
 
 
+def test_two_points_of_a_hundred_are_within_two(tmp_path):
+    write_figures(tmp_path / "figures")
+    file = tmp_path / "figures" / "pictures.json"
+    kept = json.loads(file.read_text())
+    kept["figures"][TEACHER]["single"]["right"] = [1] * 200
+    for right, held in ((196, True), (195, False)):
+        kept["figures"]["adapter"]["single"]["right"] = [1] * right + [0] * (200 - right)
+        file.write_text(json.dumps(kept))
+        gate = summarise(tmp_path / "figures", "adapter")["gates"][6]
+        assert (gate["what"], gate["held"]) == ("points behind the teacher, single", held)
+
+
 def test_a_promise_that_is_not_held_is_told(run, tmp_path, capsys):
     export_student(run, tmp_path / "adapter", adapter=True, scale=0.75)
     write_figures(tmp_path / "figures", fewer=1.2)
