@@ -63,7 +63,7 @@ defaults that this one drew, nearly half of them of plain captions with two or t
 --plain`), and from 672 at temperature 0.4 and 128 at the defaults that it drew itself after some 300 and 2,023 steps.
 It was resumed seven times: 252 steps had no `--strays`, 711 had 0.35, 1,060 had 0.4 and `--reverse 60`, and
 279 had 0.4, `--reverse 90`, `--adam-rate 3e-4` and half of the pictures at the defaults. The learning rate came down
-over the last 28 minutes of the 1,060 steps, and again over the last half of the 279. Two threads worked for 54 minutes.
+over the last 28 minutes of the 1,060 steps and the last half of the 279. Two threads worked for 54 minutes.
 
 What was slow of the fifth student at temperature 0 were captions that pair an object with a background as no training
 caption does: its drafts there came to have parts of the object where the picture has none, which its decoding of
