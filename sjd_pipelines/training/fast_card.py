@@ -68,7 +68,7 @@ over the last 28 minutes of the 1,060 steps and the last half of the 279. Two th
 What was slow of the fifth student at temperature 0 were captions that pair an object with a background as no training
 caption does: its drafts there came to have parts of the object where the picture has none, which its decoding of
 training captions never meets, and they led it astray pass by pass. `--strays` has it learn not to be: it replaces some
-of the drafts by other tokens of the picture.
+of the drafts by other tokens of the picture. A few such captions are slow still (two pizzas on white).
 
 What a student should have done in its own pictures is told by the teacher's law, both ways. The KL from that law to
 the student's, which the first four runs had alone, costs little where a student now and then draws what its teacher
