@@ -22,7 +22,7 @@ from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.devices import read_device
 from .export import export_student
 from .train import StudentRecipe, train_student
-from .trajectories import Judge, Settings, read_prompts, record
+from .trajectories import Judge, Settings, check_recording, read_prompts, record
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -99,10 +99,11 @@ def _export(**options: Any) -> None:
 
 
 def _record(folder: Path, prompts: Path, judge: Judge | None, minutes: float, device: str, **settings) -> None:
-    entries, place = read_prompts(prompts), read_device(device)
-    pipe = SJDAutoRegressivePipeline.from_pretrained(settings["model"] or None)
+    entries, place, chosen = read_prompts(prompts), read_device(device), Settings(**settings)
+    check_recording(folder, judge, minutes)
+    pipe = SJDAutoRegressivePipeline.from_pretrained(chosen.model or None)
     pipe.set_progress_bar_config(disable=True)
-    count = record(pipe.to(place), entries, folder, Settings(**settings), judge, minutes)
+    count = record(pipe.to(place), entries, folder, chosen, judge, minutes)
     print(f"{folder} holds {count} of {len(entries)} pictures.")
 
 

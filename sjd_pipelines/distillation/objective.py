@@ -94,7 +94,7 @@ def stray(final: torch.Tensor, drafts: torch.Tensor, rng: torch.Generator) -> to
     picture where nothing of it should be.
 
     Args:
-        final: `[B, N]` int64.
+        final: `[B, M]` int64, what they may be.
         drafts: `[T, B, W]` int64.
         rng: chance.
     """
@@ -127,11 +127,11 @@ def pick_windows(
         strays: share of passes with some drafts replaced by other tokens of the picture, as `stray` does.
     """
     final, fronts, drafts = drawn.final[rows], drawn.fronts[:, rows], drawn.drafts[:, rows]
-    if strays:
+    if strays and free.any():
         led = torch.rand(fronts.shape, generator=rng) < strays
         places = fronts[..., None] + torch.arange(drafts.shape[-1])
         led = led[..., None] & free[places.clamp(max=len(free) - 1)]
-        drafts = torch.where(led, stray(final, drafts, rng), drafts)
+        drafts = torch.where(led, stray(final[:, free], drafts, rng), drafts)
     wrong = behind_a_wrong_draft(final, fronts, drafts, free)  # [T, B, W]
     keys = torch.rand(fronts.shape, generator=rng).masked_fill(~wrong.any(-1), -1.0)
     chosen = keys.topk(min(windows, len(fronts)), 0).indices  # [K, B]

@@ -136,7 +136,7 @@ def _beginning(recipe: StudentRecipe, form: Form) -> Path | None:
 
 def _load_all(recipe: StudentRecipe) -> list[list[Trajectory]]:
     """Trajectories of every folder, with pictures to learn from besides those that are measured."""
-    folders = [folder for folder in recipe.trajectories.split(",") if folder.strip()]
+    folders = [folder.strip() for folder in recipe.trajectories.split(",") if folder.strip()]
     if not folders:
         raise ValueError("trajectories must name folders that `trajectories` has written, separated by commas.")
     drawn = [load(Path(folder)) for folder in folders]

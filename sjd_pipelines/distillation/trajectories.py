@@ -27,7 +27,7 @@ from ..learning.runs import check_run_folder, write_atomically
 from ..learning.saved import as_saved
 from ..pipelines import SJDAutoRegressivePipeline
 from ..pipelines.inputs import SEED, check_call
-from ..ranges import Range
+from ..ranges import Range, shown
 from ..schedulers import SeededJacobiScheduler
 
 SETTINGS_FILE = "settings.json"
@@ -149,9 +149,7 @@ def record(
         ValueError: the folder was recorded with other settings, with another judge or of other prompts, or there are
             no prompts, or one that can't be read, or the judge is none.
     """
-    Range(0).check("minutes", minutes)
-    check_run_folder(folder)
-    _check_judge(judge)
+    check_recording(folder, judge, minutes)
     if not entries:
         raise ValueError("There are no prompts to record.")
     prompts = [text for entry in entries for text in pipe.prepare_prompts(entry["prompt"])]
@@ -244,8 +242,10 @@ def _name_of(judge: Judge | None) -> str | None:
     return None if judge is None else f"{named.__module__}:{named.__qualname__}"
 
 
-def _check_judge(judge: Judge | None) -> None:
-    """Raise `ValueError` if a judge does not take what it will be asked with."""
+def check_recording(folder: Path, judge: Judge | None, minutes: float) -> None:
+    """What of `record` can be refused before there is a pipeline; raises what it does."""
+    Range(0).check("minutes", minutes)
+    check_run_folder(folder)
     if judge is None:
         return
     try:
@@ -266,15 +266,28 @@ def _true_labels(
     layout = pipe.image_layout(None, None)
     tokens = layout.image_tokens(final).to(pipe.device)
     told = judge(entries, pipe.postprocess(tokens, layout, "pt"))
-    if len(told) != len(entries):
-        raise ValueError(f"The judge said {len(told)} things of {len(entries)} pictures.")
+    if not isinstance(told, Sequence) or len(told) != len(entries):
+        raise ValueError(f"The judge must say one thing of each of {len(entries)} pictures, got {shown(told)}.")
     labels = final.clone()
     for row, true in enumerate(told):
         if true is not None:
-            if true.shape != labels[row].shape:
-                raise ValueError(f"The judge's true tokens must be {len(labels[row])}, got {list(true.shape)}.")
-            labels[row] = true
+            labels[row] = _checked_tokens(true, layout)
     return labels
+
+
+def _checked_tokens(true: Any, layout: ImageTokenLayout) -> torch.Tensor:
+    """A judge's true tokens, if they can be those of a picture."""
+    whole = isinstance(true, torch.Tensor) and not (true.is_floating_point() or true.is_complex())
+    if (
+        whole
+        and true.shape == (layout.num_tokens,)
+        and 0 <= int(true.min()) <= int(true.max()) < layout.vocabulary_size
+    ):
+        return true.long()
+    raise ValueError(
+        f"A judge's true tokens must be a tensor of {layout.num_tokens} whole numbers from 0 to "
+        f"{layout.vocabulary_size - 1}, got {shown(true)}."
+    )
 
 
 def _save(drawn: Trajectory, file: Path) -> None:

@@ -37,6 +37,7 @@ from ..emoji.codes import scene_tokens
 from ..emoji.judge import score_picture
 from ..emoji.scenes import KINDS, Scene, place, sample_shading, scene_stream
 from ..learning.runs import write_atomically
+from ..ranges import Range
 from .batches import MIXED
 
 FEWER, FEWER_GREEDY = 1.3, 2.0
@@ -58,8 +59,9 @@ def write_prompts(
         plain: the main phrasing alone.
 
     Raises:
-        ValueError: the shares don't sum to 1, or there is not one for each kind.
+        ValueError: the shares don't sum to 1, or there is not one for each kind; or there are to be no captions.
     """
+    Range(1, whole=True).check("count", count)
     if len(mix) != len(KINDS) or min(mix) < 0 or not math.isclose(sum(mix), 1):
         raise ValueError(f"mix must be {len(KINDS)} shares with the sum 1, got {' '.join(map(str, mix))}.")
     rng = np.random.default_rng(seed)

@@ -115,7 +115,15 @@ def test_a_judge_of_something_else_is_refused_before_anything_is_drawn(teacher, 
 
 @pytest.mark.parametrize(
     ("told", "message"),
-    [([None], "said 1 things of 2 pictures"), ([None, torch.arange(3)], r"must be 16, got \[3\]")],
+    [
+        ([None], "must say one thing of each of 2 pictures, got"),
+        (None, "must say one thing of each of 2 pictures, got None"),
+        ([None, torch.arange(3)], "must be a tensor of 16 whole numbers from 0 to"),
+        ([None, list(range(16))], "must be a tensor of 16 whole numbers from 0 to"),
+        ([torch.arange(16) + 0.5, None], "must be a tensor of 16 whole numbers from 0 to"),
+        ([torch.arange(16) - 1, None], "must be a tensor of 16 whole numbers from 0 to"),
+        ([torch.full((16,), 10**7), None], "must be a tensor of 16 whole numbers from 0 to"),
+    ],
 )
 def test_what_a_judge_must_say(teacher, tmp_path, told, message):
     with pytest.raises(ValueError, match=message):

@@ -97,6 +97,8 @@ def test_prompts_are_of_the_kinds_that_are_asked_for(tmp_path):
 def test_shares_of_kinds_that_do_not_sum_to_1_are_refused(tmp_path, mix, capsys):
     assert main(["fast-prompts", "--file", str(tmp_path / "prompts.jsonl"), "--mix", *mix]) == 1
     assert "mix must be 3 shares with the sum 1" in capsys.readouterr().err
+    assert main(["fast-prompts", "--file", str(tmp_path / "prompts.jsonl"), "--count", "0"]) == 1
+    assert "count must be" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

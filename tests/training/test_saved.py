@@ -45,7 +45,11 @@ def run(tmp_path, monkeypatch):
         (distillation, "trajectories --folder a --prompts none.txt", "none.txt: No such file or directory."),
         (distillation, "trajectories --folder a --prompts run/settings.json", "run/settings.json is no text in UTF-8"),
         (distillation, "trajectories --folder run --prompts prompts.txt", "run/settings.json is no text in UTF-8"),
-        (distillation, "trajectories --folder prompts.txt --prompts prompts.txt", "prompts.txt is not a folder; choose another one."),
+        (
+            distillation,
+            "trajectories --folder prompts.txt --prompts prompts.txt",
+            "prompts.txt is not a folder; choose another one.",
+        ),
         (distillation, "train --folder a --trajectories run", "run/00000.safetensors is not as a run saves it (Safet"),
         (training, "export --folder none --target new", "none/transformer.safetensors does not exist: no run has s"),
         (training, "evaluate --folder run", "run/transformer.safetensors is not as a run saves it (SafetensorError"),
