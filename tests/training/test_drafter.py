@@ -62,8 +62,8 @@ def test_guesses_depend_on_what_was_there_to_see(target):
     assert [first for first, *_ in changed] == [9, 10, 11]  # state 9 is what guess 9 starts from, guess 10 next
 
 
-def test_the_loss_weighs_laws_and_states(target):
-    recipe = DrafterRecipe(None, roll_out=2, feature_weight=0.0)
+def test_the_loss_weighs_laws_and_states(target, tmp_path):
+    recipe = DrafterRecipe(tmp_path, roll_out=2, feature_weight=0.0)
     drafter = build_drafter(32, seed=0)
     laws, overlaps = drafter_loss(drafter, target, CAPTIONS, picture_tokens(), 2.0, recipe)
     recipe.feature_weight = 1.0
