@@ -1,5 +1,6 @@
 """What every scheduler owes its caller, whatever its algorithm."""
 
+import copy
 import inspect
 
 import pytest
@@ -36,7 +37,7 @@ def build(name, window):
 @pytest.mark.parametrize("window", [1, 5, 100])
 @pytest.mark.parametrize("name", WINDOWED)
 def test_batch_equals_singles(pipe_of, name, window):
-    pipe = pipe_of(name)
+    pipe = copy.deepcopy(pipe_of(name)).to(torch.float64)  # in float32 a near tie may fall as the batch size rounds it
     pipe.scheduler = build(name, window)
     batch = pipe(PROMPTS, generator=generators(1, 2, 3, 4), **SAMPLING)
     for row, prompt in enumerate(PROMPTS):
